@@ -1,0 +1,38 @@
+"""LPIPS for whole collections: every image through the backbone once, every pair from the cache.
+
+Names are imported when they are first used, so that ``import lpipstore`` and the command line's
+help do not wait for torch.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cache.errors import LpipstoreError
+    from .cache.store import FeatureStore
+    from .pipeline.metric import LPIPS
+    from .pipeline.results import open_run
+    from .workflows.matrix import distance_matrix
+
+__all__ = ["LPIPS", "FeatureStore", "LpipstoreError", "__version__", "distance_matrix", "open_run"]
+
+_HOME = {
+    "LPIPS": ".pipeline.metric",
+    "FeatureStore": ".cache.store",
+    "LpipstoreError": ".cache.errors",
+    "distance_matrix": ".workflows.matrix",
+    "open_run": ".pipeline.results",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562 asks for it
+    if name == "__version__":
+        return version("lpipstore")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name], __name__), name)
+    raise AttributeError(f"module 'lpipstore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Rows of numbers under content keys: keys, segments, index, eviction, the store."""

@@ -1,0 +1,1 @@
+"""The stages of a run: images, backbones, features, heads, distances, schedule, results."""

@@ -1,0 +1,347 @@
+"""Backbones: a frozen CNN, the taps that are read from it, and how they lie in a row.
+
+The backbones of LPIPS are AlexNet, VGG-16 and SqueezeNet 1.1 of torchvision, read after ReLUs
+(Zhang et al., CVPR 2018); any other classification model of torchvision can be read at named taps.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import cast
+
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from ..cache.errors import UsageError
+from .extractor import checked_channels, empty_model, extractor, first_line, tap_shapes
+from .weights import TrunkWeights, WeightsChoice, load_weights
+
+# Shift and scale of the scaling layer on RGB in [-1, 1]: ImageNet's mean and spread
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
+VERSIONS = ("0.1", "0.0")
+PREFIX = "torchvision:"
+
+
+@dataclass(frozen=True)
+class LpipsBackbone:
+    """One of the three backbones of LPIPS: which layers of torchvision's ``features`` are taps."""
+
+    torchvision_name: str
+    stops: tuple[int, ...]
+    channels: tuple[int, ...]
+    minimum_side: int
+
+
+LPIPS_BACKBONES = {
+    "alex": LpipsBackbone("alexnet", (1, 4, 7, 9, 11), (64, 192, 384, 256, 256), 31),
+    "vgg": LpipsBackbone("vgg16", (3, 8, 15, 22, 29), (64, 128, 256, 512, 512), 16),
+    "squeeze": LpipsBackbone(
+        "squeezenet1_1", (1, 4, 7, 9, 10, 11, 12), (64, 128, 256, 384, 384, 512, 512), 17
+    ),
+}
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Where each tap lies in a flat row: taps one after another, each in C, H, W order.
+
+    Attributes
+    ----------
+    taps : tuple of (int, int, int)
+        Channels, height and width of each tap.
+    """
+
+    taps: tuple[tuple[int, int, int], ...]
+
+    @property
+    def length(self) -> int:
+        """Numbers in a row."""
+        return sum(math.prod(tap) for tap in self.taps)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each tap."""
+        return tuple(channels for channels, _, _ in self.taps)
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """The part of a row that each tap takes."""
+        ends = list(accumulate(math.prod(tap) for tap in self.taps))
+        return tuple(slice(start, end) for start, end in zip([0, *ends], ends, strict=False))
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen trunk and its taps. Made by `load_backbone`.
+
+    Attributes
+    ----------
+    name : str
+        "alex", "vgg", "squeeze" or "torchvision:NAME".
+    taps : tuple of str
+        Names of the taps, in the order of the row.
+    channels : tuple of int
+        Channels per tap.
+    signed : bool
+        Whether taps can be under 0 (False for the three of LPIPS, which are read after ReLUs).
+    minimum_side : int
+        Smallest height and width of an image, in pixels.
+    version : str
+        "0.1" (with the scaling layer) or "0.0" (without).
+    weights_digest : str
+        xxh3-128 over the tensors that the taps use, as they were loaded, in hexadecimal.
+    weights_origin : str
+        For people: where the weights come from.
+    trained : bool
+        False for random weights.
+    trunk : nn.Module
+        In evaluation mode, without gradients of its own: scaled images in, a tuple of taps out.
+    """
+
+    name: str
+    taps: tuple[str, ...]
+    channels: tuple[int, ...]
+    signed: bool
+    minimum_side: int
+    version: str
+    weights_digest: str
+    weights_origin: str
+    trained: bool
+    trunk: nn.Module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the trunk lies."""
+        return next(self.trunk.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the trunk computes in."""
+        return next(self.trunk.parameters()).dtype
+
+    def layout(self, height: int, width: int) -> RowLayout:
+        """Shapes of the taps for images of `height` by `width` pixels; nothing is computed.
+
+        Raises
+        ------
+        UsageError
+            The images are too small for this backbone.
+        """
+        if min(height, width) < self.minimum_side:
+            raise UsageError(
+                f"Images of {width}x{height} pixels (width x height) are too small for the "
+                f"backbone {self.name}: its smallest side is {self.minimum_side}. "
+                f"Use --size {self.minimum_side} or more, or another backbone."
+            )
+        try:
+            return RowLayout(
+                cast(tuple[tuple[int, int, int], ...], tap_shapes(self.trunk, height, width))
+            )
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(
+                f"The backbone {self.name} does not take images of {width}x{height} pixels "
+                f"(width x height): {first_line(error)}. Try another --size, such as 224."
+            ) from error
+
+    def taps_of(self, images: Tensor) -> list[Tensor]:
+        """Run the trunk, differentiably in the images.
+
+        Parameters
+        ----------
+        images : Tensor
+            RGB of shape (B, 3, H, W) in [-1, 1], of any floating dtype, on any device.
+
+        Returns
+        -------
+        list of Tensor
+            Per tap (B, C, H_l, W_l), not normalised, on the device and in the dtype of the trunk.
+        """
+        return run_trunk(self.trunk, images, scaled=self.version == "0.1")
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Backbone":
+        """Return a copy on another device or in another floating dtype; this one stays as it is."""
+        trunk = copy.deepcopy(self.trunk).to(device=device, dtype=dtype)
+        return replace(self, trunk=trunk)
+
+
+def load_backbone(
+    name: str,
+    *,
+    version: str = "0.1",
+    weights: WeightsChoice = "imagenet",
+    taps: Sequence[str] = (),
+) -> Backbone:
+    """Build a trunk up to its last tap and load its weights, in float32 on the CPU.
+
+    Parameters
+    ----------
+    name : str
+        "alex", "vgg", "squeeze", or "torchvision:NAME" for a classification model of torchvision.
+    version : str
+        "0.1" (with the scaling layer) or, for the three of LPIPS only, "0.0" (without).
+    weights : str, Path or Mapping
+        See `lpipstore.pipeline.weights.load_weights`.
+    taps : sequence of str
+        For "torchvision:NAME": names of the layers to read, such as "layer1"; they must give
+        tensors of shape (B, C, H, W).
+
+    Raises
+    ------
+    UsageError
+        Unknown name, version or tap, or weights that do not fit.
+    LpipstoreError
+        The weights cannot be had.
+    """
+    if version not in VERSIONS:
+        raise UsageError(f"There is no LPIPS version {version!r}: choose 0.1 or 0.0.")
+    if name in LPIPS_BACKBONES:
+        if taps:
+            raise UsageError(
+                f"The backbone {name} has its own taps; name taps with {PREFIX}NAME only."
+            )
+        return _load_lpips(name, version, weights)
+    if name.startswith(PREFIX):
+        if version != "0.1":
+            raise UsageError(f"LPIPS version {version} is for alex, vgg and squeeze, not {name}.")
+        return _load_torchvision(name, weights, tuple(taps))
+    raise UsageError(
+        f"Unknown backbone {name!r}: choose alex, vgg, squeeze, or {PREFIX}NAME with taps, "
+        f"such as {PREFIX}resnet50."
+    )
+
+
+def run_trunk(trunk: nn.Module, images: Tensor, *, scaled: bool) -> list[Tensor]:
+    """Scaling layer (where `scaled`) and trunk: see `Backbone.taps_of`."""
+    like = next(trunk.parameters())
+    images = images.to(like.device)
+    if scaled:
+        images = images if images.dtype == torch.float64 else images.float()
+        shift = images.new_tensor(SHIFT).view(1, 3, 1, 1)
+        scale = images.new_tensor(SCALE).view(1, 3, 1, 1)
+        images = (images - shift) / scale
+    with _exact_convolutions(like.device):
+        return list(trunk(images.to(like.dtype)))
+
+
+@contextmanager
+def _exact_convolutions(device: torch.device) -> Iterator[None]:
+    """No TF32 in cuDNN's convolutions: it would move distances by 1e-3 of their value."""
+    if device.type != "cuda":
+        yield
+        return
+    # torch 2.9 split the switch by operation and refuses to read the old one when they differ
+    cudnn = torch.backends.cudnn
+    switch, name, exact = (
+        (cudnn.conv, "fp32_precision", "ieee")
+        if hasattr(cudnn, "conv")
+        else (cudnn, "allow_tf32", False)
+    )
+    before = getattr(switch, name)
+    setattr(switch, name, exact)
+    try:
+        yield
+    finally:
+        setattr(switch, name, before)
+
+
+class _SlicedFeatures(nn.Module):
+    """The layers of torchvision's ``features`` up to the last tap, under the same names."""
+
+    def __init__(self, features: nn.Sequential, stops: Sequence[int]) -> None:
+        super().__init__()
+        self.features = features[: stops[-1] + 1]
+        self.stops = frozenset(stops)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        taps = []
+        for index, layer in enumerate(self.features):
+            images = layer(images)
+            if index in self.stops:
+                taps.append(images)
+        return tuple(taps)
+
+
+def _load_lpips(name: str, version: str, weights: WeightsChoice) -> Backbone:
+    from torchvision.models import get_model
+
+    spec = LPIPS_BACKBONES[name]
+    # On the meta device VGG's 400 MB classifier costs nothing
+    with torch.device("meta"):
+        model = get_model(spec.torchvision_name, weights=None)
+    trunk = _SlicedFeatures(model.features, spec.stops)
+    loaded = load_weights(
+        spec.torchvision_name,
+        weights,
+        expected=_wanted(trunk),
+        backbone=name,
+        member="IMAGENET1K_V1",
+    )
+    _fill(trunk, loaded)
+    return Backbone(
+        name=name,
+        taps=tuple(f"features.{stop}" for stop in spec.stops),
+        channels=spec.channels,
+        signed=False,
+        minimum_side=spec.minimum_side,
+        version=version,
+        weights_digest=_digest(loaded),
+        weights_origin=loaded.origin,
+        trained=loaded.trained,
+        trunk=trunk,
+    )
+
+
+def _load_torchvision(name: str, weights: WeightsChoice, taps: tuple[str, ...]) -> Backbone:
+    model_name = name.removeprefix(PREFIX)
+    trunk = extractor(empty_model(model_name), name, taps)
+    channels = checked_channels(trunk, name, taps)
+    loaded = load_weights(model_name, weights, expected=_wanted(trunk), backbone=name)
+    _fill(trunk, loaded)
+    return Backbone(
+        name=name,
+        taps=taps,
+        channels=channels,
+        signed=True,
+        minimum_side=1,
+        version="0.1",
+        weights_digest=_digest(loaded),
+        weights_origin=loaded.origin,
+        trained=loaded.trained,
+        trunk=trunk,
+    )
+
+
+def _wanted(trunk: nn.Module) -> dict[str, Tensor]:
+    """Tensors that decide the taps; a counter of batches, which older files lack, does not."""
+    return {
+        name: tensor
+        for name, tensor in trunk.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def _fill(trunk: nn.Module, weights: TrunkWeights) -> None:
+    """Give the weights to a trunk on the meta device, and freeze it."""
+    counters = {
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype)
+        for name, tensor in trunk.state_dict().items()
+        if name not in weights.state
+    }
+    trunk.load_state_dict({**weights.state, **counters}, strict=True, assign=True)
+    trunk.eval().requires_grad_(False)
+
+
+def _digest(weights: TrunkWeights) -> str:
+    """xxh3-128 over name, dtype, shape and bytes of each tensor, in the order of the names."""
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(weights.state.items()):
+        digest.update(f"{name};{tensor.dtype};{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -253,14 +253,14 @@ def _from_torchvision(entry: Any, torchvision_name: str) -> tuple[dict[str, Tens
     )
 
 
-def _obstacle(url: str) -> str | None:
+def _obstacle(url: str, seconds: float = _REACH_SECONDS) -> str | None:
     """What stands between us and `url`, found out within seconds; None if nothing does."""
     outcome: list[str | None] = []
 
     def knock() -> None:
         request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - torchvision's own https
         try:
-            with urllib.request.urlopen(request, timeout=_REACH_SECONDS):  # noqa: S310
+            with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310
                 outcome.append(None)
         except urllib.error.HTTPError:
             outcome.append(None)  # something answered: let the download itself judge
@@ -270,8 +270,8 @@ def _obstacle(url: str) -> str | None:
     # A thread, because looking up a name knows no time-out
     thread = threading.Thread(target=knock, daemon=True)
     thread.start()
-    thread.join(_REACH_SECONDS)
-    return outcome[0] if outcome else f"no answer within {_REACH_SECONDS:.0f} s"
+    thread.join(seconds + 1)
+    return outcome[0] if outcome else f"no answer within {seconds:.0f} s"
 
 
 def _some(names: list[str], most: int = 4) -> str:

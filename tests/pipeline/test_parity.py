@@ -67,7 +67,7 @@ def both(reference, version, mode):
 @pytest.mark.parametrize(
     ("batch", "height", "width"),
     [(7, 64, 64), (1, 65, 97), (7, 65, 97), (1, 224, 224)],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_values_and_layers_equal_the_package(reference, version, mode, batch, height, width):
     theirs, ours = both(reference, version, mode)

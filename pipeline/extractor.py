@@ -1,7 +1,6 @@
 """A model of torchvision cut down to named taps, and the shapes of taps without computing them."""
 
 import difflib
-import operator
 from collections.abc import Sequence
 from typing import cast
 
@@ -9,8 +8,6 @@ import torch
 from torch import nn
 
 from ..cache.errors import UsageError
-
-_IN_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul}
 
 
 def tap_shapes(trunk: nn.Module, height: int, width: int) -> tuple[tuple[int, ...], ...]:
@@ -89,9 +86,7 @@ def extractor(model: nn.Module, name: str, taps: tuple[str, ...]) -> nn.Module:
     cut = create_feature_extractor(model, list(taps), suppress_diff_warning=True)
     graph = cut.eval().graph
     for node in graph.nodes:
-        # A layer that works in place would change a tap after it was taken
-        if node.target in _IN_PLACE:
-            node.target = _IN_PLACE[node.target]
+        # What works in place would change a tap after it was taken (tracing already undoes +=)
         if node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
         if node.op == "output":

@@ -196,6 +196,14 @@ def test_named_taps_of_resnet_equal_hooks_on_the_model():
     assert [tuple(tap.shape[1:]) for tap in found] == list(backbone.layout(64, 64).taps)
 
 
+def test_relu_called_as_a_function_does_not_reach_back_into_a_tap():
+    names = ["Conv2d_1a_3x3.bn", "Conv2d_1a_3x3"]
+    backbone = load_backbone("torchvision:inception_v3", weights="random", taps=names)
+    before, after = backbone.taps_of(images())
+    assert before.min() < 0
+    assert torch.equal(before.relu(), after)
+
+
 def test_layers_behind_the_last_tap_need_no_weights():
     state = get_model("resnet18", weights=None).state_dict()
     needed = {

@@ -27,6 +27,10 @@ WeightsChoice = str | Path | Mapping[str, Tensor]
 _REACH_SECONDS = 8.0
 
 
+class WeightsMissing(LpipstoreError):
+    """ImageNet weights can be had neither from a file nor over the network."""
+
+
 @dataclass(frozen=True)
 class TrunkWeights:
     """Tensors of a trunk, and where they came from.
@@ -34,7 +38,7 @@ class TrunkWeights:
     Attributes
     ----------
     state : Mapping[str, Tensor]
-        Exactly the tensors that were expected, on the CPU, with the expected dtypes.
+        The tensors that were expected, on the CPU, with the expected dtypes.
     origin : str
         For people: the file, "torchvision ImageNet (...)", "random (untrained)", "given tensors".
     trained : bool
@@ -50,8 +54,8 @@ def load_weights(
     torchvision_name: str,
     choice: WeightsChoice = "imagenet",
     *,
-    expected: Mapping[str, Tensor],
-    backbone: str,
+    expected: Mapping[str, Tensor] | None = None,
+    backbone: str = "",
     member: str = "DEFAULT",
 ) -> TrunkWeights:
     """Find the weights of a trunk, check them and bring them to the expected dtypes.
@@ -67,8 +71,9 @@ def load_weights(
     expected : Mapping of str to Tensor
         Name, shape and dtype of each tensor that the trunk needs (the meta device will do). A
         source may hold more, such as a classifier, and may leave out the prefix ``features.``.
+        Without it everything that the source holds is returned, and "random" is not possible.
     backbone : str
-        The name that messages call the backbone by.
+        The name that messages call the backbone by; that of the model when left out.
     member : str
         Which of torchvision's weights, such as "IMAGENET1K_V1".
 
@@ -76,14 +81,17 @@ def load_weights(
     ------
     UsageError
         The file is missing, is not a file of tensors or does not fit the backbone.
-    LpipstoreError
+    WeightsMissing
         Neither file nor network.
     """
+    backbone = backbone or torchvision_name
     if isinstance(choice, Mapping):
         return TrunkWeights(
             select(choice, expected, "the given tensors", backbone), "given tensors", True
         )
     if choice == "random":
+        if expected is None:
+            raise UsageError("Random weights need the shapes of the tensors: pass expected.")
         return TrunkWeights(random_state(expected), "random (untrained)", False)
     if choice != "imagenet":
         return _from_file(Path(choice).expanduser(), expected, backbone)
@@ -92,7 +100,7 @@ def load_weights(
     if own is not None:
         return _from_file(own, expected, backbone)
     if entry is None:
-        raise LpipstoreError(
+        raise WeightsMissing(
             f"torchvision has no weights for {torchvision_name!r}. "
             "Use --weights FILE with its state dict, or --weights random (untrained)."
         )
@@ -133,15 +141,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def select(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str, backbone: str
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor] | None, source: str, backbone: str
 ) -> dict[str, Tensor]:
-    """Take the expected tensors out of `state`, strictly by name and shape.
+    """Take the expected tensors out of `state`, strictly by name and shape, as copies.
 
     Raises
     ------
     UsageError
         A tensor is missing or has another shape; the message names source and backbone.
     """
+    expected = state if expected is None else expected
     bare = {name: name.removeprefix("features.") for name in expected}
     if not any(name in state for name in expected) and all(bare[name] in state for name in bare):
         state = {name: state[bare[name]] for name in expected}
@@ -186,7 +195,7 @@ def _random_tensor(name: str, like: Tensor) -> Tensor:
     return (noise * spread).to(like.dtype)
 
 
-def _from_file(path: Path, expected: Mapping[str, Tensor], backbone: str) -> TrunkWeights:
+def _from_file(path: Path, expected: Mapping[str, Tensor] | None, backbone: str) -> TrunkWeights:
     if not path.exists():
         raise UsageError(
             f"No weights at {str(path)!r} for the backbone {backbone}. "
@@ -245,7 +254,7 @@ def _from_torchvision(entry: Any, torchvision_name: str) -> tuple[dict[str, Tens
             return read_tensors(place), place
         except (OSError, RuntimeError) as error:
             obstacle = str(error)
-    raise LpipstoreError(
+    raise WeightsMissing(
         f"No weights for {torchvision_name}: {entry.url} cannot be fetched ({obstacle}). "
         f"Download it elsewhere and put it at {place}, or into a folder that the environment "
         f"variable {WEIGHTS_VARIABLE} names; or use --weights FILE, or --weights random "

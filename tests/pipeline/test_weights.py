@@ -10,9 +10,15 @@ import torch
 from torchvision.models import AlexNet_Weights
 from torchvision.models._api import Weights, WeightsEnum
 
-from lpipstore.cache.errors import LpipstoreError, UsageError
+from lpipstore.cache.errors import UsageError
 from lpipstore.pipeline import weights
-from lpipstore.pipeline.weights import load_weights, random_state, read_tensors, select
+from lpipstore.pipeline.weights import (
+    WeightsMissing,
+    load_weights,
+    random_state,
+    read_tensors,
+    select,
+)
 
 EXPECTED = {
     "features.0.weight": torch.empty(4, 3, 2, 2, device="meta"),
@@ -208,7 +214,7 @@ def test_variable_that_is_not_a_folder_is_an_error(no_network, monkeypatch, tmp_
 
 def test_without_network_and_file_the_error_says_what_to_do(no_network):
     start = time.monotonic()
-    with pytest.raises(LpipstoreError) as caught:
+    with pytest.raises(WeightsMissing) as caught:
         load("imagenet")
     assert time.monotonic() - start < 15
     message = str(caught.value)
@@ -252,14 +258,21 @@ def test_download_lands_in_the_cache_and_stdout_stays_clean(no_network, tmp_path
 
 def test_download_with_another_digest_is_refused_and_not_kept(no_network, tmp_path):
     entry = local_entry(tmp_path, digest="00000000")
-    with pytest.raises(LpipstoreError, match="invalid hash value"):
+    with pytest.raises(WeightsMissing, match="invalid hash value"):
         weights._from_torchvision(entry, "tiny")
     assert not list(no_network.iterdir())
 
 
 def test_model_without_weights_in_torchvision_says_so(no_network):
-    with pytest.raises(LpipstoreError, match="torchvision has no weights for 'alexnet'"):
+    with pytest.raises(WeightsMissing, match="torchvision has no weights for 'alexnet'"):
         load("imagenet", member="NO_SUCH_MEMBER")
+
+
+def test_everything_is_returned_where_nothing_is_expected(full_file):
+    loaded = load_weights("alexnet", full_file)
+    assert set(loaded.state) == {*STATE, "classifier.weight"}
+    with pytest.raises(UsageError, match="need the shapes"):
+        load_weights("alexnet", "random")
 
 
 def test_select_returns_the_expected_order():

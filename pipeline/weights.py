@@ -27,7 +27,7 @@ WeightsChoice = str | Path | Mapping[str, Tensor]
 _REACH_SECONDS = 8.0
 
 
-class WeightsMissing(LpipstoreError):
+class WeightsMissing(LpipstoreError):  # noqa: N818 - it says what is the matter
     """ImageNet weights can be had neither from a file nor over the network."""
 
 

@@ -1,0 +1,160 @@
+"""The arithmetic of rows against float64, and what must not change a bit of it."""
+
+import numpy as np
+import pytest
+import torch
+
+from lpipstore.pipeline.backbones import RowLayout
+from lpipstore.pipeline.distances import (
+    DIRECT_BELOW,
+    Columns,
+    block_of,
+    centre_of,
+    direct_distances,
+    gram_distances,
+    pair_statistics,
+)
+from lpipstore.pipeline.rows import STEPS, quantise, row_taps
+
+CPU = torch.device("cpu")
+LAYOUT = RowLayout(((48, 12, 12), (64, 5, 5), (96, 2, 2)))
+
+
+def channel_weights(sign=1.0, dead=0.4, seed=0):
+    """One weight for each channel: a share of them 0, and some negative if sign is -1."""
+    random = np.random.default_rng(seed)
+    weights = random.random(sum(LAYOUT.channels)).astype(np.float32)
+    weights[random.random(len(weights)) < dead] = 0
+    if sign < 0:
+        weights[random.random(len(weights)) < 0.3] *= -0.4
+    return weights
+
+
+def spread(weights):
+    """Column weights of channel weights: w / (H W)."""
+    parts = np.split(weights, np.cumsum(LAYOUT.channels)[:-1])
+    return np.concatenate(
+        [
+            np.repeat(part / (height * width), height * width)
+            for part, (_, height, width) in zip(parts, LAYOUT.taps, strict=True)
+        ]
+    ).astype(np.float32)
+
+
+def make_rows(count, dtype="uint16", seed=0):
+    """Unit-normalised random taps, a few rows equal or nearly so, as stored."""
+    random = torch.Generator().manual_seed(seed)
+    taps = [torch.rand(count, *shape, generator=random) ** 3 for shape in LAYOUT.taps]
+    taps = [tap / tap.norm(dim=1, keepdim=True) for tap in taps]
+    if dtype == "int16":
+        taps = [tap * (torch.rand(tap.shape, generator=random) - 0.5).sign() for tap in taps]
+    rows = torch.cat([tap.flatten(1) for tap in taps], 1)
+    if count > 9:
+        rows[7] = rows[2]
+        rows[9] = rows[4] + 1e-3 * torch.rand(rows.shape[1], generator=random)
+    return quantise(rows, dtype)
+
+
+def exact(left, right, weights, dtype):
+    """Distances in float64, from the definition."""
+    x, y = (side.to(torch.float64).numpy() / STEPS[dtype] for side in (left, right))
+    v = weights.astype(np.float64)
+    return np.stack([((x - row) ** 2) @ v for row in y], axis=1)
+
+
+def gram(rows, weights, dtype="uint16", right=None, block=None):
+    columns = Columns.of(weights, dtype, CPU)
+    centre = centre_of(rows[:16])
+    return gram_distances(rows, right, columns, centre, block or block_of(len(rows))).numpy()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("count", [2, 33, 300])
+def test_all_pairs_equal_the_definition(dtype, sign, count):
+    rows, weights = make_rows(count, dtype), spread(channel_weights(sign))
+    computed, expected = gram(rows, weights, dtype), exact(rows, rows, weights, dtype)
+    assert np.abs(computed - expected).max() < 1e-6
+    small = (np.abs(expected) < DIRECT_BELOW) & (expected != 0)
+    if sign > 0:
+        assert (np.abs(computed - expected)[small] <= 1e-5 * expected[small]).all()
+        assert computed.min() >= 0
+    assert np.array_equal(computed, computed.T)
+    assert (computed.diagonal() == 0).all()
+    if count > 9:
+        assert computed[2, 7] == 0
+        assert 0 < abs(computed[4, 9]) < 1e-4
+
+
+def test_two_sets_equal_the_definition():
+    left, right, weights = make_rows(20), make_rows(35, seed=1), spread(channel_weights())
+    right[3] = left[5]
+    computed = gram(left, weights, right=right)
+    assert np.abs(computed - exact(left, right, weights, "uint16")).max() < 1e-6
+    assert computed[5, 3] == 0
+
+
+def test_order_does_not_change_a_bit():
+    rows, weights = make_rows(300), spread(channel_weights())
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    columns, centre = Columns.of(weights, "uint16", CPU), centre_of(rows[:16])
+    straight = gram_distances(rows, None, columns, centre, 256)
+    shuffled = gram_distances(rows[order], None, columns, centre, 256)
+    assert torch.equal(shuffled, straight[order][:, order])
+
+
+@pytest.mark.parametrize("slab", [256, 512])
+def test_computing_in_slabs_does_not_change_a_bit(slab):
+    rows, weights = make_rows(600), spread(channel_weights())
+    columns, centre = Columns.of(weights, "uint16", CPU), centre_of(rows[:16])
+    whole = gram_distances(rows, None, columns, centre, 256)
+    for top in range(0, 600, slab):
+        for left in range(top, 600, slab):
+            right = None if left == top else rows[left : left + slab]
+            part = gram_distances(rows[top : top + slab], right, columns, centre, 256)
+            assert torch.equal(part, whole[top : top + slab, left : left + slab])
+
+
+def test_direct_distances_do_not_depend_on_their_company():
+    rows, weights = make_rows(40), spread(channel_weights())
+    columns = Columns.of(weights, "uint16", CPU)
+    pairs = torch.combinations(torch.arange(40))[:200]
+    together = direct_distances(rows, rows, pairs, columns)
+    alone = torch.cat([direct_distances(rows, rows, pair[None], columns) for pair in pairs])
+    swapped = direct_distances(rows, rows, pairs.flip(1), columns)
+    assert torch.equal(together, alone)
+    assert torch.equal(together, swapped)
+
+
+def test_dead_columns_take_no_part():
+    weights = spread(channel_weights(dead=0.6))
+    columns = Columns.of(weights, "uint16", CPU)
+    taken = np.zeros(len(weights), int)
+    for panel in columns.panels:
+        for part in panel:
+            taken[part] += 1
+    assert taken.max() == 1
+    assert (taken[weights != 0] == 1).all()
+    assert taken.sum() < len(weights)
+    rows = make_rows(20)
+    spoilt = rows.clone()
+    spoilt.numpy()[:, taken == 0] = 12345
+    assert np.array_equal(gram(rows, weights), gram(spoilt, weights))
+
+
+def test_a_head_of_zeros_sees_no_difference():
+    assert (gram(make_rows(5), np.zeros(LAYOUT.length, np.float32)) == 0).all()
+
+
+def test_statistics_times_weights_are_the_distances():
+    rows, weights = make_rows(12), channel_weights(-1.0)
+    statistics = pair_statistics(rows[:6], rows[6:], LAYOUT, "uint16")
+    expected = exact(rows[:6], rows[6:], spread(weights), "uint16").diagonal()
+    assert np.allclose(statistics.numpy() @ weights, expected, atol=1e-6)
+
+
+def test_rows_give_their_taps_back():
+    rows = make_rows(3, "float32")
+    taps = row_taps(rows, LAYOUT, "float32")
+    assert [tuple(tap.shape[1:]) for tap in taps] == list(LAYOUT.taps)
+    assert torch.equal(torch.cat([tap.flatten(1) for tap in taps], 1), rows)

@@ -1,0 +1,236 @@
+"""From pixels to rows: run the backbone on what the store lacks, keep it, read rows back."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..cache.errors import LpipstoreError, UsageError
+from ..cache.keys import PoolSpec
+from ..cache.store import FeatureStore, StoreFull
+from .backbones import Backbone, RowLayout
+from .layers import unit_normalise
+from .loading import Decoded
+from .progress import Report, Stopwatch, silent
+from .rows import quantise
+
+TRUNK_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+_BATCH_BYTES = 256 << 20  # of float32 rows; the trunk's own activations take a few times as much
+_MOST_IN_BATCH = 32
+
+
+class Extractor:
+    """The way from pixels to rows: one backbone, one image size, one row dtype.
+
+    Every batch that goes through the trunk has the same number of images (the last one is filled
+    up with black), so that a row does not depend on which images happened to share its batch:
+    the trunk's kernels are chosen by the shape of the batch.
+
+    Parameters
+    ----------
+    backbone
+        From `load_backbone`.
+    size
+        (height, width) of the images in pixels.
+    row_dtype
+        ``"uint16"``: fixed point, 65535 standing for 1 (backbones with signed taps: int16, 32767
+        standing for 1); ``"float32"``: as computed.
+    device
+        Where the trunk runs.
+    trunk_dtype
+        Precision of the trunk; taps are normalised in float32 whatever it is.
+    batch
+        Images in a batch; None takes as many as are reasonable for the length of a row.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        size: tuple[int, int],
+        *,
+        row_dtype: str = "uint16",
+        device: torch.device | str = "cpu",
+        trunk_dtype: str = "float32",
+        batch: int | None = None,
+    ) -> None:
+        self.size = size
+        self.layout: RowLayout = backbone.layout(*size)
+        self.device = torch.device(device)
+        self.backbone = backbone.to(device=self.device, dtype=TRUNK_DTYPES[trunk_dtype])
+        if row_dtype == "uint16" and backbone.signed:
+            row_dtype = "int16"
+        fitting = _BATCH_BYTES // (4 * self.layout.length)
+        self.batch = batch or max(2, min(_MOST_IN_BATCH, fitting))
+        height, width = size
+        self.spec = PoolSpec(
+            name=f"{backbone.name.replace(':', '-')}-{height}x{width}",
+            length=self.layout.length,
+            dtype=row_dtype,
+            recipe={
+                "backbone": backbone.name,
+                "taps": ",".join(backbone.taps),
+                "weights": backbone.weights_digest,
+                "lpips_version": backbone.version,
+                "trunk_dtype": trunk_dtype,
+                "size": f"{height}x{width}",
+                "resize": "bilinear, antialiased",
+                "range": "-1..1",
+            },
+        )
+
+    @torch.inference_mode()
+    def rows(self, pixels: torch.Tensor) -> NDArray[np.generic]:
+        """Compute the rows of up to `batch` images.
+
+        Parameters
+        ----------
+        pixels
+            [n, height, width, 3], uint8 from 0 to 255, or float32 from -1 to 1.
+
+        Returns
+        -------
+        ndarray of shape (n, length), of the row dtype
+
+        Raises
+        ------
+        LpipstoreError
+            The trunk produced something that is not a finite number (half precision overflows).
+        """
+        count = len(pixels)
+        filled = pixels.new_zeros((self.batch, *pixels.shape[1:]))
+        filled[:count] = pixels
+        images = filled.to(self.device).permute(0, 3, 1, 2)
+        if images.dtype == torch.uint8:
+            images = images.to(torch.float32).div_(127.5).sub_(1)
+        taps = self.backbone.taps_of(images.contiguous())
+        rows = torch.cat([unit_normalise(tap).flatten(1) for tap in taps], dim=1)[:count]
+        if not bool(torch.isfinite(rows).all()):
+            raise LpipstoreError(
+                f"{self.backbone.name} produced values that are not finite; "
+                "if it runs in half precision, use --trunk-dtype float32"
+            )
+        result: NDArray[np.generic] = quantise(rows, self.spec.dtype).cpu().numpy()
+        return result
+
+
+def choose_device(choice: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` stands for.
+
+    Raises
+    ------
+    UsageError
+        The name is unknown, or there is no such GPU.
+    """
+    if choice == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(choice)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {choice!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device {choice!r}; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device {choice!r} is not there: torch sees {torch.cuda.device_count()} GPU(s); "
+            "use --device cpu"
+        )
+    return device
+
+
+@dataclass
+class Features:
+    """Rows by content hash: taken from the store where they are, computed and kept where not.
+
+    `decode` turns content hashes into batches of pixels; indices in a batch count along the hashes
+    that it was given. `forwards` counts images that went through the trunk, `failures` maps content
+    hashes to the reason why there is no row, `full` holds the store's words once it could take no
+    more: rows are then computed again whenever they are needed.
+    """
+
+    extractor: Extractor
+    store: FeatureStore
+    decode: Callable[[Sequence[bytes], int], Iterator[Decoded]]
+    clock: Stopwatch = field(default_factory=Stopwatch)
+    report: Report = silent
+    forwards: int = 0
+    failures: dict[bytes, str] = field(default_factory=dict)
+    full: str | None = None
+
+    def key(self, content: bytes) -> bytes:
+        """Return the store's key for the row of an image."""
+        return self.extractor.spec.key(content)
+
+    def ensure(self, contents: Sequence[bytes]) -> int:
+        """Run the backbone on every image whose row the store lacks.
+
+        Returns the number of different images whose rows were there already. Images that cannot be
+        decoded end in `failures`; everything else is committed when this returns, and what a
+        crash interrupts is lost by one batch at most.
+        """
+        by_key = {self.key(content): content for content in contents}
+        with self.clock("read"):
+            missing = self.store.missing(list(by_key))
+        done = len(by_key) - len(missing)
+        self.report("images", done, len(by_key))
+        for batch, rows in self._compute([by_key[key] for key in missing]):
+            self._keep(batch, rows)
+            done += len(batch)
+            self.report("images", done + len(self.failures), len(by_key))
+        return len(by_key) - len(missing)
+
+    def read(self, contents: Sequence[bytes], out: NDArray[np.generic]) -> None:
+        """Fill ``out[k]`` with the row of ``contents[k]``, computing again what the store lost.
+
+        Raises
+        ------
+        LpipstoreError
+            A row is no longer in the store and its image can no longer be decoded.
+        """
+        with self.clock("read"):
+            found = self.store.get_many([self.key(content) for content in contents], out)
+        places: dict[bytes, list[int]] = {}
+        for place in np.flatnonzero(~found).tolist():
+            places.setdefault(contents[place], []).append(place)
+        for batch, rows in self._compute(list(places)):
+            self._keep(batch, rows)
+            for content, row in zip(batch, rows, strict=True):
+                out[places.pop(content)] = row
+        for content in places:
+            raise LpipstoreError(
+                "a row left the store and its image cannot be decoded again: "
+                + self.failures[content]
+            )
+
+    def _compute(self, contents: list[bytes]) -> Iterator[tuple[list[bytes], NDArray[np.generic]]]:
+        """Decode and forward images; yield (contents, rows) batch by batch."""
+        if not contents:
+            return
+        batches = self.decode(contents, self.extractor.batch)
+        while True:
+            with self.clock("decode"):
+                decoded = next(batches, None)
+            if decoded is None:
+                return
+            for index, reason in decoded.failures.items():
+                self.failures[contents[index]] = reason
+            if decoded.indices:
+                with self.clock("forward"):
+                    rows = self.extractor.rows(decoded.pixels)
+                self.forwards += len(rows)
+                yield [contents[index] for index in decoded.indices], rows
+
+    def _keep(self, contents: list[bytes], rows: NDArray[np.generic]) -> None:
+        if self.full is not None:
+            return
+        try:
+            with self.clock("write"):
+                keys = [self.key(content) for content in contents]
+                self.store.put_many(self.extractor.spec, keys, rows)
+        except StoreFull as error:
+            self.full = str(error)

@@ -1,0 +1,88 @@
+"""What a distance matrix says as a whole: its mean, how sure that is, and its spread."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+_BINS = 1 << 16
+
+
+def pair_summary(
+    band: Callable[[int, int], NDArray[np.float32]], count: int, height: int
+) -> dict[str, Any]:
+    """Summarise the distances of all pairs of a symmetric matrix, band by band.
+
+    Parameters
+    ----------
+    band
+        ``band(start, stop)`` returns rows `start` to `stop` of the matrix, float32.
+    count
+        Rows of the matrix, at least 2.
+    height
+        Rows to look at together.
+
+    Returns
+    -------
+    dict
+        ``mean`` and ``std`` over the pairs; ``stderr``, the standard error of the mean by the
+        jackknife over *images* (Efron & Stein 1981: pairs share images and are not independent, so
+        std/√pairs would promise too much; None for fewer than three images); ``quantiles``, exact
+        at 0 and 1 and otherwise to 1/65536 of the range.
+    """
+    totals = np.zeros(count)
+    squares = 0.0
+    low, high = np.inf, -np.inf
+    for start in range(0, count, height):
+        rows = band(start, min(start + height, count)).astype(np.float64)
+        totals[start : start + len(rows)] = rows.sum(1)
+        squares += float(np.square(rows).sum())
+        upper = rows[_above_diagonal(start, rows.shape)]
+        if upper.size:
+            low, high = min(low, float(upper.min())), max(high, float(upper.max()))
+    pairs = count * (count - 1) // 2
+    total = totals.sum() / 2
+    mean = total / pairs
+    variance = max(squares / 2 / pairs - mean**2, 0.0)
+    return {
+        "mean": mean,
+        "std": float(np.sqrt(variance)),
+        "stderr": _jackknife(totals, total),
+        "quantiles": _quantiles(band, count, height, low, high),
+    }
+
+
+def _above_diagonal(start: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    return np.arange(shape[1])[None, :] > np.arange(start, start + shape[0])[:, None]
+
+
+def _jackknife(totals: NDArray[np.float64], total: float) -> float | None:
+    """Standard error of the mean over pairs, from the means that leave one image out."""
+    n = len(totals)
+    if n < 3:
+        return None
+    left_out = (total - totals) / ((n - 1) * (n - 2) / 2)
+    return float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
+
+
+def _quantiles(
+    band: Callable[[int, int], NDArray[np.float32]],
+    count: int,
+    height: int,
+    low: float,
+    high: float,
+) -> dict[str, float]:
+    histogram = np.zeros(_BINS, np.int64)
+    for start in range(0, count, height):
+        rows = band(start, min(start + height, count))
+        upper = rows[_above_diagonal(start, rows.shape)]
+        histogram += np.histogram(upper, bins=_BINS, range=(low, high))[0]
+    below = np.cumsum(histogram)
+    # The value whose rank is q (pairs - 1), as numpy.quantile counts, at its bin's middle.
+    ranks = np.array(QUANTILES) * (below[-1] - 1)
+    bins = np.searchsorted(below, ranks, side="right").clip(max=_BINS - 1)
+    values = low + (bins + 0.5) * (high - low) / _BINS
+    values[0], values[-1] = low, high
+    return {str(q): float(value) for q, value in zip(QUANTILES, values, strict=True)}

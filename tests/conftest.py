@@ -1,0 +1,90 @@
+"""What all tests share: drawn pictures, real data where it is at hand, the command line."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lpipstore.workflows.cli import main
+
+PHOTOS = "LPIPSTORE_TEST_DATA"
+WEIGHTS = "LPIPSTORE_WEIGHTS"
+
+
+def _draw(folder: Path, count: int, side: int | tuple[int, int] = 32, seed: int = 0) -> list[Path]:
+    """Write `count` pictures: smooth random colours, each different, as PNG files."""
+    height, width = (side, side) if isinstance(side, int) else side
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    paths = []
+    for number in range(count):
+        coarse = Image.fromarray(random.integers(0, 256, (5, 5, 3), np.uint8))
+        path = folder / f"{number:03}.png"
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(path)
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture
+def draw():
+    """The function that draws pictures into a folder."""
+    return _draw
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of eight drawn pictures of 32×32 pixels."""
+    _draw(tmp_path / "pictures", 8)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture(scope="session")
+def data():
+    """The folder of real photographs, weights and judgements."""
+    folder = os.environ.get(PHOTOS)
+    if not folder or not Path(folder).is_dir():
+        pytest.skip(f"needs real photographs: the environment variable {PHOTOS} names no folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def real_weights():
+    """The folder of real trunk weights, with those of squeeze."""
+    folder = os.environ.get(WEIGHTS)
+    if not folder or not list(Path(folder).glob("squeezenet1_1*.pth")):
+        pytest.skip(f"needs real weights: the environment variable {WEIGHTS} names no folder")
+    return Path(folder)
+
+
+@dataclass
+class Outcome:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys, tmp_path):
+    """Run the command line in this process, its default store in the test's own folder."""
+    monkeypatch.setenv("LPIPSTORE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["lpipstore", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return Outcome(code, printed.out, printed.err)
+
+    return run

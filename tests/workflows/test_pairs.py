@@ -1,0 +1,177 @@
+"""The main job from end to end: counts, bytes, resuming, and what must not change a result."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from PIL import Image
+
+import lpipstore
+
+MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
+
+
+def summary_of(outcome):
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_every_pair_is_scored_and_the_run_is_whole(cli, pictures, tmp_path):
+    summary = summary_of(cli("pairs", pictures, *MODEL, "--out", tmp_path / "run", "--json"))
+    assert (summary["images"], summary["pairs"], summary["forwards"]) == (8, 28, 8)
+    assert summary["failed"] == summary["hits"] == 0
+    assert set(summary["seconds"]) >= {
+        "hash",
+        "decode",
+        "forward",
+        "read",
+        "score",
+        "write",
+        "total",
+    }
+    run = lpipstore.open_run(tmp_path / "run")
+    matrix = run.distances.compute()
+    assert matrix.dtype == np.float32
+    assert matrix.shape == (8, 8)
+    assert np.array_equal(matrix, matrix.T)
+    assert (matrix.diagonal() == 0).all()
+    assert (matrix[np.triu_indices(8, 1)] > 0).all()
+    assert summary["mean"] == pytest.approx(matrix[np.triu_indices(8, 1)].mean(), rel=1e-6)
+    images = run.images.to_pydict()
+    assert images["index"] == list(range(8))
+    assert images["path"] == [str(pictures / f"{n:03}.png") for n in range(8)]
+    assert images["status"] == ["ok"] * 8
+    assert images["width"] == [32] * 8
+    assert run.summary == summary
+    assert run.manifest["size"] == "32x32"
+    assert run.manifest["weights_origin"].startswith("random")
+    attributes = zarr.open_array(tmp_path / "run" / "distances.zarr").attrs
+    assert attributes["head_digest"] == run.manifest["head_digest"]
+
+
+def test_warm_results_are_byte_identical(cli, pictures, tmp_path, monkeypatch):
+    summary_of(cli("pairs", pictures, *MODEL, "--out", tmp_path / "one", "--json"))
+
+    def refuse(*_):
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr("lpipstore.pipeline.loading.decode", refuse)
+    summary = summary_of(cli("pairs", pictures, *MODEL, "--out", tmp_path / "two", "--json"))
+    assert (summary["forwards"], summary["hits"]) == (0, 8)
+    one, two = (files_of(tmp_path / name / "distances.zarr") for name in ("one", "two"))
+    assert one == two
+
+
+def test_identical_files_are_computed_once_and_have_distance_zero(cli, pictures, tmp_path):
+    (pictures / "sub").mkdir()
+    (pictures / "sub" / "copy.png").write_bytes((pictures / "003.png").read_bytes())
+    summary = summary_of(cli("pairs", pictures, *MODEL, "--out", tmp_path / "run", "--json"))
+    assert (summary["images"], summary["unique"], summary["forwards"]) == (9, 8, 8)
+    assert lpipstore.open_run(tmp_path / "run").distances[3, 8].compute() == 0
+
+
+def test_order_of_the_images_does_not_change_a_bit(cli, pictures, tmp_path):
+    paths = sorted(pictures.iterdir())
+    order = [5, 2, 7, 0, 1, 6, 4, 3]
+    summary_of(cli("pairs", *paths, *MODEL, "--out", tmp_path / "one", "--json"))
+    shuffled = [paths[n] for n in order]
+    store = ("--store", tmp_path / "other-store")
+    summary_of(cli("pairs", *shuffled, *MODEL, *store, "--out", tmp_path / "two", "--json"))
+    one, two = (lpipstore.open_run(tmp_path / name).distances.compute() for name in ("one", "two"))
+    assert np.array_equal(one[np.ix_(order, order)], two)
+
+
+def test_workers_do_not_change_a_bit(cli, tmp_path, draw):
+    draw(tmp_path / "many", 70)
+    results = []
+    for workers in ("0", "1", "3"):
+        where = ("--store", tmp_path / f"store{workers}", "--out", tmp_path / f"run{workers}")
+        options = ("--backbone", "squeeze", "--weights", "random", "--workers", workers)
+        summary = summary_of(cli("pairs", tmp_path / "many", *options, *where, "--json"))
+        assert summary["forwards"] == 70
+        results.append(files_of(tmp_path / f"run{workers}" / "distances.zarr"))
+    assert results[0] == results[1] == results[2]
+
+
+def test_the_same_command_goes_on_where_tiles_are_missing(cli, pictures, tmp_path):
+    command = ("pairs", pictures, *MODEL, "--out", tmp_path / "run", "--json")
+    summary_of(cli(*command))
+    before = files_of(tmp_path / "run" / "distances.zarr")
+    (tmp_path / "run" / "distances.zarr" / "c" / "0" / "0").unlink()
+    (tmp_path / "run" / "summary.json").unlink()
+    (tmp_path / "run" / "distances.zarr" / "c" / "0" / "0.abc.partial").write_bytes(b"torn")
+    summary = summary_of(cli(*command))
+    assert summary["forwards"] == 0
+    assert files_of(tmp_path / "run" / "distances.zarr") == before
+
+
+def test_row_dtypes_agree_within_their_steps(cli, pictures, tmp_path):
+    matrices = []
+    for dtype in ("uint16", "float32"):
+        out = tmp_path / dtype
+        summary_of(cli("pairs", pictures, *MODEL, "--row-dtype", dtype, "--out", out, "--json"))
+        matrices.append(lpipstore.open_run(out).distances.compute())
+    assert 0 < np.abs(matrices[0] - matrices[1]).max() < 1e-5
+
+
+def test_the_baseline_and_other_heads_need_no_forwards(cli, pictures, tmp_path):
+    summary_of(cli("pairs", pictures, *MODEL, "--out", tmp_path / "one", "--json"))
+    command = ("pairs", pictures, *MODEL, "--heads", "none", "--out", tmp_path / "two", "--json")
+    assert summary_of(cli(*command))["forwards"] == 0
+    one, two = (lpipstore.open_run(tmp_path / name) for name in ("one", "two"))
+    assert one.manifest["head_digest"] != two.manifest["head_digest"]
+    assert not np.allclose(one.distances.compute(), two.distances.compute())
+
+
+def test_a_lost_row_is_computed_again(cli, pictures, tmp_path):
+    summary_of(cli("pairs", pictures, *MODEL, "--out", tmp_path / "one", "--json"))
+    shards = [p for p in (tmp_path / "store" / "pools").rglob("c/*/*") if p.is_file()]
+    assert shards
+    for shard in shards:
+        data = bytearray(shard.read_bytes())
+        data[100] ^= 1
+        shard.write_bytes(data)
+    summary = summary_of(cli("pairs", pictures, *MODEL, "--out", tmp_path / "two", "--json"))
+    assert 1 <= summary["forwards"] <= len(shards)
+    one, two = (files_of(tmp_path / name / "distances.zarr") for name in ("one", "two"))
+    assert one == two
+
+
+def test_torchvision_backbones_with_named_taps(cli, pictures, tmp_path):
+    model = ("--backbone", "torchvision:resnet18", "--taps", "layer1,layer2", "--weights", "random")
+    command = ("pairs", pictures, *model, "--heads", "none", "--out", tmp_path / "run", "--json")
+    assert summary_of(cli(*command))["forwards"] == 8
+    run = lpipstore.open_run(tmp_path / "run")
+    assert run.manifest["row_dtype"] == "int16"
+    assert (run.distances.compute()[np.triu_indices(8, 1)] > 0).all()
+
+
+def test_good_images_are_scored_and_bad_ones_listed(cli, pictures, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(noise).save(pictures / "truncated.jpg")
+    data = (pictures / "truncated.jpg").read_bytes()
+    (pictures / "truncated.jpg").write_bytes(data[: len(data) // 2])
+    (pictures / "empty.png").write_bytes(b"")
+    (pictures / "text.jpg").write_text("no picture at all")
+    command = ("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    outcome = cli(*command)
+    assert outcome.code == 0
+    for name in ("truncated.jpg", "empty.png", "text.jpg"):
+        assert f"{name} is left out" in outcome.err
+    images = lpipstore.open_run(tmp_path / "run").images.to_pydict()
+    assert images["status"].count("ok") == 8
+    assert images["index"].count(None) == 3
+    assert all(
+        error for error, i in zip(images["error"], images["index"], strict=True) if i is None
+    )
+    assert cli(*command, "--strict").code == 1

@@ -1,0 +1,180 @@
+"""What the commands have in common: from sources on disk to a collection with rows in the store."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..cache.errors import LpipstoreError, UsageError
+from ..cache.store import FeatureStore
+from ..pipeline.backbones import load_backbone
+from ..pipeline.features import TRUNK_DTYPES, Extractor, Features, choose_device
+from ..pipeline.images import IMAGE_SUFFIXES, ImageRecord, find_images, survey
+from ..pipeline.loading import Decoded, decode_files
+from ..pipeline.progress import Stopwatch
+from ..pipeline.results import printable
+from ..pipeline.rows import ROW_DTYPES
+from .console import Screen
+from .settings import Settings, choose_size, store_limit, store_path
+
+STAGES = ("hash", "decode", "forward", "read", "score", "write")
+
+
+def open_store(settings: Settings) -> FeatureStore:
+    """Open the feature store that the settings name."""
+    path = store_path(settings.store)
+    return FeatureStore(path, limit=store_limit(settings.store_limit, path))
+
+
+def find_collection(
+    sources: Sequence[str | os.PathLike[str]],
+    store: FeatureStore,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
+) -> list[ImageRecord]:
+    """Find and survey the images; those that cannot be used have an ``error``.
+
+    Raises
+    ------
+    UsageError
+        A source does not exist.
+    LpipstoreError
+        There are no images, or none that can be read.
+    """
+    with clock("hash"):
+        found = find_images(sources)
+        if not found.paths and not found.unreadable:
+            places = ", ".join(os.fspath(source) for source in sources)
+            raise LpipstoreError(
+                f"no images in {places}: looked for files ending in "
+                f"{', '.join(sorted(IMAGE_SUFFIXES))} in all its folders"
+            )
+        records = survey(found.paths, store, rehash=settings.rehash, report=screen.report)
+    records += [ImageRecord(path, error=reason) for path, reason in found.unreadable]
+    if all(record.error for record in records):
+        raise LpipstoreError(
+            f"none of {len(records)} files can be used as an image, such as "
+            f"{records[0].path}: {records[0].error}"
+        )
+    return records
+
+
+@dataclass
+class Collection:
+    """Images with the extractor that makes their rows; `records` are in the order of the search."""
+
+    records: list[ImageRecord]
+    features: Features
+
+    @property
+    def good(self) -> list[ImageRecord]:
+        """The images that can be scored; number k of them is row k of a matrix."""
+        return [record for record in self.records if not record.error]
+
+    def contents(self) -> list[bytes]:
+        """Content hashes of the good images."""
+        return [record.content for record in self.good if record.content]
+
+    def extract(self) -> int:
+        """Run the backbone where rows are missing; return how many images had theirs already.
+
+        Images that turn out not to be decodable get their ``error`` in `records`.
+        """
+        hits = self.features.ensure(self.contents())
+        failures = self.features.failures
+        self.records = [
+            replace(record, error=failures[record.content])
+            if not record.error and record.content in failures
+            else record
+            for record in self.records
+        ]
+        return hits
+
+    def row_bytes(self) -> int:
+        """Bytes of one row as stored."""
+        spec = self.features.extractor.spec
+        return spec.length * (4 if spec.dtype == "float32" else 2)
+
+    def counts(self, hits: int) -> dict[str, Any]:
+        """Return what a summary says of the images."""
+        contents = self.contents()
+        unique = len(set(contents))
+        return {
+            "images": len(contents),
+            "unique": unique,
+            "failed": len(self.records) - len(contents),
+            "forwards": self.features.forwards,
+            "hits": hits,
+            "bytes": unique * self.row_bytes(),
+            "trained": self.features.extractor.backbone.trained,
+        }
+
+    def warn_of_trouble(self, screen: Screen) -> None:
+        """Name each image that is left out, and say so when the store took no more rows."""
+        for record in self.records:
+            if record.error:
+                screen.warn(f"{printable(record.path)} is left out: {record.error}")
+        if self.features.full:
+            screen.warn(f"{self.features.full}; the run goes on without keeping more rows")
+
+
+def count_images(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the counts of a summary as lines for people: a name and a value each."""
+    duplicates = summary["images"] - summary["unique"]
+    return [
+        ("images", f"{summary['images']:,} ({duplicates:,} duplicates by hash)"),
+        ("failed", f"{summary['failed']:,}"),
+        ("forwards", f"{summary['forwards']:,} (already in the store: {summary['hits']:,})"),
+        ("trunk", "trained" if summary["trained"] else "UNTRAINED: distances mean little"),
+    ]
+
+
+def make_collection(
+    records: list[ImageRecord],
+    store: FeatureStore,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
+) -> Collection:
+    """Choose the size, load the backbone, and bind both to the images and the store.
+
+    Raises
+    ------
+    UsageError
+        A setting that cannot be: unknown names, sizes that do not fit, weights that are not there.
+    """
+    check_choice("--row-dtype", settings.row_dtype, ROW_DTYPES)
+    check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
+    size, line = choose_size(settings.size, [record for record in records if not record.error])
+    if line:
+        screen.say(line)
+    device = choose_device(settings.device)
+    backbone = load_backbone(
+        settings.backbone,
+        version=settings.lpips_version,
+        weights=settings.weights,
+        taps=settings.taps,
+    )
+    if not backbone.trained:
+        screen.warn(f"the trunk is untrained ({backbone.weights_origin}): distances mean little")
+    extractor = Extractor(
+        backbone,
+        size,
+        row_dtype=settings.row_dtype,
+        device=device,
+        trunk_dtype=settings.trunk_dtype,
+    )
+    paths = {record.content: record.path for record in records if record.content}
+
+    def decode(contents: Sequence[bytes], batch: int) -> Iterator[Decoded]:
+        files = [(paths[content], content) for content in contents]
+        return decode_files(files, size, batch, settings.workers)
+
+    return Collection(records, Features(extractor, store, decode, clock, screen.report))
+
+
+def check_choice(option: str, choice: str, choices: Iterable[str]) -> None:
+    """Raise `UsageError` with the choices that there are unless `choice` is one of them."""
+    if choice not in tuple(choices):
+        raise UsageError(f"unknown {option} {choice!r}: choose {', '.join(choices)}")

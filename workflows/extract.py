@@ -1,0 +1,41 @@
+"""Fill the store with the rows of a collection, without scoring anything."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ..pipeline.progress import Stopwatch
+from .collection import STAGES, count_images, find_collection, make_collection, open_store
+from .console import Screen
+from .settings import Settings
+
+
+def extract_features(
+    sources: Sequence[str | os.PathLike[str]], settings: Settings, screen: Screen
+) -> dict[str, Any]:
+    """Run the backbone on every image in `sources` whose row the store lacks.
+
+    Returns counts of images, forwards and hits, and seconds for each stage.
+    """
+    clock = Stopwatch(*STAGES)
+    with open_store(settings) as store:
+        records = find_collection(sources, store, settings, clock, screen)
+        collection = make_collection(records, store, settings, clock, screen)
+        hits = collection.extract()
+        collection.warn_of_trouble(screen)
+        return {
+            **collection.counts(hits),
+            "store": str(store.path),
+            "seconds": {**clock.seconds, "total": clock.total()},
+        }
+
+
+def facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the summary as lines for people."""
+    seconds = summary["seconds"]
+    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("hash", "decode", "forward"))
+    return [
+        *count_images(summary),
+        ("seconds", f"{seconds['total']:.2f} ({stages})"),
+        ("store", summary["store"]),
+    ]

@@ -1,0 +1,149 @@
+"""Score all pairs of a collection."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..cache.errors import LpipstoreError
+from ..pipeline.backbones import Backbone
+from ..pipeline.heads import Head, column_weights, load_head
+from ..pipeline.images import ImageRecord
+from ..pipeline.progress import Stopwatch
+from ..pipeline.results import (
+    DISTANCES,
+    FORMAT,
+    SUMMARY,
+    MatrixFile,
+    collection_digest,
+    printable,
+    start_run,
+    write_images,
+    write_json,
+)
+from ..pipeline.schedule import band_reader, plan_matrix, score_matrix
+from ..pipeline.statistics import pair_summary
+from .collection import STAGES, count_images, find_collection, make_collection, open_store
+from .console import Screen
+from .settings import Settings, parse_bytes
+
+
+def score_pairs(
+    sources: Sequence[str | os.PathLike[str]], out: Path, settings: Settings, screen: Screen
+) -> dict[str, Any]:
+    """Score all pairs of the images in `sources` and write the run to the folder `out`.
+
+    The same call on the same folder goes on where it was interrupted. Returns the summary that is
+    also written to ``summary.json``.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    clock = Stopwatch(*STAGES)
+    memory = parse_bytes(settings.memory)
+    with open_store(settings) as store:
+        records = find_collection(sources, store, settings, clock, screen)
+        _need_two(records)
+        collection = make_collection(records, store, settings, clock, screen)
+        features = collection.features
+        backbone, spec = features.extractor.backbone, features.extractor.spec
+        head = load_head(settings.heads, backbone.name, backbone.channels, settings.lpips_version)
+        plan_matrix(
+            2, collection.row_bytes(), memory
+        )  # fail before the forwards if memory is too small
+        start_run(out, _manifest(records, spec.recipe, spec.dtype, backbone, head))
+        hits = collection.extract()
+        collection.warn_of_trouble(screen)
+        _need_two(collection.records)
+        write_images(out, collection.records)
+        contents = collection.contents()
+        plan = plan_matrix(len(contents), collection.row_bytes(), memory)
+        attributes = {
+            "quantity": "LPIPS distance",
+            "head": head.name,
+            "head_digest": head.digest,
+            **spec.recipe,
+        }
+        try:
+            matrix = MatrixFile(out, len(contents), plan.tile, attributes)
+            weights = column_weights(head, features.extractor.layout)
+            score_matrix(features, contents, weights, plan, matrix, screen.report)
+            with clock("score"):
+                statistics = pair_summary(band_reader(matrix), len(contents), plan.tile)
+        except OSError as error:
+            raise LpipstoreError(
+                f"cannot write results to {out}: {error.strerror or error}; "
+                "what is finished stays: give the same command again to go on"
+            ) from error
+        summary = {
+            **collection.counts(hits),
+            "pairs": len(contents) * (len(contents) - 1) // 2,
+            **statistics,
+            "seconds": {**clock.seconds, "total": clock.total()},
+        }
+        write_json(out / SUMMARY, summary)
+        return summary
+
+
+def _need_two(records: Sequence[ImageRecord]) -> None:
+    good = [record for record in records if not record.error]
+    if len(good) < 2:
+        reasons = "".join(
+            f"\n  {printable(record.path)}: {record.error}" for record in records if record.error
+        )
+        raise LpipstoreError(
+            f"pairs need at least two images, and {len(good)} can be used" + reasons
+        )
+
+
+def _manifest(
+    records: Sequence[ImageRecord],
+    recipe: Mapping[str, str],
+    row_dtype: str,
+    backbone: Backbone,
+    head: Head,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "command": "pairs",
+        "images": len(records),
+        "collection": collection_digest(records),
+        **recipe,
+        "weights_origin": backbone.weights_origin,
+        "row_dtype": row_dtype,
+        "head": head.name,
+        "head_digest": head.digest,
+        "folder": printable(os.getcwd()),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what took part in the arithmetic and the files."""
+    names = ("lpipstore", "torch", "torchvision", "zarr", "numpy", "pillow", "lpips")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    stderr = summary["stderr"]
+    spread = "" if stderr is None else f" ± {stderr:.4f} (standard error over images)"
+    seconds = summary["seconds"]
+    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in STAGES)
+    quantiles = summary["quantiles"]
+    return [
+        *count_images(summary),
+        ("pairs", f"{summary['pairs']:,}"),
+        ("mean distance", f"{summary['mean']:.4f}{spread}"),
+        (
+            "spread",
+            f"std {summary['std']:.4f}, smallest {quantiles['0.0']:.4f}, "
+            f"median {quantiles['0.5']:.4f}, largest {quantiles['1.0']:.4f}",
+        ),
+        ("seconds", f"{seconds['total']:.2f} ({stages})"),
+        ("results", f"{out} ({DISTANCES}, images.parquet, {SUMMARY})"),
+    ]

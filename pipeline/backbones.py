@@ -17,7 +17,7 @@ import xxhash
 from torch import Tensor, nn
 
 from ..cache.errors import UsageError
-from .extractor import checked_channels, empty_model, extractor, first_line, tap_shapes
+from .taps import checked_channels, empty_model, extractor, first_line, tap_shapes
 from .weights import TrunkWeights, WeightsChoice, load_weights
 
 # Shift and scale of the scaling layer on RGB in [-1, 1]: ImageNet's mean and spread

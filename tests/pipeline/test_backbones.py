@@ -7,7 +7,7 @@ from torchvision.models import get_model
 from lpipstore.cache.errors import UsageError
 from lpipstore.pipeline import backbones as backbones_module
 from lpipstore.pipeline.backbones import LPIPS_BACKBONES, RowLayout, load_backbone
-from lpipstore.pipeline.extractor import tap_shapes
+from lpipstore.pipeline.taps import tap_shapes
 
 LENGTH_64 = {"alex": 31_872, "squeeze": 118_976, "vgg": 499_712}
 

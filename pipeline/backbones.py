@@ -5,74 +5,35 @@ The backbones of LPIPS are AlexNet, VGG-16 and SqueezeNet 1.1 of torchvision, re
 """
 
 import copy
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from functools import cached_property
 from typing import cast
 
 import torch
 import xxhash
 from torch import Tensor, nn
 
-from ..cache.errors import UsageError
+from ..cache.errors import LpipstoreError, UsageError
+from ..cache.index import FileRecord
+from .files import FileTable, identify
+from .layout import LPIPS_BACKBONES, RowLayout
 from .taps import checked_channels, empty_model, extractor, first_line, tap_shapes
-from .weights import TrunkWeights, WeightsChoice, load_weights
+from .weights import (
+    TrunkWeights,
+    WeightsChoice,
+    WeightsFile,
+    find_weights,
+    load_weights,
+    names_in_torchvision,
+)
 
 # Shift and scale of the scaling layer on RGB in [-1, 1]: ImageNet's mean and spread
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 VERSIONS = ("0.1", "0.0")
 PREFIX = "torchvision:"
-
-
-@dataclass(frozen=True)
-class LpipsBackbone:
-    """One of the three backbones of LPIPS: which layers of torchvision's ``features`` are taps."""
-
-    torchvision_name: str
-    stops: tuple[int, ...]
-    channels: tuple[int, ...]
-    minimum_side: int
-
-
-LPIPS_BACKBONES = {
-    "alex": LpipsBackbone("alexnet", (1, 4, 7, 9, 11), (64, 192, 384, 256, 256), 31),
-    "vgg": LpipsBackbone("vgg16", (3, 8, 15, 22, 29), (64, 128, 256, 512, 512), 16),
-    "squeeze": LpipsBackbone(
-        "squeezenet1_1", (1, 4, 7, 9, 10, 11, 12), (64, 128, 256, 384, 384, 512, 512), 17
-    ),
-}
-
-
-@dataclass(frozen=True)
-class RowLayout:
-    """Where each tap lies in a flat row: taps one after another, each in C, H, W order.
-
-    Attributes
-    ----------
-    taps : tuple of (int, int, int)
-        Channels, height and width of each tap.
-    """
-
-    taps: tuple[tuple[int, int, int], ...]
-
-    @property
-    def length(self) -> int:
-        """Numbers in a row."""
-        return sum(math.prod(tap) for tap in self.taps)
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels of each tap."""
-        return tuple(channels for channels, _, _ in self.taps)
-
-    @property
-    def slices(self) -> tuple[slice, ...]:
-        """The part of a row that each tap takes."""
-        ends = list(accumulate(math.prod(tap) for tap in self.taps))
-        return tuple(slice(start, end) for start, end in zip([0, *ends], ends, strict=False))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +60,10 @@ class Backbone:
         For people: where the weights come from.
     trained : bool
         False for random weights.
-    trunk : nn.Module
-        In evaluation mode, without gradients of its own: scaled images in, a tuple of taps out.
+    layout_of : function
+        (height, width) to the `RowLayout`; use `layout`, which checks the size first.
+    make_trunk : function
+        Builds the trunk; use `trunk`, which keeps it.
     """
 
     name: str
@@ -112,7 +75,16 @@ class Backbone:
     weights_digest: str
     weights_origin: str
     trained: bool
-    trunk: nn.Module
+    layout_of: Callable[[int, int], RowLayout]
+    make_trunk: Callable[[], nn.Module]
+
+    @cached_property
+    def trunk(self) -> nn.Module:
+        """In evaluation mode, without gradients of its own: scaled images in, a tuple of taps out.
+
+        Built when it is first asked for: a run whose rows are all in the store needs none.
+        """
+        return self.make_trunk()
 
     @property
     def device(self) -> torch.device:
@@ -139,9 +111,7 @@ class Backbone:
                 f"Use --size {self.minimum_side} or more, or another backbone."
             )
         try:
-            return RowLayout(
-                cast(tuple[tuple[int, int, int], ...], tap_shapes(self.trunk, height, width))
-            )
+            return self.layout_of(height, width)
         except (RuntimeError, AssertionError) as error:
             raise UsageError(
                 f"The backbone {self.name} does not take images of {width}x{height} pixels "
@@ -167,8 +137,11 @@ class Backbone:
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Backbone":
         """Return a copy on another device or in another floating dtype; this one stays as it is."""
-        trunk = copy.deepcopy(self.trunk).to(device=device, dtype=dtype)
-        return replace(self, trunk=trunk)
+
+        def make_trunk() -> nn.Module:
+            return copy.deepcopy(self.trunk).to(device=device, dtype=dtype)
+
+        return replace(self, make_trunk=make_trunk)
 
 
 def load_backbone(
@@ -177,6 +150,7 @@ def load_backbone(
     version: str = "0.1",
     weights: WeightsChoice = "imagenet",
     taps: Sequence[str] = (),
+    table: FileTable | None = None,
 ) -> Backbone:
     """Build a trunk up to its last tap and load its weights, in float32 on the CPU.
 
@@ -191,6 +165,9 @@ def load_backbone(
     taps : sequence of str
         For "torchvision:NAME": names of the layers to read, such as "layer1"; they must give
         tensors of shape (B, C, H, W).
+    table : FileTable, optional
+        Remembers the digest of a weights file, so that the next call reads neither the file nor
+        torchvision before the trunk is needed (alex, vgg and squeeze only).
 
     Raises
     ------
@@ -206,7 +183,7 @@ def load_backbone(
             raise UsageError(
                 f"The backbone {name} has its own taps; name taps with {PREFIX}NAME only."
             )
-        return _load_lpips(name, version, weights)
+        return _load_lpips(name, version, weights, table)
     if name.startswith(PREFIX):
         if version != "0.1":
             raise UsageError(f"LPIPS version {version} is for alex, vgg and squeeze, not {name}.")
@@ -268,42 +245,82 @@ class _SlicedFeatures(nn.Module):
         return tuple(taps)
 
 
-def _load_lpips(name: str, version: str, weights: WeightsChoice) -> Backbone:
-    from torchvision.models import get_model
-
+def _load_lpips(
+    name: str, version: str, weights: WeightsChoice, table: FileTable | None
+) -> Backbone:
     spec = LPIPS_BACKBONES[name]
-    # On the meta device VGG's 400 MB classifier costs nothing
-    with torch.device("meta"):
-        model = get_model(spec.torchvision_name, weights=None)
-    trunk = _SlicedFeatures(model.features, spec.stops)
-    loaded = load_weights(
-        spec.torchvision_name,
-        weights,
-        expected=_wanted(trunk),
-        backbone=name,
-        member="IMAGENET1K_V1",
+    found = find_weights(
+        spec.torchvision_name, weights, official=spec.hub_file, longer_names=spec.longer_names
     )
-    _fill(trunk, loaded)
-    return Backbone(
-        name=name,
-        taps=tuple(f"features.{stop}" for stop in spec.stops),
-        channels=spec.channels,
-        signed=False,
-        minimum_side=spec.minimum_side,
-        version=version,
-        weights_digest=_digest(loaded),
-        weights_origin=loaded.origin,
-        trained=loaded.trained,
-        trunk=trunk,
-    )
+
+    def load() -> tuple[nn.Module, TrunkWeights]:
+        from torchvision.models import get_model
+
+        # On the meta device VGG's 400 MB classifier costs nothing
+        with torch.device("meta"):
+            model = get_model(spec.torchvision_name, weights=None)
+        trunk = _SlicedFeatures(model.features, spec.stops)
+        loaded = load_weights(
+            spec.torchvision_name,
+            weights,
+            found=found,
+            expected=_wanted(trunk),
+            backbone=name,
+            member="IMAGENET1K_V1",
+        )
+        _fill(trunk, loaded)
+        return trunk, loaded
+
+    def make(
+        digest: str, origin: str, trained: bool, make_trunk: Callable[[], nn.Module]
+    ) -> Backbone:
+        return Backbone(
+            name=name,
+            taps=tuple(f"features.{stop}" for stop in spec.stops),
+            channels=spec.channels,
+            signed=False,
+            minimum_side=spec.minimum_side,
+            version=version,
+            weights_digest=digest,
+            weights_origin=origin,
+            trained=trained,
+            layout_of=spec.layout,
+            make_trunk=make_trunk,
+        )
+
+    known = _recall_digest(table, found, name)
+    if found is not None and known is not None:
+
+        def load_again() -> nn.Module:
+            trunk, loaded = load()
+            if _digest(loaded) != known:
+                raise LpipstoreError(f"{found.path} changed during the run; run again")
+            return trunk
+
+        return make(known, found.origin, True, load_again)
+    trunk, loaded = load()
+    digest = _digest(loaded)
+    _remember_digest(table, found, name, digest)
+    return make(digest, loaded.origin, loaded.trained, lambda: trunk)
 
 
 def _load_torchvision(name: str, weights: WeightsChoice, taps: tuple[str, ...]) -> Backbone:
     model_name = name.removeprefix(PREFIX)
     trunk = extractor(empty_model(model_name), name, taps)
     channels = checked_channels(trunk, name, taps)
-    loaded = load_weights(model_name, weights, expected=_wanted(trunk), backbone=name)
+    official, longer_names = names_in_torchvision(model_name)
+    loaded = load_weights(
+        model_name,
+        weights,
+        found=find_weights(model_name, weights, official=official, longer_names=longer_names),
+        expected=_wanted(trunk),
+        backbone=name,
+    )
     _fill(trunk, loaded)
+
+    def layout_of(height: int, width: int) -> RowLayout:
+        return RowLayout(cast(tuple[tuple[int, int, int], ...], tap_shapes(trunk, height, width)))
+
     return Backbone(
         name=name,
         taps=taps,
@@ -314,8 +331,29 @@ def _load_torchvision(name: str, weights: WeightsChoice, taps: tuple[str, ...]) 
         weights_digest=_digest(loaded),
         weights_origin=loaded.origin,
         trained=loaded.trained,
-        trunk=trunk,
+        layout_of=layout_of,
+        make_trunk=lambda: trunk,
     )
+
+
+def _recall_digest(table: FileTable | None, found: WeightsFile | None, name: str) -> str | None:
+    """The digest of the tensors that backbone `name` takes from a file, if the table knows it."""
+    if table is None or found is None or not found.path.is_file():
+        return None
+    (record,) = table.recall_files([identify(found.path)])
+    return record.content.hex() if record is not None and record.note == _note(name) else None
+
+
+def _remember_digest(
+    table: FileTable | None, found: WeightsFile | None, name: str, digest: str
+) -> None:
+    if table is not None and found is not None:
+        record = FileRecord(bytes.fromhex(digest), _note(name))
+        table.remember_files([(identify(found.path), record)])
+
+
+def _note(name: str) -> str:
+    return f"trunk of {name}"
 
 
 def _wanted(trunk: nn.Module) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .backbones import RowLayout
+from .layout import RowLayout
 from .rows import STEPS, row_taps
 
 _BLOCK = 256

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from ..cache.errors import LpipstoreError, UsageError
 from ..cache.keys import PoolSpec
 from ..cache.store import FeatureStore, StoreFull
-from .backbones import Backbone, RowLayout
+from .backbones import Backbone
 from .layers import unit_normalise
+from .layout import RowLayout
 from .loading import Decoded
 from .progress import Report, Stopwatch, silent
 from .rows import quantise

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..cache.errors import LpipstoreError, UsageError
-from .backbones import LPIPS_BACKBONES, RowLayout
+from .layout import LPIPS_BACKBONES, RowLayout
 from .weights import read_tensors
 
 _STOCK_SHA256 = {

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import xxhash
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..cache.errors import LpipstoreError, UsageError
 from ..cache.index import FileIdentity, FileRecord
+from .files import FileTable, identify
 from .progress import Report, silent
 
 # fmt: off
@@ -29,16 +29,6 @@ _HASHING_THREADS = 4  # reading waits for the disk and hashing releases the inte
 
 class ImageError(LpipstoreError):
     """One image cannot be used; the message says why, without its path."""
-
-
-class FileTable(Protocol):
-    """A memory of file hashes, such as `lpipstore.FeatureStore` keeps."""
-
-    def recall_files(self, files: Sequence[FileIdentity]) -> list[FileRecord | None]:
-        """Return what is known of each file, or None."""
-
-    def remember_files(self, entries: Sequence[tuple[FileIdentity, FileRecord]]) -> None:
-        """Keep what was found out about files."""
 
 
 @dataclass(frozen=True)
@@ -153,13 +143,9 @@ def survey(
 def _identity(path: str) -> FileIdentity | str:
     """What tells a file from another version of itself; or the reason why it cannot be had."""
     try:
-        status = os.stat(path)
+        return identify(path)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    if not os.path.isfile(path):  # a pipe or a socket would block or never end
-        return "not a regular file"
-    absolute = os.fsencode(os.path.abspath(path))
-    return FileIdentity(absolute, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def _examine(path: str, identity: FileIdentity | str, known: FileRecord | None) -> ImageRecord:

@@ -2,7 +2,7 @@
 
 import torch
 
-from .backbones import RowLayout
+from .layout import RowLayout
 
 ROW_DTYPES = ("uint16", "float32")
 STEPS = {"uint16": 65535, "int16": 32767, "float32": 1}

@@ -50,15 +50,70 @@ class TrunkWeights:
     trained: bool
 
 
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights on this machine, and the words for where it comes from."""
+
+    path: Path
+    origin: str
+
+
+def find_weights(
+    torchvision_name: str,
+    choice: WeightsChoice,
+    *,
+    official: str | None,
+    longer_names: tuple[str, ...],
+) -> WeightsFile | None:
+    """Find the file on this machine that holds the weights, without reading it.
+
+    Parameters
+    ----------
+    torchvision_name, choice
+        As for `load_weights`.
+    official : str or None
+        The name that torchvision gives its file; None where torchvision has no weights.
+    longer_names : tuple of str
+        Models whose names begin with this one's, such as vgg16_bn for vgg16.
+
+    Returns
+    -------
+    WeightsFile or None
+        None where `choice` stands for no file, or for one that has yet to be downloaded.
+
+    Raises
+    ------
+    UsageError
+        The file or folder that was named is not there, or several files would fit.
+    """
+    if isinstance(choice, Mapping) or choice == "random":
+        return None
+    if choice != "imagenet":
+        path = Path(choice).expanduser()
+        if not path.exists():
+            raise UsageError(
+                f"No weights at {str(path)!r}. "
+                "Choose --weights imagenet, --weights random (untrained), or an existing FILE."
+            )
+        return WeightsFile(path, str(path))
+    own = _in_folder(torchvision_name, official, longer_names)
+    if own is not None:
+        return WeightsFile(own, str(own))
+    if official is not None and (place := _hub_folder() / official).exists():
+        return WeightsFile(place, _hub_origin(official))
+    return None
+
+
 def load_weights(
     torchvision_name: str,
-    choice: WeightsChoice = "imagenet",
+    choice: WeightsChoice,
     *,
-    expected: Mapping[str, Tensor] | None = None,
-    backbone: str = "",
+    found: WeightsFile | None,
+    expected: Mapping[str, Tensor],
+    backbone: str,
     member: str = "DEFAULT",
 ) -> TrunkWeights:
-    """Find the weights of a trunk, check them and bring them to the expected dtypes.
+    """Load the weights of a trunk, check them and bring them to the expected dtypes.
 
     Parameters
     ----------
@@ -68,45 +123,32 @@ def load_weights(
         "imagenet": a file ``<torchvision_name>*.pth`` in the folder $LPIPSTORE_WEIGHTS, else
         torchvision's own weights through the cache of torch.hub (downloaded where they are
         missing). "random": drawn by a private seeded generator. Else a file, or the tensors.
+    found : WeightsFile or None
+        What `find_weights` found.
     expected : Mapping of str to Tensor
         Name, shape and dtype of each tensor that the trunk needs (the meta device will do). A
         source may hold more, such as a classifier, and may leave out the prefix ``features.``.
-        Without it everything that the source holds is returned, and "random" is not possible.
     backbone : str
-        The name that messages call the backbone by; that of the model when left out.
+        The name that messages call the backbone by.
     member : str
-        Which of torchvision's weights, such as "IMAGENET1K_V1".
+        Which of torchvision's weights to download, such as "IMAGENET1K_V1".
 
     Raises
     ------
     UsageError
-        The file is missing, is not a file of tensors or does not fit the backbone.
+        The file is not a file of tensors, or does not fit the backbone.
     WeightsMissing
         Neither file nor network.
     """
-    backbone = backbone or torchvision_name
     if isinstance(choice, Mapping):
-        return TrunkWeights(
-            select(choice, expected, "the given tensors", backbone), "given tensors", True
-        )
+        state, origin = select(choice, expected, "the given tensors", backbone), "given tensors"
+        return TrunkWeights(state, origin, True)
     if choice == "random":
-        if expected is None:
-            raise UsageError("Random weights need the shapes of the tensors: pass expected.")
         return TrunkWeights(random_state(expected), "random (untrained)", False)
-    if choice != "imagenet":
-        return _from_file(Path(choice).expanduser(), expected, backbone)
-    entry = _torchvision_entry(torchvision_name, member)
-    own = _in_folder(torchvision_name, entry)
-    if own is not None:
-        return _from_file(own, expected, backbone)
-    if entry is None:
-        raise WeightsMissing(
-            f"torchvision has no weights for {torchvision_name!r}. "
-            "Use --weights FILE with its state dict, or --weights random (untrained)."
-        )
-    state, path = _from_torchvision(entry, torchvision_name)
-    origin = f"torchvision ImageNet ({path.name})"
-    return TrunkWeights(select(state, expected, str(path), backbone), origin, True)
+    if found is None:
+        found = _download(_torchvision_entry(torchvision_name, member), torchvision_name)
+    tensors = select(read_tensors(found.path), expected, str(found.path), backbone)
+    return TrunkWeights(tensors, found.origin, True)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -141,7 +183,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def select(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor] | None, source: str, backbone: str
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str, backbone: str
 ) -> dict[str, Tensor]:
     """Take the expected tensors out of `state`, strictly by name and shape, as copies.
 
@@ -150,7 +192,6 @@ def select(
     UsageError
         A tensor is missing or has another shape; the message names source and backbone.
     """
-    expected = state if expected is None else expected
     bare = {name: name.removeprefix("features.") for name in expected}
     if not any(name in state for name in expected) and all(bare[name] in state for name in bare):
         state = {name: state[bare[name]] for name in expected}
@@ -195,16 +236,9 @@ def _random_tensor(name: str, like: Tensor) -> Tensor:
     return (noise * spread).to(like.dtype)
 
 
-def _from_file(path: Path, expected: Mapping[str, Tensor] | None, backbone: str) -> TrunkWeights:
-    if not path.exists():
-        raise UsageError(
-            f"No weights at {str(path)!r} for the backbone {backbone}. "
-            "Choose --weights imagenet, --weights random (untrained), or an existing FILE."
-        )
-    return TrunkWeights(select(read_tensors(path), expected, str(path), backbone), str(path), True)
-
-
-def _in_folder(torchvision_name: str, entry: Any) -> Path | None:  # noqa: ANN401 - untyped enum
+def _in_folder(
+    torchvision_name: str, official: str | None, longer_names: tuple[str, ...]
+) -> Path | None:
     """The file for this model in $LPIPSTORE_WEIGHTS, None where the folder has none."""
     folder_name = os.environ.get(WEIGHTS_VARIABLE)
     if not folder_name:
@@ -213,23 +247,24 @@ def _in_folder(torchvision_name: str, entry: Any) -> Path | None:  # noqa: ANN40
     if not folder.is_dir():
         raise UsageError(f"{WEIGHTS_VARIABLE} is {folder_name!r}, which is not a folder.")
     found = [path for path in sorted(folder.glob(f"{torchvision_name}*.pth")) if path.is_file()]
-    longer = _longer_names(torchvision_name)
-    found = [path for path in found if not path.name.startswith(longer)]
-    official = [path for path in found if entry is not None and path.name == Path(entry.url).name]
-    if len(found) > 1 and not official:
+    found = [path for path in found if not path.name.startswith(longer_names)]
+    exact = [path for path in found if path.name == official]
+    if len(found) > 1 and not exact:
         raise UsageError(
             f"{WEIGHTS_VARIABLE} holds several files for {torchvision_name}: "
             f"{_some([path.name for path in found])}. Name one with --weights FILE."
         )
-    return next(iter(official or found), None)
+    return next(iter(exact or found), None)
 
 
-def _longer_names(torchvision_name: str) -> tuple[str, ...]:
-    """Models whose names begin with this one's, such as vgg16_bn for vgg16."""
+def names_in_torchvision(torchvision_name: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return the file name of a model's weights, and the models with longer names."""
     from torchvision.models import list_models
 
+    entry = _torchvision_entry(torchvision_name, "DEFAULT")
     names = (str(name) for name in list_models())
-    return tuple(n for n in names if n != torchvision_name and n.startswith(torchvision_name))
+    longer = tuple(n for n in names if n != torchvision_name and n.startswith(torchvision_name))
+    return (None if entry is None else Path(entry.url).name), longer
 
 
 def _torchvision_entry(torchvision_name: str, member: str) -> Any:  # noqa: ANN401 - untyped enum
@@ -238,11 +273,22 @@ def _torchvision_entry(torchvision_name: str, member: str) -> Any:  # noqa: ANN4
     return getattr(get_model_weights(torchvision_name), member, None)
 
 
-def _from_torchvision(entry: Any, torchvision_name: str) -> tuple[dict[str, Tensor], Path]:  # noqa: ANN401
-    """Take the tensors of torchvision out of the cache of torch.hub or into it."""
-    place = Path(torch.hub.get_dir()).expanduser() / "checkpoints" / Path(entry.url).name
-    if place.exists():
-        return read_tensors(place), place
+def _hub_folder() -> Path:
+    return Path(torch.hub.get_dir()).expanduser() / "checkpoints"
+
+
+def _hub_origin(file_name: str) -> str:
+    return f"torchvision ImageNet ({file_name})"
+
+
+def _download(entry: Any, torchvision_name: str) -> WeightsFile:  # noqa: ANN401 - untyped enum
+    """Fetch torchvision's own weights into the cache of torch.hub."""
+    if entry is None:
+        raise WeightsMissing(
+            f"torchvision has no weights for {torchvision_name!r}. "
+            "Use --weights FILE with its state dict, or --weights random (untrained)."
+        )
+    place = _hub_folder() / Path(entry.url).name
     obstacle = _obstacle(entry.url)
     if obstacle is None:
         try:
@@ -251,7 +297,7 @@ def _from_torchvision(entry: Any, torchvision_name: str) -> tuple[dict[str, Tens
                 entry.get_state_dict(
                     progress=True, check_hash=True, weights_only=True, map_location="cpu"
                 )
-            return read_tensors(place), place
+            return WeightsFile(place, _hub_origin(place.name))
         except (OSError, RuntimeError) as error:
             obstacle = str(error)
     raise WeightsMissing(

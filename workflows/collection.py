@@ -155,6 +155,7 @@ def make_collection(
         version=settings.lpips_version,
         weights=settings.weights,
         taps=settings.taps,
+        table=store,
     )
     if not backbone.trained:
         screen.warn(f"the trunk is untrained ({backbone.weights_origin}): distances mean little")

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from ..cache.errors import LpipstoreError
+from ..pipeline.backbones import load_backbone
 from ..pipeline.results import open_run
-from ..pipeline.weights import WeightsMissing, load_weights
+from ..pipeline.weights import WeightsMissing
 from .console import Screen
 from .pairs import score_pairs
 from .settings import Settings
@@ -98,7 +99,7 @@ def run_demo(folder: Path, screen: Screen) -> dict[str, Any]:
 
 def _weights(screen: Screen) -> str:
     try:
-        load_weights("squeezenet1_1", "imagenet")
+        load_backbone("squeeze")
     except WeightsMissing:
         screen.say("ImageNet weights cannot be had (no file, no network): the trunk is untrained.")
         return "random"

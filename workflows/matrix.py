@@ -168,6 +168,7 @@ def _from_memory(
         version=settings.lpips_version,
         weights=settings.weights,
         taps=settings.taps,
+        table=store,
     )
     extractor = Extractor(
         backbone,

@@ -6,7 +6,8 @@ from torchvision.models import get_model
 
 from lpipstore.cache.errors import UsageError
 from lpipstore.pipeline import backbones as backbones_module
-from lpipstore.pipeline.backbones import LPIPS_BACKBONES, RowLayout, load_backbone
+from lpipstore.pipeline.backbones import load_backbone
+from lpipstore.pipeline.layout import LPIPS_BACKBONES, RowLayout
 from lpipstore.pipeline.taps import tap_shapes
 
 LENGTH_64 = {"alex": 31_872, "squeeze": 118_976, "vgg": 499_712}
@@ -31,6 +32,14 @@ def test_layout_is_the_shape_of_the_taps(backbones, name):
     assert layout.channels == backbone.channels == LPIPS_BACKBONES[name].channels
     assert layout.length == sum(tap[0].numel() for tap in taps)
     assert backbone.layout(64, 64).length == LENGTH_64[name]
+
+
+@pytest.mark.parametrize("name", LPIPS_BACKBONES)
+def test_layouts_are_those_of_the_trunk(backbones, name):
+    backbone, spec = backbones[name], LPIPS_BACKBONES[name]
+    sides = [*range(spec.minimum_side, spec.minimum_side + 40), 64, 65, 97, 224, 255, 321]
+    for height, width in zip(sides, reversed(sides), strict=True):
+        assert spec.layout(height, width).taps == tap_shapes(backbone.trunk, height, width)
 
 
 def test_slices_follow_one_another():

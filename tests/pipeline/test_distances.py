@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from lpipstore.pipeline.backbones import RowLayout
 from lpipstore.pipeline.distances import (
     DIRECT_BELOW,
     Columns,
@@ -14,6 +13,7 @@ from lpipstore.pipeline.distances import (
     gram_distances,
     pair_statistics,
 )
+from lpipstore.pipeline.layout import RowLayout
 from lpipstore.pipeline.rows import STEPS, quantise, row_taps
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lpipstore.cache.errors import LpipstoreError, UsageError
-from lpipstore.pipeline.backbones import LPIPS_BACKBONES, RowLayout
 from lpipstore.pipeline.heads import column_weights, load_head, make_head, save_head
+from lpipstore.pipeline.layout import LPIPS_BACKBONES, RowLayout
 
 SQUEEZE = LPIPS_BACKBONES["squeeze"].channels
 ALEX = LPIPS_BACKBONES["alex"].channels

@@ -166,7 +166,7 @@ def test_survey_lists_what_is_wrong_and_goes_on(tmp_path):
     assert records["empty.png"].error == "the file is empty"
     assert "not an image" in records["text.jpg"].error
     assert "No such file" in records["dangling.png"].error
-    assert records["pipe.png"].error == "not a regular file"
+    assert records["pipe.png"].error == "cannot be read: not a regular file"
 
 
 # ---- decoding
@@ -259,12 +259,15 @@ def test_the_first_frame_of_an_animation_counts():
 # ---- broken files
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
+
+
 def png_that_claims(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    return (
-        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    )
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"])

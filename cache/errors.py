@@ -19,3 +19,15 @@ class UsageError(LpipstoreError, ValueError):
 
 class StoreError(LpipstoreError):
     """The feature store cannot be opened, read or written."""
+
+
+class StoreFull(StoreError):  # noqa: N818 - it names what is the case, as queue.Full does
+    """The disk took no more; what was committed before stays and can be read."""
+
+
+class IndexDamaged(StoreError):  # noqa: N818
+    """The store's index is not a readable database any more."""
+
+
+class IndexReplaced(StoreError):  # noqa: N818
+    """The index file was taken away or exchanged while the store was open."""

@@ -1,0 +1,57 @@
+"""Which file had which content, so that unchanged files need not be read again."""
+
+import time
+from collections.abc import Sequence
+
+from .index import FileIdentity, FileRecord
+from .state import State
+
+_BATCH = 500  # paths in one query
+_RACY_NS = 2_000_000_000  # a file changed so lately may change again without its time moving
+_MOST_FILES = 4_000_000
+_SHARE_OF_LIMIT = 8
+_BYTES_EACH = 256  # of the index, with a long path
+
+
+def recall(state: State, files: Sequence[FileIdentity]) -> list[FileRecord | None]:
+    """Return what is known of each file, None where nothing is or the file has changed."""
+    known: dict[FileIdentity, FileRecord] = {}
+    with state.index.reading() as connection:
+        for start in range(0, len(files), _BATCH):
+            paths = [file.path for file in files[start : start + _BATCH]]
+            marks = ",".join("?" * len(paths))
+            for path, size, mtime_ns, inode, content, note in connection.execute(
+                "SELECT path, size, mtime_ns, inode, content, note FROM files "
+                f"WHERE path IN ({marks})",
+                paths,
+            ):
+                identity = FileIdentity(path, size, mtime_ns, inode)
+                known[identity] = FileRecord(content, note)
+    return [known.get(file) for file in files]
+
+
+def remember(state: State, entries: Sequence[tuple[FileIdentity, FileRecord]]) -> None:
+    """Keep what was found out about files, but for those changed within the last 2 seconds.
+
+    The oldest entries leave when they would take more than an eighth of the store's limit.
+    """
+    newest = time.time_ns() - _RACY_NS
+    rows = [
+        (file.path, file.size, file.mtime_ns, file.inode, record.content, record.note)
+        for file, record in entries
+        if file.mtime_ns < newest
+    ]
+    if not rows:
+        return
+    most = _MOST_FILES
+    if state.limit is not None:
+        most = min(most, max(100, state.limit // _SHARE_OF_LIMIT // _BYTES_EACH))
+    with state.transaction() as transaction:
+        transaction.executemany(
+            "INSERT OR REPLACE INTO files (path, size, mtime_ns, inode, content, note) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+        transaction.execute(
+            "DELETE FROM files WHERE id <= (SELECT max(id) FROM files) - ?", (most,)
+        )

@@ -1,0 +1,276 @@
+"""The store's index: an SQLite database in WAL mode, and the transactions on it."""
+
+import contextlib
+import os
+import sqlite3
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import IndexDamaged, IndexReplaced, StoreError, StoreFull
+from .keys import FORMAT_VERSION
+
+_APPLICATION = 0x4C504950  # "LPIP": marks the database as ours
+_PAGE = 4096
+_PATIENCE_S = 120.0
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE pools (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, folder TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+    digest BLOB NOT NULL, length INTEGER NOT NULL, dtype TEXT NOT NULL, recipe TEXT NOT NULL,
+    codec TEXT NOT NULL, slots INTEGER NOT NULL, next_number INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE segments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, pool INTEGER NOT NULL, number INTEGER NOT NULL,
+    sealed INTEGER NOT NULL DEFAULT 0, rows INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL, used INTEGER NOT NULL, UNIQUE (pool, number)
+);
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, segment INTEGER NOT NULL, slot INTEGER NOT NULL,
+    records BLOB NOT NULL, sizes BLOB
+);
+CREATE INDEX entries_segment ON entries (segment);
+CREATE TABLE dropped (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, segment INTEGER NOT NULL, slot INTEGER NOT NULL,
+    UNIQUE (segment, slot)
+);
+CREATE TABLE leases (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, pid INTEGER NOT NULL,
+    started TEXT NOT NULL, space TEXT NOT NULL, beat INTEGER NOT NULL
+);
+CREATE TABLE pins (
+    segment INTEGER NOT NULL, lease INTEGER NOT NULL, PRIMARY KEY (segment, lease)
+) WITHOUT ROWID;
+CREATE TABLE files (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB NOT NULL UNIQUE, size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, content BLOB NOT NULL, note TEXT NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """What tells a file from another version of itself: its absolute path and what stat says."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What was found out about a file: the hash of its bytes, and a note of the caller's."""
+
+    content: bytes
+    note: str
+
+
+class Transaction:
+    """A write transaction: SQL to run, and what to do in memory once it is committed."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.execute = connection.execute
+        self.executemany = connection.executemany
+        self.after: list[Callable[[], None]] = []
+
+    def then(self, action: Callable[[], None]) -> None:
+        """Run `action` after the commit, before any other thread can use the index."""
+        self.after.append(action)
+
+
+class Index:
+    """One connection to the index, shared by the threads of a process under `lock`.
+
+    Parameters
+    ----------
+    path
+        The database's file; made, with its tables, if it is not there.
+    wal_pages
+        Pages of 4,096 bytes that the write-ahead log grows to before it is written back.
+    durable
+        Wait for the disk on each commit, so that it survives a loss of power.
+
+    Raises
+    ------
+    IndexDamaged
+        The file is no database, or another program's.
+    StoreError
+        It cannot be opened, or has another format version.
+    """
+
+    def __init__(self, path: Path, *, wal_pages: int, durable: bool) -> None:
+        self.path = path
+        self.lock = threading.RLock()
+        with translated(path):
+            self.connection = sqlite3.connect(
+                path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with translated(path):
+                self._prepare(wal_pages, durable)
+                self._inode = path.stat().st_ino
+        except (StoreError, OSError):
+            self.connection.close()
+            raise
+
+    def _prepare(self, wal_pages: int, durable: bool) -> None:
+        run = self.connection.execute
+        run(f"PRAGMA page_size = {_PAGE}")
+        run("PRAGMA journal_mode = WAL")
+        run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        run(f"PRAGMA wal_autocheckpoint = {wal_pages}")
+        run(f"PRAGMA journal_size_limit = {wal_pages * _PAGE}")
+        run("BEGIN IMMEDIATE")
+        try:
+            self._check_format()
+            run("COMMIT")
+        except BaseException:
+            run("ROLLBACK")
+            raise
+
+    def _check_format(self) -> None:
+        run = self.connection.execute
+        application = run("PRAGMA application_id").fetchone()[0]
+        version = run("PRAGMA user_version").fetchone()[0]
+        tables = run("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if application == 0 and version == 0 and tables == 0:
+            for statement in _SCHEMA.split(";"):
+                run(statement)
+            run(f"PRAGMA application_id = {_APPLICATION}")
+            run(f"PRAGMA user_version = {FORMAT_VERSION}")
+            run("INSERT INTO meta VALUES ('store', ?)", (uuid.uuid4().hex,))
+        elif application != _APPLICATION:
+            raise IndexDamaged(f"{self.path} is a database of another program")
+        elif version != FORMAT_VERSION:
+            raise wrong_format(self.path.parent, version)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Hold the write lock of the store: all of the block is committed, or nothing.
+
+        Raises
+        ------
+        IndexReplaced
+            The file is not the one that was opened.
+        StoreFull
+            The disk took no more. Nothing of the block is committed.
+        """
+        with self.lock:
+            self._check_file()
+            with translated(self.path):
+                self.connection.execute("BEGIN IMMEDIATE")
+                transaction = Transaction(self.connection)
+                try:
+                    yield transaction
+                    self.connection.execute("COMMIT")
+                except BaseException:
+                    with contextlib.suppress(sqlite3.Error):  # a full disk rolls back by itself
+                        self.connection.execute("ROLLBACK")
+                    raise
+            for action in transaction.after:
+                action()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read one state of the index, whatever others commit meanwhile."""
+        with self.lock, translated(self.path):
+            if self.connection.in_transaction:
+                yield self.connection
+                return
+            self.connection.execute("BEGIN")
+            try:
+                yield self.connection
+            finally:
+                self.connection.execute("ROLLBACK")
+
+    def version(self) -> int:
+        """Return a number that changes whenever another connection has committed.
+
+        Raises
+        ------
+        IndexReplaced
+            The file is not the one that was opened.
+        """
+        with self.lock, translated(self.path):
+            self._check_file()
+            version: int = self.connection.execute("PRAGMA data_version").fetchone()[0]
+            return version
+
+    def store_id(self) -> str:
+        """Return the name that tells this store from every other."""
+        with self.reading() as connection:
+            row = connection.execute("SELECT value FROM meta WHERE name = 'store'").fetchone()
+        if row is None:
+            raise IndexDamaged(f"{self.path} does not say which store it belongs to")
+        return str(row[0])
+
+    def real_bytes(self) -> int:
+        """Return the bytes that database, log and shared memory take on disk."""
+        return sum(real_bytes(self.path.with_name(self.path.name + end)) for end in ENDINGS)
+
+    def close(self) -> None:
+        """Close the connection; the last one of all writes the log back and removes it."""
+        with self.lock, contextlib.suppress(sqlite3.Error):
+            self.connection.close()
+
+    def _check_file(self) -> None:
+        try:
+            inode = os.stat(self.path).st_ino
+        except OSError:
+            inode = -1
+        if inode != self._inode:
+            raise IndexReplaced(f"{self.path} was exchanged while the store was open")
+
+
+ENDINGS = ("", "-wal", "-shm")  # the three files of a database in WAL mode
+
+
+def real_bytes(path: Path | str) -> int:
+    """Return the bytes that a file or folder takes on disk, 0 if it is not there."""
+    try:
+        return os.stat(path).st_blocks * 512
+    except OSError:
+        return 0
+
+
+def wrong_format(store: Path, version: Any) -> StoreError:  # noqa: ANN401 - whatever stands there
+    """Return the error for a store of another format version."""
+    return StoreError(
+        f"the store at {store} has format {version}, and this lpipstore reads format "
+        f"{FORMAT_VERSION}; use another folder (--store), or delete that one: its rows can be "
+        "computed again"
+    )
+
+
+_FULL = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+}
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn the errors of SQLite into those of the store."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code in _FULL:
+            raise StoreFull(f"no space left for {path}: {error}") from error
+        if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise IndexDamaged(
+                f"{path} is damaged ({error}); `lpipstore store verify --repair` builds it anew"
+            ) from error
+        if isinstance(error, sqlite3.OperationalError) and "no such" in str(error):
+            raise IndexDamaged(f"{path} lacks a table: {error}") from error
+        raise StoreError(f"{path}: {error}") from error

@@ -1,0 +1,156 @@
+"""The index in memory: which place holds the row of a key."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .segments import MOST_SLOTS, RECORD, split_keys
+
+_SLOT_BITS = MOST_SLOTS.bit_length() - 1
+_FEWEST_RECENT = 4096
+
+
+def place_of(segment: int, slot: int) -> int:
+    """Return the number of a place: the segment's above the slot's."""
+    return segment << _SLOT_BITS | slot
+
+
+def segment_of(place: int) -> int:
+    """Return the segment of a place."""
+    return place >> _SLOT_BITS
+
+
+def slot_of(place: int) -> int:
+    """Return the slot of a place within its segment."""
+    return place & (MOST_SLOTS - 1)
+
+
+class KeyTable:
+    """A map from 16-byte keys to (place, checksum) in 32 bytes a row.
+
+    Sorted arrays hold most rows, a dict those that came last. A key that comes again moves to its
+    new place. Not safe for threads: the owner locks.
+    """
+
+    def __init__(self) -> None:
+        self._hi = np.empty(0, np.uint64)
+        self._lo = np.empty(0, np.uint64)
+        self._place = np.empty(0, np.int64)  # -1: discarded
+        self._check = np.empty(0, np.uint64)
+        self._recent: dict[bytes, tuple[int, int]] = {}
+
+    def add(self, segment: int, slot: int, records: NDArray[np.void]) -> None:
+        """Take in rows that stand one after the other from a slot on (dtype `RECORD`)."""
+        places = np.arange(len(records), dtype=np.int64) + place_of(segment, slot)
+        if len(records) >= _FEWEST_RECENT:
+            self._merge()
+            self._join(records["hi"], records["lo"], places, records["check"])
+            return
+        raw = records.tobytes()
+        size = RECORD.itemsize
+        checks = records["check"].tolist()
+        for row, (place, check) in enumerate(zip(places.tolist(), checks, strict=True)):
+            self._recent[raw[row * size : row * size + 16]] = (place, check)
+        if len(self._recent) > max(_FEWEST_RECENT, len(self._hi) // 8):
+            self._merge()
+
+    def add_all(self, parts: list[tuple[int, int, NDArray[np.void]]]) -> None:
+        """Take in many runs of rows at once: (segment, slot, records) each, oldest first."""
+        if sum(len(records) for _, _, records in parts) < _FEWEST_RECENT:
+            for part in parts:
+                self.add(*part)
+            return
+        self._merge()
+        places = [
+            np.arange(len(records), dtype=np.int64) + place_of(segment, slot)
+            for segment, slot, records in parts
+        ]
+        records = np.concatenate([part[2] for part in parts])
+        self._join(records["hi"], records["lo"], np.concatenate(places), records["check"])
+
+    def find(self, keys: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Return the place (-1 where there is none) and the checksum of each key."""
+        places = np.full(len(keys), -1, np.int64)
+        checks = np.zeros(len(keys), np.uint64)
+        if len(self._hi) and keys:
+            self._find_sorted(split_keys(keys), places, checks)
+        if self._recent:
+            recent = self._recent
+            for at, key in enumerate(keys):
+                found = recent.get(key)
+                if found is not None:
+                    places[at], checks[at] = found
+        return places, checks
+
+    def discard_segments(self, segments: set[int]) -> None:
+        """Forget every row of some segments."""
+        if not segments:
+            return
+        wanted = np.fromiter(segments, np.int64, len(segments))
+        self._place[np.isin(self._place >> _SLOT_BITS, wanted)] = -1
+        for key in [k for k, (p, _) in self._recent.items() if segment_of(p) in segments]:
+            del self._recent[key]
+
+    def discard_places(self, places: set[int]) -> None:
+        """Forget the rows that stand at some places."""
+        if not places:
+            return
+        wanted = np.fromiter(places, np.int64, len(places))
+        self._place[np.isin(self._place, wanted)] = -1
+        for key in [k for k, (p, _) in self._recent.items() if p in places]:
+            del self._recent[key]
+
+    def places(self) -> NDArray[np.int64]:
+        """Return the place of every row, sorted."""
+        self._merge()
+        return np.sort(self._place[self._place >= 0])
+
+    def _find_sorted(
+        self,
+        halves: NDArray[np.uint64],
+        places: NDArray[np.int64],
+        checks: NDArray[np.uint64],
+    ) -> None:
+        at = np.searchsorted(self._hi, halves[:, 0])
+        open_ = np.arange(len(halves))
+        while len(open_):  # more than once only for keys that share their first half
+            inside = at[open_] < len(self._hi)
+            open_ = open_[inside]
+            here = at[open_]
+            open_ = open_[self._hi[here] == halves[open_, 0]]
+            here = at[open_]
+            match = self._lo[here] == halves[open_, 1]
+            places[open_[match]] = self._place[here[match]]
+            checks[open_[match]] = self._check[here[match]]
+            open_ = open_[~match]
+            at[open_] += 1
+
+    def _merge(self) -> None:
+        """Move the recent rows into the sorted arrays."""
+        if not self._recent:
+            return
+        halves = split_keys(list(self._recent))
+        found = list(self._recent.values())
+        places = np.array([place for place, _ in found], np.int64)
+        checks = np.array([check for _, check in found], np.uint64)
+        self._recent = {}
+        self._join(halves[:, 0], halves[:, 1], places, checks)
+
+    def _join(
+        self,
+        hi: NDArray[np.uint64],
+        lo: NDArray[np.uint64],
+        place: NDArray[np.int64],
+        check: NDArray[np.uint64],
+    ) -> None:
+        alive = self._place >= 0
+        all_hi = np.concatenate([self._hi[alive], hi])
+        all_lo = np.concatenate([self._lo[alive], lo])
+        order = np.argsort(all_hi, kind="stable")
+        if np.any(np.diff(all_hi[order]) == 0):  # keys that share a half, or came twice
+            order = np.lexsort((all_lo, all_hi))
+        all_hi, all_lo = all_hi[order], all_lo[order]
+        last = np.ones(len(order), bool)  # of equal keys, the one that came last
+        last[:-1] = (all_hi[1:] != all_hi[:-1]) | (all_lo[1:] != all_lo[:-1])
+        self._hi, self._lo = all_hi[last], all_lo[last]
+        self._place = np.concatenate([self._place[alive], place])[order][last]
+        self._check = np.concatenate([self._check[alive], check])[order][last]

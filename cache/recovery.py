@@ -1,0 +1,232 @@
+"""After a crash: what a killed writer left open is adopted or removed, and lost indexes rebuilt."""
+
+import contextlib
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .index import Transaction, real_bytes
+from .pools import read_pool, shard_number
+from .segments import RECORD, Contents, Written, footer, read_footer, write_all
+from .space import add_counts, delete_segments
+from .state import OPEN, POOLS, Segment, State
+from .writer import disk_errors, enter_rows
+
+
+@dataclass
+class Recovered:
+    """What a recovery did: segments adopted, orphaned files removed, rows whose file is gone."""
+
+    adopted: int = 0
+    removed: int = 0
+    lost_rows: int = 0
+
+
+def recover(state: State) -> Recovered:
+    """Put index and files in step. Safe while others read and write.
+
+    Open segments without a living writer are cut behind their last committed row and sealed, or
+    removed if they have none. Sealed segments that the index does not know are taken in by the
+    key table that they carry, or removed if it is damaged. Segments without a file leave the
+    index.
+    """
+    done = Recovered()
+    open_names = _listing(state.path / OPEN)  # listed before the index is asked: what is sealed
+    sealed_names = {  # or begun meanwhile is then known there
+        folder: _listing(state.path / POOLS / folder) for folder in _listing(state.path / POOLS)
+    }
+    with disk_errors(state.path), state.transaction() as transaction:
+        _enter_unknown_pools(state, transaction, list(sealed_names))
+    with disk_errors(state.path), state.transaction() as transaction:
+        for name in open_names:
+            _recover_open_file(state, transaction, name, done)
+        for folder, names in sealed_names.items():
+            _recover_sealed_files(state, transaction, folder, names, done)
+        _forget_fileless(state, transaction, done)
+        add_counts(
+            transaction,
+            adopted_orphans=done.adopted,
+            removed_orphans=done.removed,
+            corrupt_rows=done.lost_rows,
+        )
+    return done
+
+
+def _listing(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _enter_unknown_pools(state: State, transaction: Transaction, folders: list[str]) -> None:
+    known = {pool.folder for pool in state.pools.values()}
+    for folder in folders:
+        pool = None if folder in known else read_pool(state.path / POOLS / folder)
+        if pool is not None:
+            state.enter_pool(transaction, pool)
+
+
+def _segment_named(state: State, folder: str, number: int) -> Segment | None:
+    for segment in state.segments.values():
+        if segment.number == number and segment.pool.folder == folder:
+            return segment
+    return None
+
+
+def _recover_open_file(state: State, transaction: Transaction, name: str, done: Recovered) -> None:
+    path = state.path / OPEN / name
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # its writer lives
+        if not path.exists() or not os.path.samestat(os.fstat(fd), path.stat()):
+            return  # sealed between listing and now
+        folder, _, number = name.rpartition(".")
+        segment = _segment_named(state, folder, int(number)) if number.isdecimal() else None
+        if segment is not None and _adopt(state, transaction, segment, fd):
+            done.adopted += 1
+            return
+        path.unlink()
+        done.removed += 1
+        if segment is not None:
+            delete_segments(state, transaction, [segment.id])
+    finally:
+        os.close(fd)
+
+
+def _adopt(state: State, transaction: Transaction, segment: Segment, fd: int) -> bool:
+    """Cut off what was not committed, seal the rest; False if nothing was committed.
+
+    On a full disk the segment stays as it is, readable, for the next recovery.
+    """
+    contents = committed(transaction, segment)
+    if not len(contents.records) or os.fstat(fd).st_size < contents.end:
+        return False
+    os.ftruncate(fd, contents.end)
+    try:
+        write_all(fd, [footer(contents, segment.pool.slots)], contents.end)
+        if state.durable:
+            os.fsync(fd)
+    except OSError:
+        os.ftruncate(fd, contents.end)
+        return True
+    os.rename(state.open_path(segment), state.sealed_path(segment))
+    _enter_sealed(state, transaction, segment)
+    return True
+
+
+def committed(transaction: Transaction, segment: Segment) -> Contents:
+    """Return what the index says that a segment holds."""
+    parts = []
+    stride = segment.pool.stride
+    for records, sizes in transaction.execute(
+        "SELECT records, sizes FROM entries WHERE segment = ? ORDER BY slot", (segment.id,)
+    ).fetchall():
+        rows = np.frombuffer(records, RECORD)
+        each = np.full(len(rows), stride) if sizes is None else np.frombuffer(sizes, np.int64)
+        parts.append(Written(rows, each))
+    return Contents.of(parts)
+
+
+def _enter_sealed(state: State, transaction: Transaction, segment: Segment) -> None:
+    from .pools import grow
+
+    path = state.sealed_path(segment)
+    grow(path.parent, segment.number + 1, segment.pool.slots)
+    transaction.execute(
+        "UPDATE segments SET sealed = 1, bytes = ? WHERE id = ?", (real_bytes(path), segment.id)
+    )
+
+
+def _recover_sealed_files(
+    state: State, transaction: Transaction, folder: str, names: list[str], done: Recovered
+) -> None:
+    numbers = {shard_number(name): name for name in names}
+    known = {s.number: s for s in state.segments.values() if s.pool.folder == folder}
+    pool = next((p for p in state.pools.values() if p.folder == folder), None)
+    for number, name in numbers.items():
+        path = state.path / POOLS / folder / name
+        if number is None:
+            if name.startswith(".zarr.json."):
+                path.unlink(missing_ok=True)
+        elif number in known:
+            sealed = transaction.execute(
+                "SELECT sealed FROM segments WHERE id = ?", (known[number].id,)
+            ).fetchone()
+            if sealed is not None and not sealed[0]:  # killed between rename and commit
+                _enter_sealed(state, transaction, known[number])
+                done.adopted += 1
+        elif pool is not None and path.exists():
+            adopted = _take_in(state, transaction, pool.id, number, path)
+            done.adopted += adopted
+            done.removed += not adopted
+
+
+def _take_in(state: State, transaction: Transaction, pool_id: int, number: int, path: Path) -> bool:
+    """Enter a sealed segment that the index does not know, or remove its file."""
+    pool = state.pools[pool_id]
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        contents = read_footer(fd, pool.slots)
+        used = os.fstat(fd).st_mtime_ns
+    finally:
+        os.close(fd)
+    stride = None if pool.codec else pool.stride
+    if contents is None or (stride is not None and bool(np.any(contents.sizes != stride))):
+        path.unlink()
+        return False
+    cursor = transaction.execute(
+        "INSERT INTO segments (pool, number, sealed, rows, bytes, used) VALUES (?, ?, 1, ?, ?, ?)",
+        (pool_id, number, len(contents.records), real_bytes(path), min(used, time.time_ns())),
+    )
+    segment = Segment(int(cursor.lastrowid or 0), pool, number)
+    written = Written(contents.records, contents.sizes)
+    entry = enter_rows(transaction, segment, 0, written)
+    transaction.execute(
+        "UPDATE pools SET next_number = max(next_number, ?) WHERE id = ?", (number + 1, pool_id)
+    )
+
+    def taken() -> None:
+        state.segments[segment.id] = segment
+        state.entered(entry, segment, 0, written.records)
+
+    transaction.then(taken)
+    return True
+
+
+def _forget_fileless(state: State, transaction: Transaction, done: Recovered) -> None:
+    """Take segments out of the index whose file is nowhere."""
+    gone = []
+    for segment in list(state.segments.values()):
+        if state.sealed_path(segment).exists() or state.open_path(segment).exists():
+            continue
+        row = transaction.execute(
+            "SELECT rows - (SELECT count(*) FROM dropped WHERE segment = ?1) "
+            "FROM segments WHERE id = ?1",
+            (segment.id,),
+        ).fetchone()
+        if row is not None:
+            gone.append(segment.id)
+            done.lost_rows += row[0]
+    delete_segments(state, transaction, gone)
+
+
+def set_index_aside(index: Path, reason: str) -> Path:
+    """Move an index that is not this store's out of the way; an older one moved so is replaced."""
+    from .index import ENDINGS
+
+    target = index.with_name(f"{index.name}.{reason}")
+    for ending in ENDINGS:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(f"{index}{ending}", f"{target}{ending}")
+    return target

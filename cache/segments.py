@@ -1,0 +1,204 @@
+"""The bytes of a segment: rows one after the other, then who they are, then the shard's index.
+
+A segment is a Zarr v3 shard (codec ``sharding_indexed``, index at the end): inner chunk = one row,
+then its crc32c. Between the last row and the shard's index stand the keys of the rows and their
+checksums, which Zarr never looks at, so that the store's index can be rebuilt from its segments.
+"""
+
+import os
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+MOST_SLOTS = 1 << 14
+CRC_BYTES = 4
+
+# One row's entry in the index and in a segment's key table: the key's halves and the checksum.
+RECORD = np.dtype([("hi", "<u8"), ("lo", "<u8"), ("check", "<u8")])
+
+_MAGIC = b"LPSTROW1"
+_TRAILER = struct.Struct("<8sQI")  # magic, number of rows, crc32c of their records
+_ABSENT = 2**64 - 1  # how the Zarr specification marks a chunk that is not in its shard
+_GROUP_BYTES = 2 << 20  # one write: long enough to hide the hand-over between two threads
+_MOST_IN_GROUP = 500  # two buffers a row, and the system takes 1,024
+
+Compressor = Callable[[NDArray[np.generic]], bytes]
+Row = NDArray[np.generic]
+Stored = Any  # an array or bytes: NumPy's stubs call no array a buffer before Python 3.12
+
+
+@dataclass(frozen=True)
+class Written:
+    """Rows as they stand in a segment: their records and the bytes that each takes."""
+
+    records: NDArray[np.void]
+    sizes: NDArray[np.int64]
+
+
+def split_keys(keys: Sequence[bytes]) -> NDArray[np.uint64]:
+    """Return the halves of 16-byte keys as an array of shape (n, 2)."""
+    return np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2)
+
+
+def seeds_of(halves: NDArray[np.uint64]) -> list[int]:
+    """Return the seed of each key's checksum, so that a row in the wrong slot fails it."""
+    mixed = halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15))
+    seeds: list[int] = mixed.tolist()
+    return seeds
+
+
+def checksum(stored: Stored, seed: int) -> int:
+    """Return the xxh3-64 of a row's bytes as stored, seeded with its key."""
+    return xxhash.xxh3_64_intdigest(stored, seed)
+
+
+def crc_bytes(data: Stored) -> bytes:
+    """Return the crc32c as the Zarr codec of that name writes it."""
+    crc: int = google_crc32c.value(data)
+    return crc.to_bytes(CRC_BYTES, "little")
+
+
+def write_rows(
+    fd: int,
+    offset: int,
+    rows: Sequence[Row],
+    keys: Sequence[bytes],
+    compress: Compressor | None,
+    helpers: Executor,
+) -> Written:
+    """Write rows from `offset` on, each with its crc32c, and return what the index must know.
+
+    Checksums of one group of rows are computed while the one before it is written. When it
+    raises (`OSError`), an unknown part of the rows stands after `offset`.
+    """
+    halves = split_keys(keys)
+    seeds = seeds_of(halves)
+    step = max(1, min(_MOST_IN_GROUP, _GROUP_BYTES // rows[0].nbytes))
+    groups = [slice(start, start + step) for start in range(0, len(rows), step)]
+
+    def prepare(group: slice) -> tuple[list[Stored], list[int], list[int]]:
+        buffers: list[Stored] = []
+        checks = []
+        sizes = []
+        for row, seed in zip(rows[group], seeds[group], strict=True):
+            stored: Stored = row if compress is None else compress(row)
+            crc = crc_bytes(stored)
+            checks.append(checksum(stored, seed))
+            buffers += (stored, crc)
+            sizes.append((stored.nbytes if isinstance(stored, np.ndarray) else len(stored)) + 4)
+        return buffers, checks, sizes
+
+    checks: list[int] = []
+    sizes: list[int] = []
+    ready = prepare(groups[0])
+    for following in [*groups[1:], None]:
+        ahead = None if following is None else helpers.submit(prepare, following)
+        try:
+            write_all(fd, ready[0], offset)
+        finally:
+            if ahead is not None:
+                ahead.exception()  # nobody may still read the rows when the caller takes over
+        checks += ready[1]
+        sizes += ready[2]
+        offset += sum(ready[2])
+        if ahead is not None:
+            ready = ahead.result()
+    records = np.empty(len(rows), RECORD)
+    records["hi"], records["lo"] = halves.T
+    records["check"] = checks
+    return Written(records, np.array(sizes, np.int64))
+
+
+def write_all(fd: int, buffers: Sequence[Stored], offset: int) -> None:
+    """Write buffers one after the other at `offset`, however the system splits them up."""
+    total = sum(b.nbytes if isinstance(b, np.ndarray) else len(b) for b in buffers)
+    done = os.pwritev(fd, buffers, offset)
+    if done == total:
+        return
+    rest = memoryview(b"".join(bytes(memoryview(b).cast("B")) for b in buffers))
+    while done < total:
+        done += os.pwrite(fd, rest[done:], offset + done)
+
+
+@dataclass
+class Contents:
+    """What a segment holds: the record of each row and where it stands.
+
+    `starts` and `sizes` (checksum of 4 bytes included) are in bytes; rows count slots from 0.
+    """
+
+    records: NDArray[np.void] = field(default_factory=lambda: np.empty(0, RECORD))
+    sizes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @classmethod
+    def of(cls, parts: Iterable[Written]) -> "Contents":
+        """Join the parts that were written one after the other."""
+        listed = list(parts)
+        if not listed:
+            return cls()
+        return cls(
+            np.concatenate([part.records for part in listed]),
+            np.concatenate([part.sizes for part in listed]),
+        )
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each row begins."""
+        return np.cumsum(self.sizes) - self.sizes
+
+    @property
+    def end(self) -> int:
+        """Where the last row ends."""
+        return int(self.sizes.sum())
+
+
+def index_bytes(slots: int) -> int:
+    """Return the bytes of a shard's index."""
+    return 16 * slots + CRC_BYTES
+
+
+def footer_bytes(rows: int, slots: int) -> int:
+    """Return the bytes that sealing adds to a segment of that many rows."""
+    return rows * RECORD.itemsize + _TRAILER.size + index_bytes(slots)
+
+
+def footer(contents: Contents, slots: int) -> bytes:
+    """Return what sealing appends: key table, trailer, shard index."""
+    table = contents.records.tobytes()
+    crc = google_crc32c.value(table)
+    index = np.full((slots, 2), _ABSENT, "<u8")
+    index[: len(contents.sizes), 0] = contents.starts
+    index[: len(contents.sizes), 1] = contents.sizes
+    shard_index = index.tobytes()
+    trailer = _TRAILER.pack(_MAGIC, len(contents.records), crc)
+    return table + trailer + shard_index + crc_bytes(shard_index)
+
+
+def read_footer(fd: int, slots: int) -> Contents | None:
+    """Return what a sealed segment says that it holds, or None if its footer is damaged."""
+    length = os.fstat(fd).st_size
+    at_index = length - index_bytes(slots)
+    at_trailer = at_index - _TRAILER.size
+    if at_trailer < 0:
+        return None
+    tail = os.pread(fd, length - at_trailer, at_trailer)
+    shard_index = tail[_TRAILER.size : -CRC_BYTES]
+    magic, rows, crc = _TRAILER.unpack(tail[: _TRAILER.size])
+    if magic != _MAGIC or crc_bytes(shard_index) != tail[-CRC_BYTES:] or rows > slots:
+        return None
+    at_table = at_trailer - rows * RECORD.itemsize
+    table = os.pread(fd, at_trailer - at_table, at_table) if at_table >= 0 else b""
+    if google_crc32c.value(table) != crc:
+        return None
+    placed = np.frombuffer(shard_index, "<u8").reshape(slots, 2)[:rows].astype(np.int64)
+    contents = Contents(np.frombuffer(table, RECORD), placed[:, 1].copy())
+    if contents.end > at_table or not np.array_equal(contents.starts, placed[:, 0]):
+        return None
+    return contents

@@ -1,0 +1,186 @@
+"""The bound: what the store takes on disk, and which segments leave when it would take more."""
+
+import contextlib
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+
+from .index import Transaction, real_bytes
+from .keys import PoolSpec
+from .leases import end_dead_leases
+from .pools import Pool, slots_for
+from .segments import footer_bytes
+from .state import OPEN, POOLS, Segment, State
+
+_BLOCK = 4096
+_COMPRESSOR_BYTES = 16  # what blosc adds to a row that does not shrink
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What an eviction took away."""
+
+    segments: int = 0
+    rows: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: "Freed") -> "Freed":
+        return Freed(
+            self.segments + other.segments, self.rows + other.rows, self.bytes + other.bytes
+        )
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """A segment to be written: its open file, locked by us, and the rows that it may take."""
+
+    segment: Segment
+    fd: int
+    rows: int
+
+
+def store_bytes(state: State, source: Transaction) -> int:
+    """Return the bytes that the store takes on disk, or may take before it asks again.
+
+    Open segments count with all that they may grow to, and so does the write-ahead log.
+    """
+    segments: int = source.execute("SELECT coalesce(sum(bytes), 0) FROM segments").fetchone()[0]
+    log = state.index.path.with_name(state.index.path.name + "-wal")
+    log_growth = max(0, (state.log_pages + 4) * _BLOCK - real_bytes(log))
+    return segments + house_bytes(state) + log_growth
+
+
+def house_bytes(state: State) -> int:
+    """Return the bytes of everything but segments: index, metadata and folders."""
+    pools = state.path / POOLS
+    places = [state.path, state.path / "lock", state.path / OPEN, pools, pools / "zarr.json"]
+    for pool in list(state.pools.values()):
+        places += [pools / pool.folder, pools / pool.folder / "zarr.json"]
+    return sum(map(real_bytes, places)) + state.index.real_bytes()
+
+
+def reserve(state: State, spec: PoolSpec, codec: str) -> Reserved | None:
+    """Make room for one more segment and open it, locked; None where there is no room.
+
+    The whole segment is reserved, so that the limit holds whatever others write meanwhile.
+
+    Raises
+    ------
+    OSError, StoreFull
+        The disk took no more. The index is as it was.
+    """
+    made: list[tuple[int, str]] = []
+    try:
+        with state.transaction() as transaction:
+            pool = state.pool_for(transaction, spec, codec)
+            rows = min(pool.slots, slots_for(pool.row_bytes, state.limit))
+            size = _most_bytes(pool, rows)
+            if state.limit is not None:
+                freed = make_room(state, transaction, state.limit - size)
+                if freed is None:
+                    return None
+            segment = _enter_segment(transaction, pool, size)
+            path = state.open_path(segment)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            made.append((fd, str(path)))
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            transaction.then(lambda: state.segments.__setitem__(segment.id, segment))
+    except BaseException:
+        for fd, name in made:
+            os.close(fd)
+            os.unlink(name)
+        raise
+    return Reserved(segment, made[0][0], rows)
+
+
+def _enter_segment(transaction: Transaction, pool: Pool, size: int) -> Segment:
+    number = transaction.execute(
+        "UPDATE pools SET next_number = next_number + 1 WHERE id = ? RETURNING next_number - 1",
+        (pool.id,),
+    ).fetchone()[0]
+    cursor = transaction.execute(
+        "INSERT INTO segments (pool, number, bytes, used) VALUES (?, ?, ?, ?)",
+        (pool.id, number, size, time.time_ns()),
+    )
+    return Segment(int(cursor.lastrowid or 0), pool, number)
+
+
+def _most_bytes(pool: Pool, rows: int) -> int:
+    stride = pool.stride + (_COMPRESSOR_BYTES if pool.codec else 0)
+    whole = rows * stride + footer_bytes(rows, pool.slots)
+    return -(-whole // _BLOCK) * _BLOCK
+
+
+def make_room(state: State, transaction: Transaction, target: int) -> Freed | None:
+    """Evict least recently used segments until the store takes at most `target` bytes.
+
+    Returns what left, or None, with nothing evicted, if all that may leave is not enough.
+    Pinned segments and those that are being written stay.
+    """
+    excess = store_bytes(state, transaction) - target
+    if excess <= 0:
+        return Freed()
+    end_dead_leases(transaction)
+    victims = []
+    for victim in _evictable(transaction):
+        victims.append(victim)
+        excess -= victim[2]
+        if excess <= 0:
+            return evict_segments(state, transaction, victims)
+    return None
+
+
+def make_all_room(state: State, transaction: Transaction, target: int) -> Freed:
+    """Evict until the store takes at most `target` bytes, or as much as may leave."""
+    excess = store_bytes(state, transaction) - target
+    end_dead_leases(transaction)
+    victims = []
+    for victim in _evictable(transaction):
+        if excess <= 0:
+            break
+        victims.append(victim)
+        excess -= victim[2]
+    return evict_segments(state, transaction, victims)
+
+
+def _evictable(transaction: Transaction) -> list[tuple[int, int, int]]:
+    """Return (segment, rows, bytes) of all that may leave, least recently used first."""
+    return transaction.execute(
+        "SELECT id, rows, bytes FROM segments "
+        "WHERE sealed AND id NOT IN (SELECT segment FROM pins) ORDER BY used, id"
+    ).fetchall()
+
+
+def evict_segments(
+    state: State, transaction: Transaction, victims: list[tuple[int, int, int]]
+) -> Freed:
+    """Remove segments: files first, so that a full disk has room to write down that they went."""
+    freed = Freed()
+    for segment_id, rows, size in victims:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(state.sealed_path(state.segments[segment_id]))
+        freed += Freed(1, rows, size)
+    gone = [victim[0] for victim in victims]
+    delete_segments(state, transaction, gone)
+    if freed.segments:
+        add_counts(transaction, evicted_segments=freed.segments, evicted_bytes=freed.bytes)
+    return freed
+
+
+def delete_segments(state: State, transaction: Transaction, segments: list[int]) -> None:
+    """Take segments out of the index; their files are the caller's business."""
+    ids = [(segment,) for segment in segments]
+    for table in ("entries", "dropped", "pins"):
+        transaction.executemany(f"DELETE FROM {table} WHERE segment = ?", ids)
+    transaction.executemany("DELETE FROM segments WHERE id = ?", ids)
+    transaction.then(lambda: state.forget_segments(segments))
+
+
+def add_counts(transaction: Transaction, **counts: int) -> None:
+    """Add to the store's counters within a transaction."""
+    transaction.executemany(
+        "INSERT INTO counters VALUES (?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        [(name, value) for name, value in counts.items() if value],
+    )

@@ -1,0 +1,326 @@
+"""What one process knows of an open store: the index in memory, open files, counts not yet kept."""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import StoreError
+from .index import Index, Transaction
+from .keys import PoolSpec
+from .keytable import KeyTable, place_of
+from .pools import Pool, array_metadata, pool_folder, shard_name, slots_for, write_json
+from .segments import RECORD
+
+INDEX = "index.sqlite"
+POOLS = "pools"
+OPEN = "open"
+HELPERS = max(2, min(4, os.cpu_count() or 1))
+_MOST_FILES = 256
+_FLUSH_S = 1.0  # how long uses and counts may wait to be written down by a process that only reads
+_LARGEST_LOG = 1000  # pages
+
+
+class SegmentFile:
+    """An open segment, for reading; closed when the last reader lets go of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):
+            os.close(self.fd)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Where a segment belongs: its number in the index, its pool, its number there."""
+
+    id: int
+    pool: Pool
+    number: int
+
+    @property
+    def open_name(self) -> str:
+        """The name of its file while it is being written."""
+        return f"{self.pool.folder}.{self.number}"
+
+
+class State:
+    """The index in memory, kept in step with the database, and what reading and writing share.
+
+    One is made when a store is opened, and another when the process was forked or the index file
+    exchanged, so that nothing of the old one is used any more.
+    """
+
+    def __init__(self, path: Path, *, limit: int | None, durable: bool) -> None:
+        self.path = path
+        self.limit = limit
+        self.durable = durable
+        self.log_pages = _log_pages(limit)
+        self.index = Index(path / INDEX, wal_pages=self.log_pages, durable=durable)
+        self.table = KeyTable()
+        self.table_lock = threading.Lock()
+        self.pools: dict[int, Pool] = {}
+        self.segments: dict[int, Segment] = {}
+        self.helpers = ThreadPoolExecutor(HELPERS, "lpipstore")
+        self._files: dict[int, SegmentFile] = {}
+        self._extents: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._used: dict[int, int] = {}
+        self._counts: Counter[str] = Counter()
+        self._flushed = time.monotonic()
+        self._version = -1
+        self._last_entry = 0
+        self._last_dropped = 0
+
+    # -- in step with the database --------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Take in what other processes committed, evicted and dropped since the last call."""
+        version = self.index.version()
+        if version != self._version:
+            with self.index.reading() as connection:
+                self._pull(connection)
+            self._version = version
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Hold the store's write lock, in step with the database, as `Index.transaction` does."""
+        with self.index.transaction() as transaction:
+            version = self.index.version()
+            if version != self._version:
+                self._pull(transaction)
+                self._version = version
+            self._keep_counts(transaction)
+            yield transaction
+
+    def _pull(self, source: Any) -> None:  # noqa: ANN401 - a connection or a transaction
+        rows = source.execute("SELECT id, pool, number FROM segments").fetchall()
+        if any(pool not in self.pools for _, pool, _ in rows):
+            self._pull_pools(source)
+        self.forget_segments(self.segments.keys() - {row[0] for row in rows})
+        for segment, pool, number in rows:
+            if segment not in self.segments:
+                self.segments[segment] = Segment(segment, self.pools[pool], number)
+        entries = source.execute(
+            "SELECT id, segment, slot, records FROM entries WHERE id > ? ORDER BY id",
+            (self._last_entry,),
+        ).fetchall()
+        dropped = source.execute(
+            "SELECT id, segment, slot FROM dropped WHERE id > ? ORDER BY id", (self._last_dropped,)
+        ).fetchall()
+        parts = [
+            (segment, slot, np.frombuffer(records, RECORD)) for _, segment, slot, records in entries
+        ]
+        with self.table_lock:
+            self.table.add_all(parts)
+            self.table.discard_places({place_of(segment, slot) for _, segment, slot in dropped})
+        if entries:
+            self._last_entry = entries[-1][0]
+        if dropped:
+            self._last_dropped = dropped[-1][0]
+
+    def _pull_pools(self, source: Any) -> None:  # noqa: ANN401
+        for row in source.execute(f"SELECT {_POOL_COLUMNS} FROM pools").fetchall():
+            pool = _pool_of(row)
+            self.pools.setdefault(pool.id, pool)
+
+    # -- pools ----------------------------------------------------------------------------------
+
+    def pool_for(self, transaction: Transaction, spec: PoolSpec, codec: str) -> Pool:
+        """Return the pool of a kind of row, made first where there is none.
+
+        Raises
+        ------
+        OSError
+            Its folder cannot be made.
+        """
+        folder = pool_folder(spec, codec)
+        for pool in self.pools.values():
+            if pool.folder == folder:
+                return pool
+        slots = slots_for(spec.row_bytes, self.limit)
+        home = self.path / POOLS / folder
+        home.mkdir(exist_ok=True)
+        write_json(home / "zarr.json", array_metadata(spec, codec, slots))
+        return self.enter_pool(
+            transaction,
+            Pool(
+                id=0,
+                folder=folder,
+                name=spec.name,
+                digest=spec.digest,
+                length=spec.length,
+                dtype=spec.dtype,
+                recipe=dict(spec.recipe),
+                codec=codec,
+                slots=slots,
+            ),
+        )
+
+    def enter_pool(self, transaction: Transaction, pool: Pool) -> Pool:
+        """Give a pool its place in the index; it is known to the process once committed."""
+        cursor = transaction.execute(
+            f"INSERT INTO pools ({_POOL_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                pool.folder,
+                pool.name,
+                pool.digest,
+                pool.length,
+                pool.dtype,
+                json.dumps(pool.recipe, sort_keys=True),
+                pool.codec,
+                pool.slots,
+            ),
+        )
+        made = Pool(**{**_fields(pool), "id": int(cursor.lastrowid or 0)})
+        transaction.then(lambda: self.pools.__setitem__(made.id, made))
+        return made
+
+    # -- rows and segments in memory ------------------------------------------------------------
+
+    def entered(self, entry: int, segment: Segment, slot: int, records: NDArray[np.void]) -> None:
+        """Take in rows that this process has just committed."""
+        with self.table_lock:
+            self.table.add(segment.id, slot, records)
+        self._extents.pop(segment.id, None)
+        self._last_entry = max(self._last_entry, entry)
+
+    def forget_segments(self, segments: Iterable[int]) -> None:
+        """Forget segments that are gone."""
+        gone = set(segments)
+        with self.table_lock:
+            self.table.discard_segments(gone)
+        for segment in gone:
+            self.segments.pop(segment, None)
+            self._files.pop(segment, None)
+            self._extents.pop(segment, None)
+            self._used.pop(segment, None)
+
+    def find(self, keys: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Return the place (-1 where there is none) and the checksum of each key."""
+        with self.table_lock:
+            return self.table.find(keys)
+
+    # -- files ----------------------------------------------------------------------------------
+
+    def sealed_path(self, segment: Segment) -> Path:
+        """Return where a segment stands once it is sealed."""
+        return self.path / POOLS / segment.pool.folder / shard_name(segment.number)
+
+    def open_path(self, segment: Segment) -> Path:
+        """Return where a segment stands while it is written."""
+        return self.path / OPEN / segment.open_name
+
+    def file_of(self, segment: Segment) -> SegmentFile | None:
+        """Open the file of a segment, or return None if it is gone."""
+        known = self._files.get(segment.id)
+        if known is not None:
+            return known
+        sealed = self.sealed_path(segment)
+        for path in (sealed, self.open_path(segment), sealed):  # it may be sealed in between
+            try:
+                file = SegmentFile(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+            while len(self._files) >= _MOST_FILES:
+                self._files.pop(next(iter(self._files)), None)
+            self._files[segment.id] = file
+            return file
+        return None
+
+    def extents_of(self, segment: Segment) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where the rows of a compressed segment begin, and their bytes with checksum."""
+        known = self._extents.get(segment.id)
+        if known is not None:
+            return known
+        with self.index.reading() as connection:
+            found = connection.execute(
+                "SELECT sizes FROM entries WHERE segment = ? ORDER BY slot", (segment.id,)
+            ).fetchall()
+        sizes = np.frombuffer(b"".join(row[0] for row in found), np.int64)
+        extents = (np.cumsum(sizes) - sizes, sizes)
+        self._extents[segment.id] = extents
+        return extents
+
+    # -- uses and counts ------------------------------------------------------------------------
+
+    def touch(self, segments: Iterable[int]) -> None:
+        """Note that segments were used now."""
+        now = time.time_ns()
+        for segment in segments:
+            self._used[segment] = now
+
+    def count(self, **counts: int) -> None:
+        """Add to the store's counters."""
+        self._counts.update(counts)
+
+    def flush(self, *, now: bool = True) -> None:
+        """Write uses and counts down, if they have waited for long or `now` is set."""
+        waiting = bool(self._used or self._counts)
+        if waiting and (now or time.monotonic() - self._flushed > _FLUSH_S):
+            with self.transaction():
+                pass
+
+    def _keep_counts(self, transaction: Transaction) -> None:
+        used, counts = dict(self._used), Counter(self._counts)
+        if used:
+            transaction.executemany(
+                "UPDATE segments SET used = max(used, ?) WHERE id = ?",
+                [(when, segment) for segment, when in used.items()],
+            )
+        if counts:
+            transaction.executemany(
+                "INSERT INTO counters VALUES (?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+                list(counts.items()),
+            )
+
+        def kept() -> None:
+            self._counts.subtract(counts)
+            self._counts = +self._counts
+            for segment, when in used.items():
+                if self._used.get(segment) == when:
+                    del self._used[segment]
+            self._flushed = time.monotonic()
+
+        transaction.then(kept)
+
+    def close(self) -> None:
+        """Write the counts down and let go of everything."""
+        with contextlib.suppress(StoreError):
+            self.flush()
+        self.helpers.shutdown()
+        self._files.clear()
+        self.index.close()
+
+
+_POOL_COLUMNS = "id, folder, name, digest, length, dtype, recipe, codec, slots"
+
+
+def _pool_of(row: tuple[Any, ...]) -> Pool:
+    fields = dict(zip(_POOL_COLUMNS.split(", "), row, strict=True))
+    return Pool(**{**fields, "recipe": json.loads(fields["recipe"])})
+
+
+def _fields(pool: Pool) -> dict[str, Any]:
+    return {name: getattr(pool, name) for name in _POOL_COLUMNS.split(", ")}
+
+
+def _log_pages(limit: int | None) -> int:
+    """Pages of the write-ahead log: little where the store may be little."""
+    if limit is None:
+        return _LARGEST_LOG
+    return max(8, min(_LARGEST_LOG, limit // 64 // 4096))

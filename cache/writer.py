@@ -1,0 +1,246 @@
+"""Putting rows in: written to an open segment, committed by one transaction, sealed when full."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .errors import StoreError, StoreFull
+from .index import Transaction
+from .keys import PoolSpec
+from .keytable import segment_of
+from .pools import grow
+from .segments import Contents, Row, Written, footer, write_all, write_rows
+from .space import Reserved, delete_segments, reserve
+from .state import OPEN, Segment, State
+
+
+@dataclass
+class OpenSegment:
+    """A segment that this process is writing; the lock on its file says that we live."""
+
+    segment: Segment
+    fd: int
+    capacity: int
+    parts: list[Written] = field(default_factory=list)
+    rows: int = 0
+    tail: int = 0
+
+    @property
+    def free(self) -> int:
+        """Rows that it can still take."""
+        return self.capacity - self.rows
+
+    def release(self) -> None:
+        """Let go of the file; a forked child that inherited it holds no lock afterwards."""
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+        os.close(self.fd)
+
+
+class Writer:
+    """Writes rows of any pool, one open segment for each; one put at a time in a process.
+
+    Parameters
+    ----------
+    codec
+        ``""`` or ``"lz4"``: how rows are packed.
+    """
+
+    def __init__(self, state: State, codec: str) -> None:
+        self.state = state
+        self.codec = codec
+        self._lock = threading.Lock()
+        self._open: dict[bytes, OpenSegment] = {}
+
+    def put(self, spec: PoolSpec, keys: Sequence[bytes], rows: Sequence[Row]) -> int:
+        """Put rows under their keys, and return how many were admitted or there already.
+
+        Rows that are there already are not written again. What the return value counts is
+        committed. When it raises, whole batches before the one that failed stay committed.
+
+        Raises
+        ------
+        StoreFull
+            The disk took no more.
+        """
+        with self._lock, disk_errors(self.state.path):
+            self.state.sync()
+            places, _ = self.state.find(list(keys))
+            self.state.touch({segment_of(place) for place in places[places >= 0].tolist()})
+            wanted: dict[bytes, int] = {}
+            for at in np.flatnonzero(places < 0).tolist():
+                wanted.setdefault(keys[at], at)
+            absent = self._put_new(spec, list(wanted), [rows[at] for at in wanted.values()])
+        return sum(key not in absent for key in keys)
+
+    def _put_new(self, spec: PoolSpec, keys: list[bytes], rows: list[Row]) -> set[bytes]:
+        """Write rows; return the keys of those that there was no room for."""
+        done = 0
+        while done < len(keys):
+            target = self._target(spec)
+            if target is None:
+                break
+            batch = slice(done, done + target.free)
+            if self._append(target, keys[batch], rows[batch]):
+                done += len(keys[batch])
+            if target.free == 0:
+                self._seal(target)
+                self._open.pop(spec.digest, None)
+        return set(keys[done:])
+
+    def _target(self, spec: PoolSpec) -> OpenSegment | None:
+        target = self._open.get(spec.digest)
+        if target is not None and target.free == 0:  # an earlier seal found no space
+            self._seal(target)
+            del self._open[spec.digest]
+            target = None
+        if target is None:
+            reserved: Reserved | None = reserve(self.state, spec, self.codec)
+            if reserved is None:
+                return None
+            target = OpenSegment(reserved.segment, reserved.fd, reserved.rows)
+            self._open[spec.digest] = target
+        return target
+
+    def _append(self, target: OpenSegment, keys: list[bytes], rows: list[Row]) -> bool:
+        """Write and commit rows; False if the segment was taken from us, and nothing is kept."""
+        try:
+            written = write_rows(
+                target.fd,
+                target.tail,
+                rows,
+                keys,
+                target.segment.pool.compress,
+                self.state.helpers,
+            )
+            if self.state.durable:
+                os.fdatasync(target.fd)
+                _sync_folder(self.state.path / OPEN)
+            kept = self._commit(target, written)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.ftruncate(target.fd, target.tail)
+            raise
+        if not kept:
+            self._open = {at: other for at, other in self._open.items() if other is not target}
+            target.release()
+            return False
+        target.parts.append(written)
+        target.rows += len(rows)
+        target.tail += int(written.sizes.sum())
+        return True
+
+    def _commit(self, target: OpenSegment, written: Written) -> bool:
+        segment, slot, rows = target.segment, target.rows, len(written.records)
+        state = self.state
+        with state.transaction() as transaction:
+            ours = transaction.execute(
+                "UPDATE segments SET rows = rows + ?, used = max(used, ?) "
+                "WHERE id = ? AND NOT sealed",
+                (rows, time.time_ns(), segment.id),
+            ).rowcount
+            if not ours:
+                return False
+            entry = enter_rows(transaction, segment, slot, written)
+            transaction.then(lambda: state.entered(entry, segment, slot, written.records))
+        return True
+
+    def _seal(self, target: OpenSegment) -> None:
+        seal(self.state, target.segment, target.fd, Contents.of(target.parts))
+        target.release()
+
+    def close(self) -> None:
+        """Seal what is open. Where the disk is full, the rows stay in the open file."""
+        with self._lock:
+            for target in self._open.values():
+                with contextlib.suppress(StoreError, OSError):
+                    if target.rows:
+                        seal(self.state, target.segment, target.fd, Contents.of(target.parts))
+                    else:
+                        _abandon(self.state, target.segment)
+                target.release()
+            self._open.clear()
+
+    def seal_all(self) -> None:
+        """Seal what is open, so that all of it can be evicted and read by others through Zarr."""
+        with self._lock, disk_errors(self.state.path):
+            for digest, target in list(self._open.items()):
+                if target.rows:
+                    self._seal(target)
+                    del self._open[digest]
+
+
+def enter_rows(transaction: Transaction, segment: Segment, slot: int, written: Written) -> int:
+    """Enter rows that stand one after the other into the index; return the entry's number."""
+    sizes = written.sizes.tobytes() if segment.pool.codec else None
+    cursor = transaction.execute(
+        "INSERT INTO entries (segment, slot, records, sizes) VALUES (?, ?, ?, ?)",
+        (segment.id, slot, written.records.tobytes(), sizes),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def seal(state: State, segment: Segment, fd: int, contents: Contents) -> None:
+    """Make an open segment a shard of its pool: footer, then renamed to its chunk key.
+
+    When it raises, the segment is still open, with all its rows.
+    """
+    end = contents.end
+    os.ftruncate(fd, end)
+    try:
+        write_all(fd, [footer(contents, segment.pool.slots)], end)
+        if state.durable:
+            os.fsync(fd)
+        with state.transaction() as transaction:
+            transaction.execute(
+                "UPDATE segments SET sealed = 1, bytes = ? WHERE id = ?",
+                (os.fstat(fd).st_blocks * 512, segment.id),
+            )
+            sealed = state.sealed_path(segment)
+            grow(sealed.parent, segment.number + 1, segment.pool.slots)
+            os.rename(state.open_path(segment), sealed)
+            if state.durable:
+                _sync_folder(sealed.parent)
+                _sync_folder(state.path / OPEN)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the rename may have come before what failed
+            if state.sealed_path(segment).exists():
+                os.rename(state.sealed_path(segment), state.open_path(segment))
+            os.ftruncate(fd, end)
+        raise
+
+
+def _abandon(state: State, segment: Segment) -> None:
+    with state.transaction() as transaction:
+        delete_segments(state, transaction, [segment.id])
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(state.open_path(segment))
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the system's errors into those of the store."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(
+                f"no space left for the store at {path}: what it holds stays; make room on the "
+                "disk, or set a smaller --store-limit"
+            ) from error
+        raise StoreError(f"the store at {path} cannot be written: {error}") from error

@@ -140,8 +140,8 @@ def gram_distances(
         that are equal have exactly 0; bitwise symmetric. Whether the rows come in one call or in
         several does not change a bit, as long as each call begins at a multiple of `block`.
     """
-    sums, left_norms, right_norms = _products(left, right, columns, centre, block)
-    distances = sums.mul_(-2).add_(left_norms[:, None]).add_(right_norms[None, :])
+    sums, norms, other_norms = _products(left, right, columns, centre, block)
+    distances = sums.mul_(-2).add_(norms[:, None]).add_(other_norms[None, :])
     if right is not None:
         distances = distances[: len(left), : len(right)]
         _refine(distances, distances < DIRECT_BELOW, left, right, columns)
@@ -176,22 +176,40 @@ def _products(
     m = n if right is None else -(-len(right) // block) * block
     sums = torch.zeros(n, m, dtype=torch.float64, device=device)
     norms = torch.zeros(n, dtype=torch.float64, device=device)
-    other_norms = norms if right is None else torch.zeros(m, dtype=torch.float64, device=device)
+    other_norms = torch.zeros(m, dtype=torch.float64, device=device)
     scaled = torch.zeros(n, _PANEL, device=device)
     other = scaled if right is None else torch.zeros(m, _PANEL, device=device)
     for number, panel in enumerate(columns.panels):
         roots = columns.roots[number]
         width = len(roots)
+        sign = 1 if columns.signs is None else columns.signs[number]
         middle = _take(centre[None], panel, torch.empty(1, width, device=device))
-        a = _scale(left, panel, middle, roots, scaled[:, :width])
-        _add_norms(a, columns, number, norms)
-        b = a
+        a = b = _scale(left, panel, middle, roots, scaled[:, :width])
         if right is not None:
             b = _scale(right, panel, middle, roots, other[:, :width])
-            _add_norms(b, columns, number, other_norms)
-        signed = a if columns.signs is None else a * columns.signs[number]
-        _add_products(signed, b, sums, block, upper=right is None)
+            _add_norms(a, sign, norms, block)
+            _add_norms(b, sign, other_norms, block)
+        _add_products(a, b if columns.signs is None else b * sign, sums, block, upper=right is None)
+    if right is None:
+        norms = other_norms = sums.diagonal().clone()
     return sums, norms, other_norms
+
+
+def _add_products(
+    a: torch.Tensor, b: torch.Tensor, sums: torch.Tensor, block: int, *, upper: bool
+) -> None:
+    """Add a·bᵀ to `sums` block by block; with `upper` only on and above the diagonal."""
+    for top in range(0, len(a), block):
+        for left in range(top if upper else 0, len(b), block):
+            product = torch.mm(a[top : top + block], b[left : left + block].T)
+            sums[top : top + block, left : left + block].add_(product)
+
+
+def _add_norms(a: torch.Tensor, sign: torch.Tensor | int, norms: torch.Tensor, block: int) -> None:
+    """Add the norms of rows, bit by bit those of the diagonal where rows meet themselves."""
+    for top in range(0, len(a), block):
+        part = a[top : top + block]
+        norms[top : top + block].add_(torch.mm(part, (part * sign).T).diagonal())
 
 
 def _take(rows: torch.Tensor, panel: Sequence[slice], out: torch.Tensor) -> torch.Tensor:
@@ -215,23 +233,6 @@ def _scale(
     _take(rows, panel, out)
     out[: len(rows)].sub_(middle).mul_(roots)
     return out
-
-
-def _add_norms(a: torch.Tensor, columns: Columns, number: int, norms: torch.Tensor) -> None:
-    squares = a.square()
-    if columns.signs is not None:
-        squares.mul_(columns.signs[number])
-    norms.add_(squares.sum(1))
-
-
-def _add_products(
-    a: torch.Tensor, b: torch.Tensor, sums: torch.Tensor, block: int, *, upper: bool
-) -> None:
-    """Add a·bᵀ to `sums` block by block; with `upper` only on and above the diagonal."""
-    for top in range(0, len(a), block):
-        for left in range(top if upper else 0, len(b), block):
-            product = torch.mm(a[top : top + block], b[left : left + block].T)
-            sums[top : top + block, left : left + block].add_(product)
 
 
 def direct_distances(

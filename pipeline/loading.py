@@ -2,6 +2,7 @@
 
 import os
 import signal
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -92,18 +93,20 @@ def decode_files(
     context = (
         "fork" if workers and "fork" in torch.multiprocessing.get_all_start_methods() else None
     )
-    return iter(
-        DataLoader(
-            _Files(files, size),
-            batch_size=batch,
-            num_workers=workers,
-            collate_fn=partial(_collate, size=size),
-            worker_init_fn=_start_worker if workers else None,
-            multiprocessing_context=context,
-            prefetch_factor=2 if workers else None,
-            pin_memory=False,
+    with warnings.catch_warnings():
+        # Who asks for more workers than cores means it: decoding waits for slow disks, too.
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        return iter(
+            DataLoader(
+                _Files(files, size),
+                batch_size=batch,
+                num_workers=workers,
+                collate_fn=partial(_collate, size=size),
+                worker_init_fn=_start_worker if workers else None,
+                multiprocessing_context=context,
+                prefetch_factor=2 if workers else None,
+            )
         )
-    )
 
 
 def decode_arrays(

@@ -135,7 +135,7 @@ def test_the_baseline_and_other_heads_need_no_forwards(cli, pictures, tmp_path):
 
 def test_a_lost_row_is_computed_again(cli, pictures, tmp_path):
     summary_of(cli("pairs", pictures, *MODEL, "--out", tmp_path / "one", "--json"))
-    shards = [p for p in (tmp_path / "store" / "pools").rglob("c/*/*") if p.is_file()]
+    shards = list((tmp_path / "store" / "pools").glob("*/c.*"))
     assert shards
     for shard in shards:
         data = bytearray(shard.read_bytes())

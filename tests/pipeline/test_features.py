@@ -1,0 +1,182 @@
+"""From pixels to rows: quantisation, batches that do not matter, and rows that got lost."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from lpipstore.cache.errors import LpipstoreError, UsageError
+from lpipstore.cache.store import FeatureStore
+from lpipstore.pipeline.backbones import load_backbone
+from lpipstore.pipeline.features import Extractor, Features, choose_device
+from lpipstore.pipeline.layers import unit_normalise
+from lpipstore.pipeline.loading import Decoded, decode_arrays
+from lpipstore.pipeline.rows import STEPS, quantise
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone("squeeze", weights="random")
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    random = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (40, 32, 32, 3), generator=random, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16"])
+def test_quantisation_errs_by_half_a_step(dtype):
+    values = torch.linspace(0 if dtype == "uint16" else -1, 1, 100_001, dtype=torch.float64)
+    stored = quantise(values.float(), dtype)
+    assert str(stored.dtype) == f"torch.{dtype}"
+    error = (stored.to(torch.float64) / STEPS[dtype] - values).abs().max()
+    assert error <= 0.5 / STEPS[dtype] + 1e-7
+
+
+def test_quantisation_stays_in_range():
+    beyond = torch.tensor([-0.5, 0.0, 1.0, 1.5])
+    assert quantise(beyond, "uint16").tolist() == [0, 0, 65535, 65535]
+    assert quantise(-beyond, "int16").tolist() == [16384, 0, -32767, -32767]
+    assert torch.equal(quantise(beyond, "float32"), beyond)
+
+
+def test_rows_are_the_unit_normalised_taps(backbone, pixels):
+    extractor = Extractor(backbone, (32, 32), row_dtype="float32")
+    images = pixels[:5].permute(0, 3, 1, 2).float() / 127.5 - 1
+    taps = [unit_normalise(tap).flatten(1) for tap in backbone.taps_of(images)]
+    rows = extractor.rows(pixels[:5])
+    assert rows.shape == (5, extractor.layout.length)
+    assert np.allclose(rows, torch.cat(taps, 1).numpy(), atol=1e-6)
+
+
+def test_company_in_a_batch_does_not_change_a_bit(backbone, pixels):
+    extractor = Extractor(backbone, (32, 32), row_dtype="float32")
+    together = np.concatenate([extractor.rows(part) for part in pixels.split(extractor.batch)])
+    assert np.array_equal(extractor.rows(pixels[3:4])[0], together[3])
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(1))
+    shuffled = np.concatenate([extractor.rows(p) for p in pixels[order].split(extractor.batch)])
+    assert np.array_equal(shuffled, together[order.numpy()])
+
+
+@pytest.mark.parametrize("batch", [2, 5, 16])
+def test_the_size_of_batches_changes_a_row_by_a_step_at_most(backbone, pixels, batch):
+    usual, other = (Extractor(backbone, (32, 32), batch=b) for b in (None, batch))
+    expected = usual.rows(pixels[:5]).astype(int)
+    got = np.concatenate([other.rows(p) for p in pixels[:5].split(batch)]).astype(int)
+    assert np.abs(got - expected).max() <= 1
+
+
+@pytest.mark.parametrize("trunk_dtype", ["bfloat16"])
+def test_a_trunk_in_half_precision_gives_unit_rows_of_its_own_kind(backbone, pixels, trunk_dtype):
+    full = Extractor(backbone, (32, 32), row_dtype="float32")
+    half = Extractor(backbone, (32, 32), row_dtype="float32", trunk_dtype=trunk_dtype)
+    assert half.spec.digest != full.spec.digest
+    a, b = full.rows(pixels[:4]), half.rows(pixels[:4])
+    assert 0 < np.abs(a - b).max() < 0.1
+    first = half.layout.slices[0]
+    tap = b[:, first].reshape(4, *half.layout.taps[0])
+    norms = np.sqrt(np.square(tap.astype(np.float64)).sum(1))
+    assert np.allclose(norms[norms > 0], 1, atol=1e-5)  # normalised in float32
+
+
+def test_what_is_not_finite_is_refused(pixels):
+    weights = load_backbone("squeeze", weights="random").trunk.state_dict()
+    first = next(iter(weights))
+    broken = {**weights, first: torch.full_like(weights[first], torch.nan)}
+    extractor = Extractor(load_backbone("squeeze", weights=broken), (32, 32))
+    with pytest.raises(LpipstoreError, match="not finite"):
+        extractor.rows(pixels[:2])
+
+
+def test_the_key_holds_everything_that_makes_a_row(backbone):
+    def key(size=(32, 32), backbone=backbone, **options):
+        return Extractor(backbone, size, **options).spec.key(b"content")
+
+    other_weights = {k: v + 1 for k, v in backbone.trunk.state_dict().items()}
+    keys = {
+        key(),
+        key((32, 40)),
+        key((40, 32)),
+        key(row_dtype="float32"),
+        key(trunk_dtype="bfloat16"),
+        key(backbone=load_backbone("squeeze", weights="random", version="0.0")),
+        key(backbone=load_backbone("squeeze", weights=other_weights)),
+        Extractor(backbone, (32, 32)).spec.key(b"other content"),
+    }
+    assert len(keys) == 8
+    assert key() == key(batch=3)
+
+
+@pytest.mark.parametrize("choice", ["tpu", "cuda:99", "gpu", "meta", ""])
+def test_devices_that_are_not_there(choice):
+    with pytest.raises(UsageError, match="device"):
+        choose_device(choice)
+
+
+# ---- features: the store and what is computed
+
+
+class Images:
+    """Pixels by content hash, counting how often each one is decoded."""
+
+    def __init__(self, pixels: torch.Tensor) -> None:
+        self.pixels = {bytes([n]) * 16: image for n, image in enumerate(pixels)}
+        self.contents = list(self.pixels)
+        self.decoded: list[bytes] = []
+        self.broken: set[bytes] = set()
+
+    def decode(self, contents, batch) -> Iterator[Decoded]:
+        self.decoded += contents
+        for decoded in decode_arrays(self.pixels, contents, batch):
+            good = [k for k, i in enumerate(decoded.indices) if contents[i] not in self.broken]
+            failures = {i: "broken" for i in decoded.indices if contents[i] in self.broken}
+            indices = [decoded.indices[k] for k in good]
+            yield Decoded(indices, decoded.pixels[good], failures)
+
+
+@pytest.fixture
+def images(pixels):
+    return Images(pixels)
+
+
+@pytest.fixture
+def features(backbone, images, tmp_path):
+    with FeatureStore(tmp_path / "store") as store:
+        yield Features(Extractor(backbone, (32, 32)), store, images.decode)
+
+
+def read(features, contents):
+    rows = np.zeros((len(contents), features.extractor.layout.length), np.uint16)
+    features.read(contents, rows)
+    return rows
+
+
+def test_each_image_goes_through_the_trunk_once(features, images, pixels):
+    twice = images.contents + images.contents[:7]
+    assert features.ensure(twice) == 0
+    assert features.forwards == 40
+    assert features.ensure(twice) == 40
+    assert features.forwards == 40
+    expected = np.concatenate([features.extractor.rows(part) for part in pixels.split(32)])
+    assert np.array_equal(read(features, twice), np.concatenate([expected, expected[:7]]))
+    assert len(images.decoded) == 40
+
+
+def test_rows_that_the_store_lost_are_computed_again(features, images):
+    features.ensure(images.contents[:10])
+    expected = read(features, images.contents[:20])
+    assert features.forwards == 20
+    assert np.array_equal(read(features, images.contents[:20]), expected)
+    assert features.forwards == 20
+
+
+def test_failures_are_listed_and_the_rest_goes_on(features, images):
+    bad = images.contents[4]
+    images.broken.add(bad)
+    features.ensure(images.contents)
+    assert features.failures == {bad: "broken"}
+    assert features.forwards == 39
+    with pytest.raises(LpipstoreError, match="cannot be decoded again: broken"):
+        read(features, [bad])

@@ -1,0 +1,123 @@
+"""The Python face: files, tensors and arrays give the same matrix, ranges are explicit."""
+
+import lpips
+import numpy as np
+import pytest
+import torch
+
+import lpipstore
+from lpipstore.cache.errors import LpipstoreError, UsageError
+from lpipstore.pipeline.backbones import load_backbone
+
+MODEL = {"backbone": "squeeze", "weights": "random"}
+
+
+@pytest.fixture(scope="module")
+def floats():
+    return torch.rand(6, 3, 40, 36, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def expected(floats):
+    """The matrix by the lpips package."""
+    module = lpips.LPIPS(net="squeeze", pnet_rand=True, verbose=False).eval()
+    trunk = load_backbone("squeeze", weights="random").trunk.state_dict()
+    names = {name: f"features.{name.split('.', 1)[1]}" for name in module.net.state_dict()}
+    module.net.load_state_dict({name: trunk[ours] for name, ours in names.items()})
+    matrix = np.zeros((6, 6), np.float32)
+    with torch.no_grad():
+        for i in range(6):
+            for j in range(6):
+                matrix[i, j] = module(floats[i : i + 1], floats[j : j + 1], normalize=True)
+    return matrix
+
+
+@pytest.mark.parametrize(("row_dtype", "tolerance"), [("uint16", 1e-5), ("float32", 2e-6)])
+def test_tensors_give_the_numbers_of_lpips(floats, expected, row_dtype, tolerance):
+    matrix = lpipstore.distance_matrix(floats, value_range=(0, 1), row_dtype=row_dtype, **MODEL)
+    assert matrix.dtype == np.float32
+    assert np.abs(matrix - expected).max() < tolerance
+    assert np.array_equal(matrix, matrix.T)
+    assert (matrix.diagonal() == 0).all()
+
+
+def test_ranges_layouts_and_kinds_agree(floats):
+    bytes_ = (floats * 255).round().to(torch.uint8)
+    exact = bytes_.to(torch.float64) / 255
+    matrices = [
+        lpipstore.distance_matrix(bytes_, **MODEL),
+        lpipstore.distance_matrix(list(bytes_), **MODEL),
+        lpipstore.distance_matrix([image.permute(1, 2, 0).numpy() for image in bytes_], **MODEL),
+        lpipstore.distance_matrix(exact.float(), value_range=(0, 1), **MODEL),
+        lpipstore.distance_matrix((exact * 2 - 1).float(), value_range=(-1, 1), **MODEL),
+    ]
+    for matrix in matrices[1:3]:
+        assert np.array_equal(matrix, matrices[0])
+    for matrix in matrices[3:]:
+        assert np.allclose(matrix, matrices[0], atol=1e-5)
+
+
+def test_files_and_their_arrays_agree(tmp_path, draw):
+    from PIL import Image
+
+    paths = draw(tmp_path / "pictures", 4, side=(40, 50))
+    arrays = [np.asarray(Image.open(path)) for path in paths]
+    for size in ("auto", 32, "24x32"):
+        from_folder = lpipstore.distance_matrix(tmp_path / "pictures", size=size, **MODEL)
+        from_list = lpipstore.distance_matrix(paths, size=size, **MODEL)
+        from_arrays = lpipstore.distance_matrix(arrays, size=size, **MODEL)
+        assert np.array_equal(from_folder, from_list)
+        assert np.array_equal(from_folder, from_arrays)
+
+
+def test_a_store_is_filled_once(floats, tmp_path):
+    with lpipstore.FeatureStore(tmp_path / "store") as store:
+        first = lpipstore.distance_matrix(floats, value_range=(0, 1), store=store, **MODEL)
+        rows = store.stat().rows
+        second = lpipstore.distance_matrix(floats, value_range=(0, 1), store=store, **MODEL)
+        assert rows == store.stat().rows == 6
+    third = lpipstore.distance_matrix(floats, value_range=(0, 1), store=tmp_path / "store", **MODEL)
+    assert np.array_equal(first, second)
+    assert np.array_equal(first, third)
+
+
+def test_one_image_has_a_matrix_of_one(floats):
+    assert lpipstore.distance_matrix(floats[:1], value_range=(0, 1), **MODEL).tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        (torch.rand(2, 3, 32, 32), {}, "need value_range"),
+        (torch.rand(2, 3, 32, 32) * 255, {"value_range": (0, 1)}, "values from .* expected"),
+        (torch.full((2, 3, 32, 32), torch.nan), {"value_range": (0, 1)}, "nan to nan"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.int32), {}, "torch.int32"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), {"value_range": (0, 1)}, "from 0 to 255"),
+        (torch.zeros(2, 32, 32, 3, dtype=torch.uint8), {}, r"\[32, 32, 3\]"),
+        (np.zeros((2, 3, 32, 32), np.uint8), {}, r"\[3, 32, 32\]"),
+        ([torch.zeros(3, 32, 32), torch.zeros(3, 32, 40)], {"value_range": (0, 1)}, "size=N"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {}, "17"),
+        ([], {}, "empty list"),
+        (["a.png", torch.zeros(3, 32, 32)], {}, "not both"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), {"size": "big"}, "big"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), {"memory": "lots"}, "lots"),
+    ],
+)
+def test_what_cannot_be_says_what_came(images, options, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        lpipstore.distance_matrix(images, **MODEL, **options)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_a_broken_file_is_not_left_out_in_silence(pictures):
+    (pictures / "torn.png").write_bytes((pictures / "000.png").read_bytes()[:80])
+    with pytest.raises(LpipstoreError, match="torn.png"):
+        lpipstore.distance_matrix(pictures, **MODEL)
+
+
+def test_importing_the_package_does_not_import_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, lpipstore; lpipstore.__version__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

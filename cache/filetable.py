@@ -4,12 +4,14 @@ import time
 from collections.abc import Sequence
 
 from .index import FileIdentity, FileRecord
+from .space import make_all_room
 from .state import State
 
 _BATCH = 500  # paths in one query
 _RACY_NS = 2_000_000_000  # a file changed so lately may change again without its time moving
 _MOST_FILES = 4_000_000
 _SHARE_OF_LIMIT = 8
+_AT_ONCE = 1000  # entries in one transaction: the log stays short
 _BYTES_EACH = 256  # of the index, with a long path
 
 
@@ -46,12 +48,15 @@ def remember(state: State, entries: Sequence[tuple[FileIdentity, FileRecord]]) -
     most = _MOST_FILES
     if state.limit is not None:
         most = min(most, max(100, state.limit // _SHARE_OF_LIMIT // _BYTES_EACH))
-    with state.transaction() as transaction:
-        transaction.executemany(
-            "INSERT OR REPLACE INTO files (path, size, mtime_ns, inode, content, note) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            rows,
-        )
-        transaction.execute(
-            "DELETE FROM files WHERE id <= (SELECT max(id) FROM files) - ?", (most,)
-        )
+    for start in range(0, len(rows), _AT_ONCE):
+        with state.transaction() as transaction:
+            transaction.executemany(
+                "INSERT OR REPLACE INTO files (path, size, mtime_ns, inode, content, note) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                rows[start : start + _AT_ONCE],
+            )
+            transaction.execute(
+                "DELETE FROM files WHERE id <= (SELECT max(id) FROM files) - ?", (most,)
+            )
+            if state.limit is not None:
+                make_all_room(state, transaction, state.limit)

@@ -214,17 +214,26 @@ class Index:
         """Return the bytes that database, log and shared memory take on disk."""
         return sum(real_bytes(self.path.with_name(self.path.name + end)) for end in ENDINGS)
 
+    def vacuum(self) -> None:
+        """Give the pages back that nothing uses; left for later where others use the index."""
+        with self.lock, contextlib.suppress(sqlite3.Error):
+            self.connection.execute("VACUUM")
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Close the connection; the last one of all writes the log back and removes it."""
         with self.lock, contextlib.suppress(sqlite3.Error):
             self.connection.close()
 
-    def _check_file(self) -> None:
+    def is_current(self) -> bool:
+        """Tell whether the file is still the one that was opened."""
         try:
-            inode = os.stat(self.path).st_ino
+            return os.stat(self.path).st_ino == self._inode
         except OSError:
-            inode = -1
-        if inode != self._inode:
+            return False
+
+    def _check_file(self) -> None:
+        if not self.is_current():
             raise IndexReplaced(f"{self.path} was exchanged while the store was open")
 
 

@@ -29,6 +29,13 @@ class Reader:
         self.state = state
 
     def get_many(self, keys: list[bytes], out: Rows) -> NDArray[np.bool_]:
+        """Do what `fetch` does, and count hits and misses."""
+        found = self.fetch(keys, out)
+        hits = int(found.sum())
+        self.state.count(hits=hits, misses=len(keys) - hits)
+        return found
+
+    def fetch(self, keys: list[bytes], out: Rows) -> NDArray[np.bool_]:
         """Fill ``out[i]`` with the row of ``keys[i]``; False where there is none to be had.
 
         Rows of `out` without a row in the store are filled with the pool's fill value, NaN where
@@ -56,9 +63,7 @@ class Reader:
             todo = [job[0] for job in failed]  # another copy may have been put meanwhile
         if not found.all():
             out[~found] = FILL_VALUES[out.dtype.name]
-        hits = int(found.sum())
         state.touch(touched)
-        state.count(hits=hits, misses=len(keys) - hits)
         return found
 
     def pool_of(self, key: bytes) -> Pool | None:
@@ -201,9 +206,9 @@ def _packed_reader(state: State, segment: Segment, fd: int, convert: bool, keep:
     pool = segment.pool
     scratch: Rows = np.empty(pool.length, pool.dtype)
     scale = np.float32(SCALE_FACTORS[pool.dtype])
-    starts, sizes = state.extents_of(segment)
 
     def read(at: int, slot: int, check: int, seed: int, out: Rows, _keep: object = keep) -> bool:
+        starts, sizes = state.extents_of(segment, slot)
         if slot >= len(sizes) or pool.decompress is None:
             return False
         size = int(sizes[slot]) - CRC_BYTES

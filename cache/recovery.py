@@ -3,14 +3,15 @@
 import contextlib
 import fcntl
 import os
+import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from .index import Transaction, real_bytes
-from .pools import read_pool, shard_number
+from .index import ENDINGS, Transaction, real_bytes
+from .pools import Pool, grow, read_pool, shard_name, shard_number
 from .segments import RECORD, Contents, Written, footer, read_footer, write_all
 from .space import add_counts, delete_segments
 from .state import OPEN, POOLS, Segment, State
@@ -19,11 +20,30 @@ from .writer import disk_errors, enter_rows
 
 @dataclass
 class Recovered:
-    """What a recovery did: segments adopted, orphaned files removed, rows whose file is gone."""
+    """What a recovery did: segments adopted, orphaned files removed, rows whose file is gone.
+
+    `notes` says the same one by one: what it was, where, and how many rows were lost by it.
+    """
 
     adopted: int = 0
     removed: int = 0
     lost_rows: int = 0
+    notes: list[tuple[str, str, int]] = field(default_factory=list)
+
+    def adopt(self, where: Path) -> None:
+        """Note a segment that was adopted."""
+        self.adopted += 1
+        self.notes.append(("orphan adopted", str(where), 0))
+
+    def remove(self, where: Path) -> None:
+        """Note an orphaned file that was removed."""
+        self.removed += 1
+        self.notes.append(("orphan removed", str(where), 0))
+
+    def lose(self, where: Path, rows: int) -> None:
+        """Note a segment whose file is gone."""
+        self.lost_rows += rows
+        self.notes.append(("missing segment", str(where), rows))
 
 
 def recover(state: State) -> Recovered:
@@ -46,7 +66,8 @@ def recover(state: State) -> Recovered:
             _recover_open_file(state, transaction, name, done)
         for folder, names in sealed_names.items():
             _recover_sealed_files(state, transaction, folder, names, done)
-        _forget_fileless(state, transaction, done)
+        listed = {(folder, name) for folder, names in sealed_names.items() for name in names}
+        _forget_fileless(state, transaction, listed, done)
         add_counts(
             transaction,
             adopted_orphans=done.adopted,
@@ -94,10 +115,10 @@ def _recover_open_file(state: State, transaction: Transaction, name: str, done: 
         folder, _, number = name.rpartition(".")
         segment = _segment_named(state, folder, int(number)) if number.isdecimal() else None
         if segment is not None and _adopt(state, transaction, segment, fd):
-            done.adopted += 1
+            done.adopt(path)
             return
         path.unlink()
-        done.removed += 1
+        done.remove(path)
         if segment is not None:
             delete_segments(state, transaction, [segment.id])
     finally:
@@ -125,11 +146,11 @@ def _adopt(state: State, transaction: Transaction, segment: Segment, fd: int) ->
     return True
 
 
-def committed(transaction: Transaction, segment: Segment) -> Contents:
+def committed(source: Transaction | sqlite3.Connection, segment: Segment) -> Contents:
     """Return what the index says that a segment holds."""
     parts = []
     stride = segment.pool.stride
-    for records, sizes in transaction.execute(
+    for records, sizes in source.execute(
         "SELECT records, sizes FROM entries WHERE segment = ? ORDER BY slot", (segment.id,)
     ).fetchall():
         rows = np.frombuffer(records, RECORD)
@@ -139,8 +160,6 @@ def committed(transaction: Transaction, segment: Segment) -> Contents:
 
 
 def _enter_sealed(state: State, transaction: Transaction, segment: Segment) -> None:
-    from .pools import grow
-
     path = state.sealed_path(segment)
     grow(path.parent, segment.number + 1, segment.pool.slots)
     transaction.execute(
@@ -165,16 +184,16 @@ def _recover_sealed_files(
             ).fetchone()
             if sealed is not None and not sealed[0]:  # killed between rename and commit
                 _enter_sealed(state, transaction, known[number])
-                done.adopted += 1
+                done.adopt(path)
         elif pool is not None and path.exists():
-            adopted = _take_in(state, transaction, pool.id, number, path)
-            done.adopted += adopted
-            done.removed += not adopted
+            if _take_in(state, transaction, pool, number, path):
+                done.adopt(path)
+            else:
+                done.remove(path)
 
 
-def _take_in(state: State, transaction: Transaction, pool_id: int, number: int, path: Path) -> bool:
+def _take_in(state: State, transaction: Transaction, pool: Pool, number: int, path: Path) -> bool:
     """Enter a sealed segment that the index does not know, or remove its file."""
-    pool = state.pools[pool_id]
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         contents = read_footer(fd, pool.slots)
@@ -187,13 +206,13 @@ def _take_in(state: State, transaction: Transaction, pool_id: int, number: int, 
         return False
     cursor = transaction.execute(
         "INSERT INTO segments (pool, number, sealed, rows, bytes, used) VALUES (?, ?, 1, ?, ?, ?)",
-        (pool_id, number, len(contents.records), real_bytes(path), min(used, time.time_ns())),
+        (pool.id, number, len(contents.records), real_bytes(path), min(used, time.time_ns())),
     )
     segment = Segment(int(cursor.lastrowid or 0), pool, number)
     written = Written(contents.records, contents.sizes)
     entry = enter_rows(transaction, segment, 0, written)
     transaction.execute(
-        "UPDATE pools SET next_number = max(next_number, ?) WHERE id = ?", (number + 1, pool_id)
+        "UPDATE pools SET next_number = max(next_number, ?) WHERE id = ?", (number + 1, pool.id)
     )
 
     def taken() -> None:
@@ -204,10 +223,14 @@ def _take_in(state: State, transaction: Transaction, pool_id: int, number: int, 
     return True
 
 
-def _forget_fileless(state: State, transaction: Transaction, done: Recovered) -> None:
+def _forget_fileless(
+    state: State, transaction: Transaction, listed: set[tuple[str, str]], done: Recovered
+) -> None:
     """Take segments out of the index whose file is nowhere."""
     gone = []
     for segment in list(state.segments.values()):
+        if (segment.pool.folder, shard_name(segment.number)) in listed:
+            continue
         if state.sealed_path(segment).exists() or state.open_path(segment).exists():
             continue
         row = transaction.execute(
@@ -217,14 +240,15 @@ def _forget_fileless(state: State, transaction: Transaction, done: Recovered) ->
         ).fetchone()
         if row is not None:
             gone.append(segment.id)
-            done.lost_rows += row[0]
+            done.lose(state.sealed_path(segment), row[0])
     delete_segments(state, transaction, gone)
+
+
+ASIDE = ("foreign", "damaged")  # endings of an index that was moved out of the way
 
 
 def set_index_aside(index: Path, reason: str) -> Path:
     """Move an index that is not this store's out of the way; an older one moved so is replaced."""
-    from .index import ENDINGS
-
     target = index.with_name(f"{index.name}.{reason}")
     for ending in ENDINGS:
         with contextlib.suppress(FileNotFoundError):

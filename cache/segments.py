@@ -24,7 +24,8 @@ CRC_BYTES = 4
 RECORD = np.dtype([("hi", "<u8"), ("lo", "<u8"), ("check", "<u8")])
 
 _MAGIC = b"LPSTROW1"
-_TRAILER = struct.Struct("<8sQI")  # magic, number of rows, crc32c of their records
+_TRAILER = struct.Struct("<8sQI")  # magic, number of rows, crc32c of the key table
+_TABLE_BYTES = RECORD.itemsize + 8  # a record and the row's size
 _ABSENT = 2**64 - 1  # how the Zarr specification marks a chunk that is not in its shard
 _GROUP_BYTES = 2 << 20  # one write: long enough to hide the hand-over between two threads
 _MOST_IN_GROUP = 500  # two buffers a row, and the system takes 1,024
@@ -166,39 +167,39 @@ def index_bytes(slots: int) -> int:
 
 def footer_bytes(rows: int, slots: int) -> int:
     """Return the bytes that sealing adds to a segment of that many rows."""
-    return rows * RECORD.itemsize + _TRAILER.size + index_bytes(slots)
+    return rows * _TABLE_BYTES + _TRAILER.size + index_bytes(slots)
 
 
 def footer(contents: Contents, slots: int) -> bytes:
     """Return what sealing appends: key table, trailer, shard index."""
-    table = contents.records.tobytes()
-    crc = google_crc32c.value(table)
+    table = contents.records.tobytes() + contents.sizes.astype("<i8").tobytes()
+    trailer = _TRAILER.pack(_MAGIC, len(contents.records), google_crc32c.value(table))
+    return table + trailer + shard_index(contents, slots, set())
+
+
+def shard_index(contents: Contents, slots: int, absent: set[int]) -> bytes:
+    """Return the index that ends a shard: where each row stands, slots in `absent` left out."""
     index = np.full((slots, 2), _ABSENT, "<u8")
     index[: len(contents.sizes), 0] = contents.starts
     index[: len(contents.sizes), 1] = contents.sizes
-    shard_index = index.tobytes()
-    trailer = _TRAILER.pack(_MAGIC, len(contents.records), crc)
-    return table + trailer + shard_index + crc_bytes(shard_index)
+    index[sorted(absent)] = _ABSENT
+    return index.tobytes() + crc_bytes(index.tobytes())
 
 
 def read_footer(fd: int, slots: int) -> Contents | None:
-    """Return what a sealed segment says that it holds, or None if its footer is damaged."""
-    length = os.fstat(fd).st_size
-    at_index = length - index_bytes(slots)
-    at_trailer = at_index - _TRAILER.size
+    """Return what a sealed segment says that it holds, or None if its key table is damaged."""
+    at_trailer = os.fstat(fd).st_size - index_bytes(slots) - _TRAILER.size
     if at_trailer < 0:
         return None
-    tail = os.pread(fd, length - at_trailer, at_trailer)
-    shard_index = tail[_TRAILER.size : -CRC_BYTES]
-    magic, rows, crc = _TRAILER.unpack(tail[: _TRAILER.size])
-    if magic != _MAGIC or crc_bytes(shard_index) != tail[-CRC_BYTES:] or rows > slots:
+    magic, rows, crc = _TRAILER.unpack(os.pread(fd, _TRAILER.size, at_trailer))
+    at_table = at_trailer - rows * _TABLE_BYTES
+    if magic != _MAGIC or rows > slots or at_table < 0:
         return None
-    at_table = at_trailer - rows * RECORD.itemsize
-    table = os.pread(fd, at_trailer - at_table, at_table) if at_table >= 0 else b""
+    table = os.pread(fd, at_trailer - at_table, at_table)
     if google_crc32c.value(table) != crc:
         return None
-    placed = np.frombuffer(shard_index, "<u8").reshape(slots, 2)[:rows].astype(np.int64)
-    contents = Contents(np.frombuffer(table, RECORD), placed[:, 1].copy())
-    if contents.end > at_table or not np.array_equal(contents.starts, placed[:, 0]):
-        return None
-    return contents
+    split = rows * RECORD.itemsize
+    contents = Contents(
+        np.frombuffer(table[:split], RECORD), np.frombuffer(table[split:], "<i8").astype(np.int64)
+    )
+    return contents if contents.end == at_table else None

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .index import Transaction, real_bytes
@@ -29,6 +30,14 @@ class Freed:
         return Freed(
             self.segments + other.segments, self.rows + other.rows, self.bytes + other.bytes
         )
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What `clear` took away, and the segments that stayed: pinned, or being written."""
+
+    freed: Freed
+    kept_segments: int
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ def reserve(state: State, spec: PoolSpec, codec: str) -> Reserved | None:
                 freed = make_room(state, transaction, state.limit - size)
                 if freed is None:
                     return None
-            segment = _enter_segment(transaction, pool, size)
+            segment = _enter_segment(state, transaction, pool, size)
             path = state.open_path(segment)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             made.append((fd, str(path)))
@@ -94,16 +103,21 @@ def reserve(state: State, spec: PoolSpec, codec: str) -> Reserved | None:
     return Reserved(segment, made[0][0], rows)
 
 
-def _enter_segment(transaction: Transaction, pool: Pool, size: int) -> Segment:
-    number = transaction.execute(
-        "UPDATE pools SET next_number = next_number + 1 WHERE id = ? RETURNING next_number - 1",
-        (pool.id,),
-    ).fetchone()[0]
+def _enter_segment(state: State, transaction: Transaction, pool: Pool, size: int) -> Segment:
+    while True:
+        number = transaction.execute(
+            "UPDATE pools SET next_number = next_number + 1 WHERE id = ? RETURNING next_number",
+            (pool.id,),
+        ).fetchone()[0]
+        segment = Segment(0, pool, number - 1)
+        # a number may be in use by a process that still has an index that was exchanged since
+        if not (state.open_path(segment).exists() or state.sealed_path(segment).exists()):
+            break
     cursor = transaction.execute(
         "INSERT INTO segments (pool, number, bytes, used) VALUES (?, ?, ?, ?)",
-        (pool.id, number, size, time.time_ns()),
+        (pool.id, segment.number, size, time.time_ns()),
     )
-    return Segment(int(cursor.lastrowid or 0), pool, number)
+    return Segment(int(cursor.lastrowid or 0), pool, segment.number)
 
 
 def _most_bytes(pool: Pool, rows: int) -> int:
@@ -184,3 +198,36 @@ def add_counts(transaction: Transaction, **counts: int) -> None:
         "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
         [(name, value) for name, value in counts.items() if value],
     )
+
+
+def clear(state: State, recipe: Mapping[str, str] | None) -> Cleared:
+    """Remove the pools whose recipe has all of these items; see `FeatureStore.clear`."""
+    wanted = dict(recipe or {}).items()
+    with state.transaction() as transaction:
+        end_dead_leases(transaction)
+        pools = [p for p in state.pools.values() if wanted <= p.recipe.items()]
+        mine = {s.id for s in state.segments.values() if s.pool in pools}
+        victims = [victim for victim in _evictable(transaction) if victim[0] in mine]
+        freed = evict_segments(state, transaction, victims)
+        kept = mine - {victim[0] for victim in victims}
+        kept_pools = {state.segments[segment].pool.id for segment in kept}
+        for pool in pools:
+            if pool.id not in kept_pools:
+                _remove_pool(state, transaction, pool)
+        if recipe is None:
+            transaction.execute("DELETE FROM files")
+    state.index.vacuum()
+    return Cleared(freed, len(kept))
+
+
+def _remove_pool(state: State, transaction: Transaction, pool: Pool) -> None:
+    folder = state.path / POOLS / pool.folder
+    with contextlib.suppress(OSError):  # a file of somebody else's keeps the folder
+        (folder / "zarr.json").unlink(missing_ok=True)
+        folder.rmdir()
+    transaction.execute("DELETE FROM pools WHERE id = ?", (pool.id,))
+
+    def forget() -> None:
+        state.pools.pop(pool.id, None)
+
+    transaction.then(forget)

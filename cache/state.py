@@ -6,11 +6,11 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,19 @@ class SegmentFile:
             os.close(self.fd)
 
 
+class Keeper(Protocol):
+    """What keeps segments from eviction while this process lives: a pin."""
+
+    def attach(self, state: "State") -> None:
+        """Begin anew in an index that was opened in the place of another."""
+
+    def renew(self, transaction: Transaction) -> None:
+        """Say that the run still lives; called with every transaction."""
+
+    def keep(self, transaction: Transaction, segment: int, keys: Sequence[bytes]) -> None:
+        """Keep a segment too, if it has just taken in keys that the run needs."""
+
+
 @dataclass(frozen=True)
 class Segment:
     """Where a segment belongs: its number in the index, its pool, its number there."""
@@ -71,10 +84,12 @@ class State:
         self.index = Index(path / INDEX, wal_pages=self.log_pages, durable=durable)
         self.table = KeyTable()
         self.table_lock = threading.Lock()
+        self.pins: list[Keeper] = []
         self.pools: dict[int, Pool] = {}
         self.segments: dict[int, Segment] = {}
         self.helpers = ThreadPoolExecutor(HELPERS, "lpipstore")
         self._files: dict[int, SegmentFile] = {}
+        self._lock = threading.Lock()  # of what stands below and above: open files, uses, counts
         self._extents: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._used: dict[int, int] = {}
         self._counts: Counter[str] = Counter()
@@ -106,8 +121,7 @@ class State:
 
     def _pull(self, source: Any) -> None:  # noqa: ANN401 - a connection or a transaction
         rows = source.execute("SELECT id, pool, number FROM segments").fetchall()
-        if any(pool not in self.pools for _, pool, _ in rows):
-            self._pull_pools(source)
+        self._pull_pools(source)
         self.forget_segments(self.segments.keys() - {row[0] for row in rows})
         for segment, pool, number in rows:
             if segment not in self.segments:
@@ -131,9 +145,12 @@ class State:
             self._last_dropped = dropped[-1][0]
 
     def _pull_pools(self, source: Any) -> None:  # noqa: ANN401
-        for row in source.execute(f"SELECT {_POOL_COLUMNS} FROM pools").fetchall():
-            pool = _pool_of(row)
-            self.pools.setdefault(pool.id, pool)
+        rows = source.execute("SELECT id FROM pools").fetchall()
+        if {row[0] for row in rows} == self.pools.keys():
+            return
+        listed = source.execute(f"SELECT {_POOL_COLUMNS} FROM pools").fetchall()
+        before = self.pools
+        self.pools = {row[0]: before.get(row[0]) or _pool_of(row) for row in listed}
 
     # -- pools ----------------------------------------------------------------------------------
 
@@ -201,11 +218,12 @@ class State:
         gone = set(segments)
         with self.table_lock:
             self.table.discard_segments(gone)
-        for segment in gone:
-            self.segments.pop(segment, None)
-            self._files.pop(segment, None)
-            self._extents.pop(segment, None)
-            self._used.pop(segment, None)
+        with self._lock:
+            for segment in gone:
+                self.segments.pop(segment, None)
+                self._files.pop(segment, None)
+                self._extents.pop(segment, None)
+                self._used.pop(segment, None)
 
     def find(self, keys: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Return the place (-1 where there is none) and the checksum of each key."""
@@ -224,9 +242,11 @@ class State:
 
     def file_of(self, segment: Segment) -> SegmentFile | None:
         """Open the file of a segment, or return None if it is gone."""
-        known = self._files.get(segment.id)
-        if known is not None:
-            return known
+        with self._lock:
+            known = self._files.get(segment.id)
+            return known or self._open_file(segment)
+
+    def _open_file(self, segment: Segment) -> SegmentFile | None:
         sealed = self.sealed_path(segment)
         for path in (sealed, self.open_path(segment), sealed):  # it may be sealed in between
             try:
@@ -236,15 +256,20 @@ class State:
             except OSError as error:
                 raise StoreError(f"{path} cannot be read: {error.strerror}") from error
             while len(self._files) >= _MOST_FILES:
-                self._files.pop(next(iter(self._files)), None)
+                del self._files[next(iter(self._files))]
             self._files[segment.id] = file
             return file
         return None
 
-    def extents_of(self, segment: Segment) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return where the rows of a compressed segment begin, and their bytes with checksum."""
+    def extents_of(
+        self, segment: Segment, slot: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where the rows of a compressed segment begin, and their bytes with checksum.
+
+        Both are as long as the segment was when they were read, with `slot` if it was there.
+        """
         known = self._extents.get(segment.id)
-        if known is not None:
+        if known is not None and slot < len(known[1]):
             return known
         with self.index.reading() as connection:
             found = connection.execute(
@@ -260,12 +285,13 @@ class State:
     def touch(self, segments: Iterable[int]) -> None:
         """Note that segments were used now."""
         now = time.time_ns()
-        for segment in segments:
-            self._used[segment] = now
+        with self._lock:
+            self._used.update(dict.fromkeys(segments, now))
 
     def count(self, **counts: int) -> None:
         """Add to the store's counters."""
-        self._counts.update(counts)
+        with self._lock:
+            self._counts.update(counts)
 
     def flush(self, *, now: bool = True) -> None:
         """Write uses and counts down, if they have waited for long or `now` is set."""
@@ -275,7 +301,10 @@ class State:
                 pass
 
     def _keep_counts(self, transaction: Transaction) -> None:
-        used, counts = dict(self._used), Counter(self._counts)
+        for pin in self.pins:
+            pin.renew(transaction)
+        with self._lock:
+            used, counts = dict(self._used), Counter(self._counts)
         if used:
             transaction.executemany(
                 "UPDATE segments SET used = max(used, ?) WHERE id = ?",
@@ -289,12 +318,12 @@ class State:
             )
 
         def kept() -> None:
-            self._counts.subtract(counts)
-            self._counts = +self._counts
-            for segment, when in used.items():
-                if self._used.get(segment) == when:
-                    del self._used[segment]
-            self._flushed = time.monotonic()
+            with self._lock:
+                self._counts = self._counts - counts
+                for segment, when in used.items():
+                    if self._used.get(segment) == when:
+                        del self._used[segment]
+                self._flushed = time.monotonic()
 
         transaction.then(kept)
 
@@ -303,7 +332,8 @@ class State:
         with contextlib.suppress(StoreError):
             self.flush()
         self.helpers.shutdown()
-        self._files.clear()
+        with self._lock:
+            self._files.clear()
         self.index.close()
 
 

@@ -1,10 +1,8 @@
 """The feature store: rows of numbers under content keys, bounded, checked, shared by processes."""
 
-import contextlib
-import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,41 +12,35 @@ from numpy.typing import NDArray
 
 from .errors import IndexDamaged, IndexReplaced, StoreError, StoreFull, UsageError
 from .filetable import recall, remember
-from .index import FileIdentity, FileRecord, wrong_format
-from .keys import FORMAT_VERSION, PoolSpec, check_keys
-from .pools import read_group, write_group
-from .reader import Reader, check_buffer
-from .recovery import recover, set_index_aside
+from .index import FileIdentity, FileRecord
+from .keys import PoolSpec, check_keys
+from .opening import Opened, folder_lock, open_store
+from .pins import Pin
+from .reader import check_buffer
+from .recovery import set_index_aside
+from .scan import scan
+from .space import Cleared, Freed, clear, make_all_room
 from .stat import PoolStat, StoreStat, stat
-from .state import INDEX, OPEN, POOLS, State
-from .writer import Writer, disk_errors
+from .state import INDEX, State
+from .verify import Finding, VerifyReport, index_problem, verify
 
 __all__ = [
+    "Cleared",
     "FeatureStore",
     "FileIdentity",
     "FileRecord",
+    "Finding",
+    "Freed",
+    "Pin",
     "PoolStat",
     "StoreError",
     "StoreFull",
     "StoreStat",
+    "VerifyReport",
 ]
 
 _SMALLEST_LIMIT = 1 << 20
 _Result = TypeVar("_Result")
-
-
-class _Opened:
-    """A store as one process opened it."""
-
-    def __init__(self, state: State, codec: str) -> None:
-        self.pid = os.getpid()
-        self.state = state
-        self.reader = Reader(state)
-        self.writer = Writer(state, codec)
-
-    def close(self) -> None:
-        self.writer.close()
-        self.state.close()
 
 
 class FeatureStore:
@@ -109,8 +101,10 @@ class FeatureStore:
         self.codec = "lz4" if compress else ""
         self._guard = threading.Lock()
         self._closed = False
-        self._left: list[_Opened] = []
-        self._opened = self._open()
+        self._left: list[Opened] = []
+        self._opened = open_store(
+            self.path, limit=self.limit, durable=self.durable, codec=self.codec
+        )
 
     # -- rows -----------------------------------------------------------------------------------
 
@@ -158,7 +152,7 @@ class FeatureStore:
         """Return a verified copy of a row as stored, or None (a miss)."""
         check_keys([key])
 
-        def get(opened: _Opened) -> NDArray[Any] | None:
+        def get(opened: Opened) -> NDArray[Any] | None:
             pool = opened.reader.pool_of(key)
             if pool is None:
                 opened.state.count(misses=1)
@@ -195,7 +189,7 @@ class FeatureStore:
         check_keys(wanted)
         check_buffer(wanted, out)
 
-        def get_many(opened: _Opened) -> NDArray[np.bool_]:
+        def get_many(opened: Opened) -> NDArray[np.bool_]:
             found = opened.reader.get_many(wanted, out)
             opened.state.flush(now=False)
             return found
@@ -211,12 +205,60 @@ class FeatureStore:
         wanted = list(dict.fromkeys(keys))
         check_keys(wanted)
 
-        def missing(opened: _Opened) -> list[bytes]:
+        def missing(opened: Opened) -> list[bytes]:
             opened.state.sync()
             places, _ = opened.state.find(wanted)
             return [wanted[at] for at in np.flatnonzero(places < 0).tolist()]
 
         return self._run(missing)
+
+    def scan(
+        self, spec: PoolSpec, *, batch_rows: int | None = None, dtype: str | None = None
+    ) -> Iterator[tuple[list[bytes], NDArray[Any]]]:
+        """Read every row of a pool in the order in which they are stored.
+
+        The next batch is read while the caller works on one, so memory holds two batches,
+        however large the store is.
+
+        Parameters
+        ----------
+        spec
+            Which rows.
+        batch_rows
+            Rows in a batch; by default about 4 MB of them.
+        dtype
+            ``float32`` to get values, as `get_many` does; by default rows as stored.
+
+        Yields
+        ------
+        keys, rows
+            n keys and their rows, shape (n, length), verified. `rows` is valid until the next
+            step only: copy what is to stay.
+
+        Raises
+        ------
+        UsageError
+            The dtype is neither the pool's nor float32.
+        """
+        if dtype not in (None, spec.dtype, "float32"):
+            raise UsageError(f"rows of {spec.name} come as {spec.dtype} or float32, not {dtype}")
+        opened = self._run(lambda opened: opened)
+        return scan(opened.state, opened.reader, spec, batch_rows=batch_rows, dtype=dtype)
+
+    def pin(self, run: str, keys: Iterable[bytes]) -> Pin:
+        """Keep rows of these keys from eviction, those put later included, until released.
+
+        The pin is a lease of this process: it ends with `Pin.release`, with its ``with`` block,
+        or when the process is gone. What is pinned may fill the store to its limit, which then
+        admits no more.
+        """
+        wanted = list(keys)
+        check_keys(wanted)
+
+        def on_state(action: Callable[[State], None]) -> None:
+            self._run(lambda opened: action(opened.state))
+
+        return self._run(lambda opened: Pin(opened.state, on_state, run, wanted))
 
     # -- files ----------------------------------------------------------------------------------
 
@@ -233,6 +275,49 @@ class FeatureStore:
     def stat(self) -> StoreStat:
         """Return what the store holds, its real bytes and its counters."""
         return self._run(lambda opened: stat(opened.state))
+
+    def evict(self, to_bytes: int) -> Freed:
+        """Evict least recently used segments until the store takes at most `to_bytes` on disk.
+
+        Pinned segments and those that other processes are writing stay, so it may take more.
+        """
+
+        def evict(opened: Opened) -> Freed:
+            opened.writer.seal_all()
+            with opened.state.transaction() as transaction:
+                return make_all_room(opened.state, transaction, to_bytes)
+
+        return self._run(evict)
+
+    def clear(self, recipe: Mapping[str, str] | None = None) -> Cleared:
+        """Remove every row of the pools whose recipe has all of these items; of all without any.
+
+        Pinned segments and those that other processes are writing stay. Without `recipe`, what is
+        known of files goes too.
+        """
+
+        def clear_rows(opened: Opened) -> Cleared:
+            opened.writer.seal_all()
+            return clear(opened.state, recipe)
+
+        return self._run(clear_rows)
+
+    def verify(self, *, repair: bool = False) -> VerifyReport:
+        """Read every row against its checksum, cross-check index, files and Zarr metadata.
+
+        With `repair`, corrupt rows leave the index and are marked as absent in their shards,
+        damaged footers and metadata are written anew, and a damaged index is rebuilt from the
+        segments. What was put right when this store was opened is reported too, as repaired.
+        """
+        opened = self._run(lambda opened: opened)
+        problem = index_problem(opened.state)
+        if problem is not None and not repair:
+            report = VerifyReport(str(self.path))
+            report.found("damaged index", f"{self.path / INDEX}: {problem}")
+            return report
+        if problem is not None:
+            self._heal(opened)
+        return self._run(lambda opened: verify(opened.state, opened.recovered, repair=repair))
 
     def close(self) -> None:
         """Seal what is open and let go of the store; again is harmless.
@@ -262,7 +347,7 @@ class FeatureStore:
 
     # -- opening --------------------------------------------------------------------------------
 
-    def _run(self, action: Callable[[_Opened], _Result]) -> _Result:
+    def _run(self, action: Callable[[Opened], _Result]) -> _Result:
         """Do something with the open store; opened anew after a fork or if its index went."""
         if self._closed:
             raise StoreError(f"the store at {self.path} is closed")
@@ -274,66 +359,26 @@ class FeatureStore:
             return action(opened)
         except IndexReplaced:
             return action(self._reopen(opened))
+        except IndexDamaged:
+            return action(self._heal(opened))
 
-    def _reopen(self, before: _Opened) -> _Opened:
+    def _reopen(self, before: Opened) -> Opened:
         with self._guard:
             if self._opened is before:
                 self._left.append(before)  # kept: closing it would touch what is not ours any more
-                self._opened = self._open()
+                mine = before.pid == os.getpid()
+                if mine:
+                    before.writer.abandon()
+                self._opened = open_store(
+                    self.path, limit=self.limit, durable=self.durable, codec=self.codec
+                )
+                for pin in before.state.pins if mine else ():
+                    pin.attach(self._opened.state)
             return self._opened
 
-    def _open(self) -> _Opened:
-        try:
-            with disk_errors(self.path), _folder_lock(self.path):
-                state = self._open_state()
-        except PermissionError as error:
-            raise StoreError(f"the store at {self.path} is not writable: {error}") from error
-        return _Opened(state, self.codec)
-
-    def _open_state(self) -> State:
-        (self.path / POOLS).mkdir(exist_ok=True)
-        (self.path / OPEN).mkdir(exist_ok=True)
-        index = self.path / INDEX
-        group = read_group(self.path / POOLS)
-        if group is not None and group.get("format") != FORMAT_VERSION:
-            raise wrong_format(self.path, group.get("format"))
-        try:
-            state = State(self.path, limit=self.limit, durable=self.durable)
-            if group is not None and state.index.store_id() != group["store"]:
-                state.close()
-                set_index_aside(index, "foreign")
-                state = State(self.path, limit=self.limit, durable=self.durable)
-        except IndexDamaged:
-            set_index_aside(index, "damaged")
-            state = State(self.path, limit=self.limit, durable=self.durable)
-        state.sync()
-        if group is None or group["store"] != state.index.store_id():
-            write_group(self.path / POOLS, state.index.store_id())
-        with contextlib.suppress(StoreFull):  # then what is there can still be read
-            recover(state)
-        return state
-
-
-@contextlib.contextmanager
-def _folder_lock(path: Path) -> Iterator[None]:
-    """Let one process at a time open a store, and only in a folder that is one or empty."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = path / "lock"
-        if not lock.exists() and any(path.iterdir()):
-            raise StoreError(
-                f"{path} holds other things than a feature store; choose an empty or a new folder"
-            )
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise StoreError(f"{path} is not a folder; choose another place for the store") from error
-    except PermissionError as error:
-        raise StoreError(
-            f"the store at {path} is not writable ({error.strerror}); choose another folder "
-            "(--store), or ask for the right to write"
-        ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+    def _heal(self, before: Opened) -> Opened:
+        """Move a damaged index aside and build one from what the segments say of themselves."""
+        with self._guard, folder_lock(self.path):
+            if self._opened is before and before.state.index.is_current():
+                set_index_aside(self.path / INDEX, "damaged")
+        return self._reopen(before)

@@ -123,7 +123,7 @@ class Writer:
             if self.state.durable:
                 os.fdatasync(target.fd)
                 _sync_folder(self.state.path / OPEN)
-            kept = self._commit(target, written)
+            kept = self._commit(target, written, keys)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.ftruncate(target.fd, target.tail)
@@ -137,7 +137,7 @@ class Writer:
         target.tail += int(written.sizes.sum())
         return True
 
-    def _commit(self, target: OpenSegment, written: Written) -> bool:
+    def _commit(self, target: OpenSegment, written: Written, keys: list[bytes]) -> bool:
         segment, slot, rows = target.segment, target.rows, len(written.records)
         state = self.state
         with state.transaction() as transaction:
@@ -149,6 +149,8 @@ class Writer:
             if not ours:
                 return False
             entry = enter_rows(transaction, segment, slot, written)
+            for pin in state.pins:
+                pin.keep(transaction, segment.id, keys)
             transaction.then(lambda: state.entered(entry, segment, slot, written.records))
         return True
 
@@ -165,6 +167,15 @@ class Writer:
                         seal(self.state, target.segment, target.fd, Contents.of(target.parts))
                     else:
                         _abandon(self.state, target.segment)
+                target.release()
+            self._open.clear()
+
+    def abandon(self) -> None:
+        """Remove what is open: the index that knew it was exchanged for another."""
+        with self._lock:
+            for target in self._open.values():
+                with contextlib.suppress(OSError):
+                    os.unlink(self.state.open_path(target.segment))
                 target.release()
             self._open.clear()
 

@@ -1,0 +1,92 @@
+"""What a run holds while it needs rows: a pin on their segments, renewed as long as it lives."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from .index import Transaction
+from .keytable import segment_of
+from .leases import LEASE_S, end_lease, enter_lease, pin_segments, renew_lease, unpin_segments
+from .state import State
+
+OnState = Callable[[Callable[[State], None]], None]  # does something with the open store's state
+
+
+class Pin:
+    """Keeps the segments of some keys from eviction, those put later included.
+
+    Made by `FeatureStore.pin`. A context manager: leaving it ends the pin. The pin also ends when
+    its process does, however it ends.
+    """
+
+    def __init__(self, state: State, on_state: OnState, run: str, keys: Iterable[bytes]) -> None:
+        self.run = run
+        self._on_state = on_state
+        self._pid = os.getpid()
+        self._needed = set(keys)
+        self._ended = False
+        self.attach(state)
+
+    def attach(self, state: State) -> None:
+        """Begin a lease in an index, and pin what is there of the keys."""
+        with state.transaction() as transaction:
+            self._lease = enter_lease(transaction, self.run)
+            self._pinned = self._segments(state)
+            self._renewed = time.monotonic()
+            pin_segments(transaction, self._lease, sorted(self._pinned))
+        state.pins.append(self)
+
+    def release(self, keys: Iterable[bytes] | None = None) -> None:
+        """Let go of keys that the run needs no more; of all, and for good, without `keys`."""
+        if self._ended or self._pid != os.getpid():  # a forked child leaves its parent's alone
+            return
+        if keys is None:
+            self._on_state(self._end)
+            return
+        self._needed.difference_update(keys)
+        self._on_state(self._adjust)
+
+    def _end(self, state: State) -> None:
+        with state.transaction() as transaction:
+            end_lease(transaction, self._lease)
+        self._ended = True
+        self._needed.clear()
+        if self in state.pins:
+            state.pins.remove(self)
+
+    def _adjust(self, state: State) -> None:
+        with state.transaction() as transaction:
+            still = self._segments(state)
+            unpin_segments(transaction, self._lease, sorted(self._pinned - still))
+            pin_segments(transaction, self._lease, sorted(still - self._pinned))
+            self._pinned = still
+
+    def renew(self, transaction: Transaction) -> None:
+        """Say that the run still lives, often enough."""
+        now = time.monotonic()
+        if now - self._renewed > LEASE_S / 10:
+            renew_lease(transaction, self._lease)
+            self._renewed = now
+
+    def keep(self, transaction: Transaction, segment: int, keys: Sequence[bytes]) -> None:
+        """Pin a segment too, if it has just taken in keys that the run needs."""
+        if segment not in self._pinned and not self._needed.isdisjoint(keys):
+            pin_segments(transaction, self._lease, [segment])
+            self._pinned.add(segment)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def _segments(self, state: State) -> set[int]:
+        places, _ = state.find(list(self._needed))
+        return {segment_of(place) for place in places[places >= 0].tolist()}

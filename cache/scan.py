@@ -1,0 +1,142 @@
+"""Reading a whole pool in storage order, the next batch while the caller works on one."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .keys import SCALE_FACTORS, PoolSpec
+from .keytable import place_of
+from .reader import Reader
+from .segments import CRC_BYTES, RECORD, checksum, seeds_of
+from .state import Segment, State
+
+Rows = NDArray[Any]
+_BATCH_BYTES = 4 << 20
+_MOST_AT_ONCE = 500  # two buffers a row in one read, and the system takes 1,024
+_HOT_BYTES = 512 << 10  # rows read at once stay in the processor's cache until they are checked
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Rows that stand one after the other in a segment."""
+
+    segment: Segment
+    slot: int
+    records: NDArray[np.void]
+
+    @property
+    def keys(self) -> list[bytes]:
+        raw = self.records.tobytes()
+        size = RECORD.itemsize
+        return [raw[at : at + 16] for at in range(0, len(raw), size)]
+
+
+def scan(
+    state: State, reader: Reader, spec: PoolSpec, *, batch_rows: int | None, dtype: str | None
+) -> Iterator[tuple[list[bytes], Rows]]:
+    """Yield (keys, rows) of a pool in storage order, as `FeatureStore.scan` says."""
+    kind = np.dtype(dtype or spec.dtype)
+    count = batch_rows or max(1, _BATCH_BYTES // (spec.length * kind.itemsize))
+    buffers = [np.empty((count, spec.length), kind) for _ in range(2)]
+
+    def read(runs: list[_Run], out: Rows) -> tuple[list[bytes], Rows]:
+        keys = [key for run in runs for key in run.keys]
+        good = np.zeros(len(keys), bool)
+        at = 0
+        for run in runs:
+            size = len(run.records)
+            _read_run(state, run, out[at : at + size], good[at : at + size])
+            at += size
+        bad = np.flatnonzero(~good).tolist()
+        if bad:  # once more, as any other read: drops what is corrupt, finds what has moved
+            again = out[bad]
+            good[bad] = reader.fetch([keys[i] for i in bad], again)
+            out[bad] = again
+        if not good.all():
+            kept = np.flatnonzero(good)
+            out[: len(kept)] = out[kept]
+            keys = [keys[i] for i in kept.tolist()]
+        state.touch({run.segment.id for run in runs})
+        return keys, out[: len(keys)]
+
+    ahead: Future[tuple[list[bytes], Rows]] | None = None
+    with ThreadPoolExecutor(1, "lpipstore-scan") as thread:
+        for number, runs in enumerate(_batches(state, spec, count)):
+            following = thread.submit(read, runs, buffers[number % 2])
+            if ahead is not None:
+                yield ahead.result()
+                state.flush(now=False)
+            ahead = following
+        if ahead is not None:
+            yield ahead.result()
+            state.flush(now=False)
+
+
+def _batches(state: State, spec: PoolSpec, count: int) -> Iterator[list[_Run]]:
+    """Yield what is to be read together: runs of up to `count` rows."""
+    batch: list[_Run] = []
+    room = count
+    for run in _runs(state, spec):
+        done = 0
+        while done < len(run.records):
+            part = run.records[done : done + room]
+            batch.append(_Run(run.segment, run.slot + done, part))
+            done += len(part)
+            room -= len(part)
+            if room == 0:
+                yield batch
+                batch, room = [], count
+    if batch:
+        yield batch
+
+
+def _runs(state: State, spec: PoolSpec) -> Iterator[_Run]:
+    """Yield the runs of living rows of a pool, one segment in memory at a time."""
+    state.sync()
+    mine = [segment for segment in state.segments.values() if segment.pool.digest == spec.digest]
+    for segment in sorted(mine, key=lambda segment: (segment.pool.id, segment.number)):
+        with state.index.reading() as connection:
+            entries = connection.execute(
+                "SELECT records FROM entries WHERE segment = ? ORDER BY slot", (segment.id,)
+            ).fetchall()
+        records = np.frombuffer(b"".join(row[0] for row in entries), RECORD)
+        whole = _Run(segment, 0, records)
+        places, _ = state.find(whole.keys)
+        first = place_of(segment.id, 0)
+        living = places == np.arange(first, first + len(records))
+        edges = np.flatnonzero(np.diff(living.astype(np.int8), prepend=0, append=0))
+        for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            yield _Run(segment, start, records[start:end])
+
+
+def _read_run(state: State, run: _Run, out: Rows, good: NDArray[np.bool_]) -> None:
+    """Read a run's rows into `out`; what could not be read and verified stays False in `good`."""
+    pool = run.segment.pool
+    file = state.file_of(run.segment)
+    if file is None or pool.codec:
+        return
+    convert = out.dtype.name != pool.dtype
+    halves = np.stack([run.records["hi"], run.records["lo"]], axis=1)
+    seeds, checks = seeds_of(halves), run.records["check"].tolist()
+    step = max(1, min(_MOST_AT_ONCE, _HOT_BYTES // pool.stride))
+    scratch: Rows = np.empty((step, pool.length), pool.dtype) if convert else out
+    gap = bytearray(CRC_BYTES)
+    for start in range(0, len(checks), step):
+        end = min(start + step, len(checks))
+        rows = scratch[: end - start] if convert else out[start:end]
+        buffers = [buffer for row in rows for buffer in (row, gap)]
+        try:
+            got = os.preadv(file.fd, buffers, (run.slot + start) * pool.stride)
+        except OSError:
+            continue
+        whole = got // pool.stride
+        for at in range(min(end - start, whole)):
+            good[start + at] = checksum(rows[at], seeds[start + at]) == checks[start + at]
+        if convert:
+            scale = np.float32(SCALE_FACTORS[pool.dtype])
+            np.multiply(rows, scale, out=out[start:end], dtype=np.float32)

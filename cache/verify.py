@@ -1,0 +1,251 @@
+"""Looking at everything: every row against its checksum, index against files, pools by Zarr."""
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .errors import StoreError
+from .index import ENDINGS, translated
+from .keys import PoolSpec
+from .keytable import place_of
+from .pools import Pool, array_metadata, grow, open_array, read_pool, shard_number, write_json
+from .reader import drop_places
+from .recovery import ASIDE, Recovered, committed
+from .segments import (
+    Contents,
+    checksum,
+    footer,
+    index_bytes,
+    read_footer,
+    seeds_of,
+    shard_index,
+    write_all,
+)
+from .space import delete_segments
+from .state import INDEX, OPEN, POOLS, Segment, State
+
+_MOST_NAMED = 8  # slots that a finding names one by one
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    `kind` is one of ``corrupt row``, ``missing segment``, ``damaged footer``, ``damaged pool``,
+    ``damaged index``, ``foreign index``, ``orphan adopted``, ``orphan removed`` and ``unknown
+    file``; `rows` counts the rows that are lost by it.
+    """
+
+    kind: str
+    where: str
+    rows: int = 0
+    repaired: bool = False
+
+
+@dataclass
+class VerifyReport:
+    """What `FeatureStore.verify` read and found.
+
+    `segments`, `rows` and `bytes` (of rows) were read; `ok` says that nothing is wrong any more.
+    """
+
+    path: str
+    segments: int = 0
+    rows: int = 0
+    bytes: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    ok: bool = True
+
+    def found(self, kind: str, where: object, *, rows: int = 0, repaired: bool = False) -> None:
+        """Note a finding."""
+        self.findings.append(Finding(kind, str(where), rows, repaired))
+        self.ok = self.ok and repaired
+
+
+def index_problem(state: State) -> str | None:
+    """Return what SQLite says is wrong with the index, or None."""
+    try:
+        with state.index.reading() as connection, translated(state.index.path):
+            answer = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    except StoreError as error:
+        return str(error)
+    return None if answer == "ok" else str(answer)
+
+
+def verify(state: State, recovered: Recovered, *, repair: bool) -> VerifyReport:
+    """Check a store whose index is sound, as `FeatureStore.verify` says."""
+    report = VerifyReport(str(state.path))
+    for kind, where, rows in recovered.notes:
+        report.found(kind, where, rows=rows, repaired=True)
+    recovered.notes.clear()
+    _check_asides(state, report, repair=repair)
+    state.sync()
+    for pool in list(state.pools.values()):
+        _check_pool(state, pool, report, repair=repair)
+    for segment in sorted(state.segments.values(), key=lambda s: (s.pool.id, s.number)):
+        _check_segment(state, segment, report, repair=repair)
+    _check_files(state, report)
+    return report
+
+
+def _check_asides(state: State, report: VerifyReport, *, repair: bool) -> None:
+    for reason in ASIDE:
+        path = state.path / f"{INDEX}.{reason}"
+        if path.exists():
+            if repair:
+                for ending in ENDINGS:
+                    Path(f"{path}{ending}").unlink(missing_ok=True)
+            report.found(f"{reason} index", path, repaired=repair)
+
+
+def _check_pool(state: State, pool: Pool, report: VerifyReport, *, repair: bool) -> None:
+    folder = state.path / POOLS / pool.folder
+    numbers = [s.number for s in state.segments.values() if s.pool.id == pool.id]
+    try:
+        array = open_array(folder)
+        described = read_pool(folder)
+        fits = (
+            described is not None
+            and described.digest == pool.digest
+            and (described.slots, described.codec) == (pool.slots, pool.codec)
+            and array.shape[1] == pool.length
+        )
+    except StoreError:
+        fits = False
+    if fits:
+        return
+    if repair:
+        spec = PoolSpec(pool.name, pool.length, pool.dtype, pool.recipe)
+        with state.transaction():
+            folder.mkdir(exist_ok=True)
+            write_json(folder / "zarr.json", array_metadata(spec, pool.codec, pool.slots))
+            grow(folder, max(numbers, default=-1) + 1, pool.slots)
+    report.found("damaged pool", folder / "zarr.json", repaired=repair)
+
+
+def _check_segment(state: State, segment: Segment, report: VerifyReport, *, repair: bool) -> None:
+    with state.index.reading() as connection:
+        row = connection.execute(
+            "SELECT sealed, rows FROM segments WHERE id = ?", (segment.id,)
+        ).fetchone()
+        if row is None:
+            return  # evicted since
+        contents = committed(connection, segment)
+        dropped = {
+            found[0]
+            for found in connection.execute(
+                "SELECT slot FROM dropped WHERE segment = ?", (segment.id,)
+            )
+        }
+    sealed, rows = row
+    path = state.sealed_path(segment) if sealed else state.open_path(segment)
+    try:
+        fd = os.open(path, os.O_RDWR if repair else os.O_RDONLY)
+    except FileNotFoundError:
+        _missing(state, segment, rows - len(dropped), report, repair=repair)
+        return
+    try:
+        bad = _corrupt_slots(fd, contents, dropped)
+        report.segments += 1
+        report.rows += len(contents.sizes) - len(dropped)
+        report.bytes += contents.end
+        if repair and bad:
+            with state.transaction() as transaction:
+                drop_places(state, transaction, {place_of(segment.id, slot) for slot in bad})
+        if sealed:
+            _check_footer(fd, path, segment, contents, bad | dropped, report, repair=repair)
+    finally:
+        os.close(fd)
+    if bad | dropped:
+        named = ", ".join(map(str, sorted(bad | dropped)[:_MOST_NAMED]))
+        more = ", ..." if len(bad | dropped) > _MOST_NAMED else ""
+        report.found(
+            "corrupt row", f"{path} slot {named}{more}", rows=len(bad | dropped), repaired=repair
+        )
+
+
+def _missing(
+    state: State, segment: Segment, rows: int, report: VerifyReport, *, repair: bool
+) -> None:
+    state.sync()
+    if segment.id not in state.segments:
+        return  # evicted since
+    if state.sealed_path(segment).exists():
+        _check_segment(state, segment, report, repair=repair)  # sealed since
+        return
+    if repair:
+        with state.transaction() as transaction:
+            delete_segments(state, transaction, [segment.id])
+    report.found("missing segment", state.sealed_path(segment), rows=rows, repaired=repair)
+
+
+def _corrupt_slots(fd: int, contents: Contents, dropped: set[int]) -> set[int]:
+    halves = np.stack([contents.records["hi"], contents.records["lo"]], axis=1)
+    seeds, checks = seeds_of(halves), contents.records["check"].tolist()
+    starts, sizes = contents.starts.tolist(), contents.sizes.tolist()
+    bad = set()
+    for slot, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+        if slot in dropped:
+            continue
+        try:
+            stored = os.pread(fd, size, start)
+        except OSError:
+            stored = b""
+        row = memoryview(stored)[:-4]
+        if len(stored) != size or checksum(row, seeds[slot]) != checks[slot]:
+            bad.add(slot)
+    return bad
+
+
+def _check_footer(
+    fd: int,
+    path: Path,
+    segment: Segment,
+    contents: Contents,
+    absent: set[int],
+    report: VerifyReport,
+    *,
+    repair: bool,
+) -> None:
+    """Check key table and shard index; with `repair`, mark corrupt rows in it as absent."""
+    slots = segment.pool.slots
+    size = index_bytes(slots)
+    end = os.fstat(fd).st_size
+    found = os.pread(fd, size, max(0, end - size))
+    right = shard_index(contents, slots, absent)
+    known = read_footer(fd, slots)
+    whole = known is not None and known.records.tobytes() == contents.records.tobytes()
+    usable = whole and found in (right, shard_index(contents, slots, set()))
+    if repair and not (usable and found == right):
+        table = footer(contents, slots)[:-size]
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, contents.end)
+            write_all(fd, [table, right], contents.end)
+    if not usable:
+        report.found("damaged footer", path, repaired=repair)
+
+
+def _check_files(state: State, report: VerifyReport) -> None:
+    """Name files that are not the store's."""
+    aside = [f"{INDEX}.{reason}" for reason in ASIDE]
+    known = {"lock", OPEN, POOLS}
+    known |= {name + ending for name in (INDEX, *aside) for ending in ENDINGS}
+    strange = [state.path / name for name in os.listdir(state.path) if name not in known]
+    pools = {pool.folder: pool for pool in state.pools.values()}
+    strange += [
+        state.path / POOLS / name
+        for name in os.listdir(state.path / POOLS)
+        if name != "zarr.json" and name not in pools
+    ]
+    for folder in pools:
+        home = state.path / POOLS / folder
+        strange += [
+            home / name
+            for name in (os.listdir(home) if home.exists() else [])
+            if name != "zarr.json" and shard_number(name) is None
+        ]
+    for path in strange:
+        report.found("unknown file", path)

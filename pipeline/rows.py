@@ -13,14 +13,15 @@ def quantise(values: torch.Tensor, dtype: str) -> torch.Tensor:
     """Turn values in [-1, 1] into stored numbers, rounding to the nearest step.
 
     The step is 1/65535 for ``uint16`` (values below 0 become 0), 1/32767 for ``int16``; ``float32``
-    passes through. The largest error is half a step.
+    passes through. The largest error is half a step. `values` (float32) are overwritten: rows are
+    long, and fetching fresh memory for each step would take longer than the arithmetic.
     """
     if dtype == "float32":
-        return values.to(torch.float32)
+        return values
     steps = STEPS[dtype]
     lowest = 0 if dtype == "uint16" else -steps
-    whole = (values * steps).round_().clamp_(lowest, steps)
-    return whole.to(torch.int32).to(getattr(torch, dtype))
+    whole = values.mul_(steps).round_().clamp_(lowest, steps)
+    return whole.to(getattr(torch, dtype))
 
 
 def row_taps(rows: torch.Tensor, layout: RowLayout, dtype: str) -> list[torch.Tensor]:

@@ -1,6 +1,7 @@
 """From pixels to rows: run the backbone on what the store lacks, keep it, read rows back."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,7 @@ TRUNK_DTYPES = {
 }
 _BATCH_BYTES = 256 << 20  # of float32 rows; the trunk's own activations take a few times as much
 _MOST_IN_BATCH = 32
+_NO_WAIT_SECONDS = 1e-3  # a batch that lay ready: the workers are ahead and rest
 
 
 class Extractor:
@@ -144,6 +146,21 @@ def choose_device(choice: str) -> torch.device:
     return device
 
 
+@contextmanager
+def _threads_beside(workers: int) -> Iterator[None]:
+    """Leave the cores to busy decoding workers, and only then.
+
+    The trunk's threads wait for one another many times in each layer. If one of them has no core to
+    run on, all the others wait, and a forward takes several times as long as on a single thread.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @dataclass
 class Features:
     """Rows by content hash: taken from the store where they are, computed and kept where not.
@@ -214,14 +231,16 @@ class Features:
             return
         batches = self.decode(contents, self.extractor.batch)
         while True:
+            before = self.clock.seconds.get("decode", 0.0)
             with self.clock("decode"):
                 decoded = next(batches, None)
+            waited = self.clock.seconds["decode"] - before > _NO_WAIT_SECONDS
             if decoded is None:
                 return
             for index, reason in decoded.failures.items():
                 self.failures[contents[index]] = reason
             if decoded.indices:
-                with self.clock("forward"):
+                with self.clock("forward"), _threads_beside(decoded.workers if waited else 0):
                     rows = self.extractor.rows(decoded.pixels)
                 self.forwards += len(rows)
                 yield [contents[index] for index in decoded.indices], rows

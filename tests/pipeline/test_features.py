@@ -60,6 +60,20 @@ def test_company_in_a_batch_does_not_change_a_bit(backbone, pixels):
     assert np.array_equal(shuffled, together[order.numpy()])
 
 
+def test_the_number_of_threads_changes_a_row_by_a_step_at_most(backbone, pixels):
+    """On every machine tried so far it changes nothing at all."""
+    extractor = Extractor(backbone, (32, 32))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = extractor.rows(pixels[:9]).astype(int)
+        torch.set_num_threads(3)
+        together = extractor.rows(pixels[:9]).astype(int)
+    finally:
+        torch.set_num_threads(before)
+    assert np.abs(alone - together).max() <= 1
+
+
 @pytest.mark.parametrize("batch", [2, 5, 16])
 def test_the_size_of_batches_changes_a_row_by_a_step_at_most(backbone, pixels, batch):
     usual, other = (Extractor(backbone, (32, 32), batch=b) for b in (None, batch))

@@ -57,7 +57,8 @@ Heads = Annotated[
     typer.Option(
         rich_help_panel=_MODEL,
         metavar="FILE|none",
-        help="Linear heads; none = unweighted baseline. [default: those of the lpips package]",
+        help="Linear heads; none = unweighted baseline.",
+        show_default="those of the lpips package",
     ),
 ]
 Weights = Annotated[
@@ -79,7 +80,8 @@ Store = Annotated[
     typer.Option(
         rich_help_panel=_STORE,
         metavar="DIR",
-        help="Folder of the store. [default: $LPIPSTORE_STORE, else the user's cache]",
+        help="Folder of the store.",
+        show_default="$LPIPSTORE_STORE, else the user's cache",
     ),
 ]
 StoreLimit = Annotated[
@@ -87,7 +89,8 @@ StoreLimit = Annotated[
     typer.Option(
         rich_help_panel=_STORE,
         metavar="20GB",
-        help="Bytes on disk that it may take. [default: 10GB, at most half of what is free]",
+        help="Bytes on disk that it may take.",
+        show_default="10GB, at most half of what is free",
     ),
 ]
 RowDtype = Annotated[
@@ -117,7 +120,10 @@ Device = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=0, rich_help_panel=_MACHINE, help="Decoding processes. [default: one for each core]"
+        min=0,
+        rich_help_panel=_MACHINE,
+        help="Decoding processes; 0 decodes in the main process.",
+        show_default="one for each core, 8 at most",
     ),
 ]
 Strict = Annotated[

@@ -158,7 +158,7 @@ def make_collection(
         table=store,
     )
     if not backbone.trained:
-        screen.warn(f"the trunk is untrained ({backbone.weights_origin}): distances mean little")
+        screen.warn("the trunk is untrained (--weights random): distances mean little")
     extractor = Extractor(
         backbone,
         size,

@@ -47,6 +47,7 @@ class Screen:
             disable=quiet,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._warned: set[str] = set()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -72,7 +73,10 @@ class Screen:
             self._console.print(message, soft_wrap=True, markup=False)
 
     def warn(self, message: str) -> None:
-        """Print a line that should not be missed."""
+        """Print a line that should not be missed, once."""
+        if message in self._warned:
+            return
+        self._warned.add(message)
         self._console.print(Text("warning: ", style="yellow").append(message), soft_wrap=True)
 
 
@@ -100,7 +104,7 @@ def print_facts(title: str, facts: Sequence[tuple[str, str]]) -> None:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table whose first column is text and whose other columns are numbers."""
-    table = Table(title=title, title_justify="left", pad_edge=False)
+    table = Table(title=title, title_justify="left")
     for number, name in enumerate(header):
         table.add_column(name, justify="right" if number else "left")
     for row in rows:

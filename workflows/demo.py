@@ -140,7 +140,7 @@ def demo_rows(outcome: dict[str, Any]) -> list[list[str]]:
 def demo_facts(outcome: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what both runs did as lines for people: a name and a value each."""
     first, second = outcome["first"], outcome["second"]
-    trained = "" if first["trained"] else ": UNTRAINED, distances only show how it works"
+    trained = "" if first["trained"] else ": distances only show how it works"
     return [
         ("weights", outcome["weights"] + trained),
         ("pictures", f"{first['images']}, {first['pairs']:,} pairs"),

@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 IMAGES = "images.parquet"
 DISTANCES = "distances.zarr"
 SUMMARY = "summary.json"
-_PROVENANCE = ("versions",)  # kept for people; a difference here does not make it another run
+_PROVENANCE = ("folder", "versions", "weights_origin")  # for people: digests decide what is the same
 
 
 def collection_digest(records: Sequence[ImageRecord]) -> str:

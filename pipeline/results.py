@@ -24,7 +24,8 @@ MANIFEST = "manifest.json"
 IMAGES = "images.parquet"
 DISTANCES = "distances.zarr"
 SUMMARY = "summary.json"
-_PROVENANCE = ("folder", "versions", "weights_origin")  # for people: digests decide what is the same
+# For people; what is the same run, the digests decide
+_PROVENANCE = ("folder", "versions", "weights_origin")
 
 
 def collection_digest(records: Sequence[ImageRecord]) -> str:

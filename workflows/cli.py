@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import LpipstoreError
+from .options import OUTPUT, Store, takes_settings
+from .settings import Settings, store_path
 
 if TYPE_CHECKING:
     from .console import Screen
-    from .settings import Settings
 
 app = typer.Typer(
     name="lpipstore",
@@ -30,151 +31,28 @@ app = typer.Typer(
 store_app = typer.Typer(help="Look after the feature store.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 
-_MODEL, _STORE, _MACHINE, _OUTPUT = "The metric", "The store", "The machine", "Output"
-
 Sources = Annotated[
     list[str],
     typer.Argument(metavar="DIR…", help="Folders, image files or quoted glob patterns."),
 ]
 Out = Annotated[Path, typer.Option(metavar="RUN", help="Folder of the results.")]
-Backbone = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=_MODEL, help="alex, vgg, squeeze, or torchvision:NAME with --taps."
-    ),
-]
-Taps = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=_MODEL,
-        metavar="A,B,…",
-        help="Layers of a torchvision:NAME backbone to compare.",
-    ),
-]
-LpipsVersion = Annotated[str, typer.Option(rich_help_panel=_MODEL, help="0.1 or 0.0.")]
-Heads = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=_MODEL,
-        metavar="FILE|none",
-        help="Linear heads; none = unweighted baseline.",
-        show_default="those of the lpips package",
-    ),
-]
-Weights = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=_MODEL, metavar="imagenet|random|FILE", help="Weights of the trunk."
-    ),
-]
-Size = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=_MODEL,
-        metavar="auto|native|N|HxW",
-        help="Pixels to scale to; auto = native if all are of one size, else 224.",
-    ),
-]
-Store = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=_STORE,
-        metavar="DIR",
-        help="Folder of the store.",
-        show_default="$LPIPSTORE_STORE, else the user's cache",
-    ),
-]
-StoreLimit = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=_STORE,
-        metavar="20GB",
-        help="Bytes on disk that it may take.",
-        show_default="10GB, at most half of what is free",
-    ),
-]
-RowDtype = Annotated[
-    str,
-    typer.Option(rich_help_panel=_STORE, metavar="uint16|float32", help="How rows are kept."),
-]
-Rehash = Annotated[
-    bool,
-    typer.Option(
-        "--rehash", rich_help_panel=_STORE, help="Read every file, even if it seems unchanged."
-    ),
-]
-TrunkDtype = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=_MACHINE,
-        metavar="float32|float16|bfloat16",
-        help="Precision of the trunk (normalisation is always float32).",
-    ),
-]
-Memory = Annotated[
-    str, typer.Option(rich_help_panel=_MACHINE, metavar="4GB", help="Memory for rows and tiles.")
-]
-Device = Annotated[
-    str, typer.Option(rich_help_panel=_MACHINE, metavar="auto|cpu|cuda", help="Where to compute.")
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        rich_help_panel=_MACHINE,
-        help="Decoding processes; 0 decodes in the main process.",
-        show_default="one for each core, 8 at most",
-    ),
-]
 Strict = Annotated[
     bool,
     typer.Option(
-        "--strict", rich_help_panel=_OUTPUT, help="Exit with 1 if any image cannot be used."
+        "--strict", rich_help_panel=OUTPUT, help="Exit with 1 if any image cannot be used."
     ),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="Print the summary as JSON.")
+    bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the summary as JSON.")
 ]
 
 
 @app.command(epilog="Example: lpipstore pairs photos --backbone squeeze --size 64 --out run")
+@takes_settings()
 def pairs(
-    sources: Sources,
-    out: Out,
-    backbone: Backbone = "alex",
-    taps: Taps = "",
-    lpips_version: LpipsVersion = "0.1",
-    heads: Heads = None,
-    weights: Weights = "imagenet",
-    size: Size = "auto",
-    store: Store = None,
-    store_limit: StoreLimit = None,
-    row_dtype: RowDtype = "uint16",
-    rehash: Rehash = False,
-    trunk_dtype: TrunkDtype = "float32",
-    memory: Memory = "4GB",
-    device: Device = "auto",
-    workers: Workers = None,
-    strict: Strict = False,
-    as_json: Json = False,
+    sources: Sources, out: Out, settings: Settings, strict: Strict = False, as_json: Json = False
 ) -> None:
     """Score all pairs of a collection of images."""
-    settings = _settings(
-        backbone=backbone,
-        taps=taps,
-        lpips_version=lpips_version,
-        heads=heads,
-        weights=weights,
-        size=size,
-        store=store,
-        store_limit=store_limit,
-        row_dtype=row_dtype,
-        rehash=rehash,
-        trunk_dtype=trunk_dtype,
-        memory=memory,
-        device=device,
-        workers=workers,
-    )
     from .pairs import facts, score_pairs
 
     summary = _watched(lambda screen: score_pairs(sources, out, settings, screen))
@@ -183,38 +61,11 @@ def pairs(
 
 
 @app.command(epilog="Example: lpipstore extract photos more-photos --backbone vgg")
+@takes_settings("heads", "memory")
 def extract(
-    sources: Sources,
-    backbone: Backbone = "alex",
-    taps: Taps = "",
-    lpips_version: LpipsVersion = "0.1",
-    weights: Weights = "imagenet",
-    size: Size = "auto",
-    store: Store = None,
-    store_limit: StoreLimit = None,
-    row_dtype: RowDtype = "uint16",
-    rehash: Rehash = False,
-    trunk_dtype: TrunkDtype = "float32",
-    device: Device = "auto",
-    workers: Workers = None,
-    strict: Strict = False,
-    as_json: Json = False,
+    sources: Sources, settings: Settings, strict: Strict = False, as_json: Json = False
 ) -> None:
     """Run the backbone on images and keep their rows in the store, scoring nothing yet."""
-    settings = _settings(
-        backbone=backbone,
-        taps=taps,
-        lpips_version=lpips_version,
-        weights=weights,
-        size=size,
-        store=store,
-        store_limit=store_limit,
-        row_dtype=row_dtype,
-        rehash=rehash,
-        trunk_dtype=trunk_dtype,
-        device=device,
-        workers=workers,
-    )
     from .extract import extract_features, facts
 
     summary = _watched(lambda screen: extract_features(sources, settings, screen))
@@ -226,7 +77,6 @@ def extract(
 def store_info(store: Store = None, as_json: Json = False) -> None:
     """Tell what the store holds and how it has been used."""
     from .console import print_table
-    from .settings import store_path
     from .stores import describe_store, pool_rows, store_facts
 
     stat = describe_store(store_path(store))
@@ -266,12 +116,6 @@ def _root(
 
         typer.echo(f"lpipstore {installed('lpipstore')}")
         raise typer.Exit
-
-
-def _settings(*, taps: str, **options: Any) -> "Settings":  # noqa: ANN401 - options as typed
-    from .settings import Settings
-
-    return Settings(taps=tuple(tap for tap in taps.split(",") if tap), **options)
 
 
 def _watched(work: "Callable[[Screen], dict[str, Any]]") -> dict[str, Any]:

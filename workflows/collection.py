@@ -154,7 +154,7 @@ def make_collection(
         settings.backbone,
         version=settings.lpips_version,
         weights=settings.weights,
-        taps=settings.taps,
+        taps=settings.tap_names,
         table=store,
     )
     if not backbone.trained:

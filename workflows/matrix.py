@@ -105,7 +105,7 @@ def distance_matrix(
     """
     settings = Settings(
         backbone=backbone,
-        taps=tuple(taps),
+        taps=",".join(taps),
         lpips_version=version,
         heads=heads,
         weights=weights,
@@ -167,7 +167,7 @@ def _from_memory(
         settings.backbone,
         version=settings.lpips_version,
         weights=settings.weights,
-        taps=settings.taps,
+        taps=settings.tap_names,
         table=store,
     )
     extractor = Extractor(

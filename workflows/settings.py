@@ -6,9 +6,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..cache.errors import UsageError
-from ..pipeline.images import ImageRecord
+
+if TYPE_CHECKING:
+    from ..pipeline.images import ImageRecord
 
 STORE_VARIABLE = "LPIPSTORE_STORE"
 DEFAULT_SIZE = (224, 224)
@@ -20,7 +23,7 @@ class Settings:
     """The options that commands share, as they were written; defaults are those of the prompt."""
 
     backbone: str = "alex"
-    taps: tuple[str, ...] = ()
+    taps: str = ""
     lpips_version: str = "0.1"
     heads: str | None = None
     weights: str = "imagenet"
@@ -28,12 +31,16 @@ class Settings:
     store: Path | None = None
     store_limit: str | None = None
     row_dtype: str = "uint16"
+    rehash: bool = False
     trunk_dtype: str = "float32"
     memory: str = "4GB"
     device: str = "auto"
     workers: int | None = None
-    rehash: bool = False
-    strict: bool = False
+
+    @property
+    def tap_names(self) -> tuple[str, ...]:
+        """The layers that ``--taps A,B`` names."""
+        return tuple(tap.strip() for tap in self.taps.split(",") if tap.strip())
 
 
 def parse_bytes(text: str) -> int:
@@ -80,7 +87,9 @@ def parse_size(choice: str) -> tuple[int, int] | None:
     return int(match[1]), int(match[2] or match[1])
 
 
-def choose_size(choice: str, records: Sequence[ImageRecord]) -> tuple[tuple[int, int], str | None]:
+def choose_size(
+    choice: str, records: "Sequence[ImageRecord]"
+) -> tuple[tuple[int, int], str | None]:
     """Return ((height, width), a line that people should see or None) for the option ``--size``.
 
     ``auto`` takes the images' own size when all have the same one, otherwise 224×224; ``native``

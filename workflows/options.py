@@ -1,0 +1,148 @@
+"""Options that commands share: declared once, handed to each command as one `Settings`."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .settings import Settings
+
+MODEL, STORE, MACHINE, OUTPUT = "The metric", "The store", "The machine", "Output"
+
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=STORE,
+        metavar="DIR",
+        help="Folder of the store.",
+        show_default="$LPIPSTORESTORE, else the user's cache",
+    ),
+]
+
+_OPTIONS: dict[str, Any] = {
+    "backbone": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MODEL, help="alex, vgg, squeeze, or torchvision:NAME with --taps."
+        ),
+    ],
+    "taps": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MODEL,
+            metavar="A,B,…",
+            help="Layers of a torchvision:NAME backbone to compare.",
+        ),
+    ],
+    "lpips_version": Annotated[str, typer.Option(rich_help_panel=MODEL, help="0.1 or 0.0.")],
+    "heads": Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=MODEL,
+            metavar="FILE|none",
+            help="Linear heads; none = unweighted baseline.",
+            show_default="those of the lpips package",
+        ),
+    ],
+    "weights": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MODEL, metavar="imagenet|random|FILE", help="Weights of the trunk."
+        ),
+    ],
+    "size": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MODEL,
+            metavar="auto|native|N|HxW",
+            help="Pixels to scale to; auto = native if all are of one size, else 224.",
+        ),
+    ],
+    "store": Store,
+    "store_limit": Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=STORE,
+            metavar="20GB",
+            help="Bytes on disk that it may take.",
+            show_default="10GB, at most half of what is free",
+        ),
+    ],
+    "row_dtype": Annotated[
+        str,
+        typer.Option(rich_help_panel=STORE, metavar="uint16|float32", help="How rows are kept."),
+    ],
+    "rehash": Annotated[
+        bool,
+        typer.Option(
+            "--rehash", rich_help_panel=STORE, help="Read every file, even if it seems unchanged."
+        ),
+    ],
+    "trunk_dtype": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MACHINE,
+            metavar="float32|float16|bfloat16",
+            help="Precision of the trunk (normalisation is always float32).",
+        ),
+    ],
+    "memory": Annotated[
+        str, typer.Option(rich_help_panel=MACHINE, metavar="4GB", help="Memory for rows and tiles.")
+    ],
+    "device": Annotated[
+        str,
+        typer.Option(rich_help_panel=MACHINE, metavar="auto|cpu|cuda", help="Where to compute."),
+    ],
+    "workers": Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            rich_help_panel=MACHINE,
+            help="Decoding processes; 0 decodes in the main process.",
+            show_default="one for each core, 8 at most",
+        ),
+    ],
+}
+
+
+def takes_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the shared options in the place of its parameter ``settings``.
+
+    The command line shows one option for each field of `Settings` but those in `left_out`; the
+    command gets what was chosen as a `Settings`. Defaults are those of the fields.
+    """
+    shared = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=_OPTIONS[field.name],
+        )
+        for field in fields(Settings)
+        if field.name not in left_out
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def with_options(**arguments: Any) -> None:  # noqa: ANN401 - whatever was declared
+            chosen = {option.name: arguments.pop(option.name) for option in shared}
+            command(settings=Settings(**chosen), **arguments)
+
+        signature = inspect.signature(command, eval_str=True)
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in signature.parameters.values()
+            if parameter.name != "settings"
+        ]
+        # What has to be given stands first in the help, what a command adds of its own last
+        required = [p for p in own if p.default is inspect.Parameter.empty]
+        parameters = required + shared + [p for p in own if p not in required]
+        with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .settings import Settings
+from .settings import STORE_VARIABLE, Settings
 
 MODEL, STORE, MACHINE, OUTPUT = "The metric", "The store", "The machine", "Output"
 
@@ -18,8 +18,8 @@ Store = Annotated[
     typer.Option(
         rich_help_panel=STORE,
         metavar="DIR",
-        help="Folder of the store.",
-        show_default="$LPIPSTORESTORE, else the user's cache",
+        help=f"Folder of the store; ${STORE_VARIABLE} names another default.",
+        show_default="in the user's cache",
     ),
 ]
 

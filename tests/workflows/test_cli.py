@@ -33,6 +33,7 @@ def test_each_command_explains_itself_with_an_example(cli, command):
     assert "Example: lpipstore" in outcome.out
     if command == "pairs":
         assert "those of the lpips package" in outcome.out
+        assert "$LPIPSTORE_STORE" in outcome.out
         assert "10GB, at most half of what is free" in outcome.out
 
 

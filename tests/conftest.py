@@ -2,7 +2,9 @@
 
 import os
 import socket
+import struct
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +61,19 @@ def real_weights():
     if not folder or not list(Path(folder).glob("squeezenet1_1*.pth")):
         pytest.skip(f"needs real weights: the environment variable {WEIGHTS} names no folder")
     return Path(folder)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
+
+
+@pytest.fixture
+def bomb() -> bytes:
+    """A PNG of a few hundred bytes that claims 60,000×60,000 pixels."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
 
 
 @dataclass

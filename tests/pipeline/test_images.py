@@ -2,8 +2,6 @@
 
 import io
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -259,17 +257,6 @@ def test_the_first_frame_of_an_animation_counts():
 # ---- broken files
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = struct.pack(">I", zlib.crc32(kind + content))
-    return struct.pack(">I", len(content)) + kind + content + checksum
-
-
-def png_that_claims(width: int, height: int) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
-
-
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"])
 def test_truncated_files_are_refused(form):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -283,7 +270,6 @@ def test_truncated_files_are_refused(form):
     [
         (b"", "empty"),
         (b"plain text, whatever its name\n", "not an image"),
-        (png_that_claims(60_000, 60_000), "decompression bomb"),
         (b"\xff\xd8\xff\xe0", "not an image|broken"),
         (encoded(Image.new("F", (4, 4)), "TIFF"), "floating-point"),
         (encoded(Image.new("I", (4, 4), 70_000), "TIFF"), "fit neither 8 nor 16 bits"),
@@ -292,3 +278,10 @@ def test_truncated_files_are_refused(form):
 def test_what_cannot_be_decoded_says_why(data, message):
     with pytest.raises(ImageError, match=message):
         decode(data)
+
+
+def test_a_decompression_bomb_is_refused_from_its_header(bomb):
+    with pytest.raises(ImageError, match="decompression bomb"):
+        displayed_size(bomb)
+    with pytest.raises(ImageError, match="decompression bomb"):
+        decode(bomb)

@@ -156,21 +156,22 @@ def test_torchvision_backbones_with_named_taps(cli, pictures, tmp_path):
     assert (run.distances.compute()[np.triu_indices(8, 1)] > 0).all()
 
 
-def test_good_images_are_scored_and_bad_ones_listed(cli, pictures, tmp_path):
+def test_good_images_are_scored_and_bad_ones_listed(cli, pictures, tmp_path, bomb):
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     Image.fromarray(noise).save(pictures / "truncated.jpg")
     data = (pictures / "truncated.jpg").read_bytes()
     (pictures / "truncated.jpg").write_bytes(data[: len(data) // 2])
     (pictures / "empty.png").write_bytes(b"")
     (pictures / "text.jpg").write_text("no picture at all")
+    (pictures / "bomb.png").write_bytes(bomb)
     command = ("pairs", pictures, *MODEL, "--out", tmp_path / "run")
     outcome = cli(*command)
     assert outcome.code == 0
-    for name in ("truncated.jpg", "empty.png", "text.jpg"):
+    for name in ("truncated.jpg", "empty.png", "text.jpg", "bomb.png"):
         assert f"{name} is left out" in outcome.err
     images = lpipstore.open_run(tmp_path / "run").images.to_pydict()
     assert images["status"].count("ok") == 8
-    assert images["index"].count(None) == 3
+    assert images["index"].count(None) == 4
     assert all(
         error for error, i in zip(images["error"], images["index"], strict=True) if i is None
     )

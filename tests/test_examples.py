@@ -1,0 +1,13 @@
+"""The examples in docstrings do what they say."""
+
+import doctest
+from importlib import import_module
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["cache.store", "pipeline.metric", "workflows.matrix"])
+def test_examples_in_docstrings(name):
+    outcome = doctest.testmod(import_module(f"lpipstore.{name}"))
+    assert outcome.attempted > 0
+    assert outcome.failed == 0

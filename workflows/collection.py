@@ -15,7 +15,7 @@ from ..pipeline.progress import Stopwatch
 from ..pipeline.results import printable
 from ..pipeline.rows import ROW_DTYPES
 from .console import Screen
-from .settings import Settings, choose_size, store_limit, store_path
+from .settings import Settings, choose_size, show_bytes, store_limit, store_path
 
 STAGES = ("hash", "decode", "forward", "read", "score", "write")
 
@@ -172,7 +172,15 @@ def make_collection(
         files = [(paths[content], content) for content in contents]
         return decode_files(files, size, batch, settings.workers)
 
-    return Collection(records, Features(extractor, store, decode, clock, screen.report))
+    collection = Collection(records, Features(extractor, store, decode, clock, screen.report))
+    need = len(set(collection.contents())) * collection.row_bytes()
+    if store.limit is not None and need > store.limit:
+        screen.warn(
+            f"the rows of these images take {show_bytes(need)} and the store's limit is "
+            f"{show_bytes(store.limit)}: what does not fit is computed again when it is needed; "
+            "--store-limit raises the limit"
+        )
+    return collection
 
 
 def check_choice(option: str, choice: str, choices: Iterable[str]) -> None:

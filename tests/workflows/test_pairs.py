@@ -176,3 +176,15 @@ def test_good_images_are_scored_and_bad_ones_listed(cli, pictures, tmp_path, bom
         error for error, i in zip(images["error"], images["index"], strict=True) if i is None
     )
     assert cli(*command, "--strict").code == 1
+
+
+def test_a_store_that_is_too_small_changes_no_byte(cli, tmp_path, draw):
+    draw(tmp_path / "many", 80)
+    command = ("pairs", tmp_path / "many", *MODEL)
+    summary_of(cli(*command, "--out", tmp_path / "one", "--json"))
+    small = ("--store", tmp_path / "small", "--store-limit", "1.5MB")
+    outcome = cli(*command, *small, "--out", tmp_path / "two", "--json")
+    assert "the store's limit is 1.5 MB" in outcome.err
+    assert summary_of(outcome)["forwards"] > 80
+    one, two = (files_of(tmp_path / name / "distances.zarr") for name in ("one", "two"))
+    assert one == two

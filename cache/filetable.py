@@ -11,7 +11,6 @@ _BATCH = 500  # paths in one query
 _RACY_NS = 2_000_000_000  # a file changed so lately may change again without its time moving
 _MOST_FILES = 4_000_000
 _SHARE_OF_LIMIT = 8
-_AT_ONCE = 1000  # entries in one transaction: the log stays short
 _BYTES_EACH = 256  # of the index, with a long path
 
 
@@ -48,12 +47,13 @@ def remember(state: State, entries: Sequence[tuple[FileIdentity, FileRecord]]) -
     most = _MOST_FILES
     if state.limit is not None:
         most = min(most, max(100, state.limit // _SHARE_OF_LIMIT // _BYTES_EACH))
-    for start in range(0, len(rows), _AT_ONCE):
+    at_once = state.log_pages  # each entry may change a page, and the log is to stay short
+    for start in range(0, len(rows), at_once):
         with state.transaction() as transaction:
             transaction.executemany(
                 "INSERT OR REPLACE INTO files (path, size, mtime_ns, inode, content, note) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
-                rows[start : start + _AT_ONCE],
+                rows[start : start + at_once],
             )
             transaction.execute(
                 "DELETE FROM files WHERE id <= (SELECT max(id) FROM files) - ?", (most,)

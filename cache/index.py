@@ -95,6 +95,8 @@ class Index:
         Pages of 4,096 bytes that the write-ahead log grows to before it is written back.
     durable
         Wait for the disk on each commit, so that it survives a loss of power.
+    store_id
+        What the store is called, for an index that has to be made; by default a new name.
 
     Raises
     ------
@@ -104,7 +106,9 @@ class Index:
         It cannot be opened, or has another format version.
     """
 
-    def __init__(self, path: Path, *, wal_pages: int, durable: bool) -> None:
+    def __init__(
+        self, path: Path, *, wal_pages: int, durable: bool, store_id: str | None = None
+    ) -> None:
         self.path = path
         self.lock = threading.RLock()
         with translated(path):
@@ -113,13 +117,13 @@ class Index:
             )
         try:
             with translated(path):
-                self._prepare(wal_pages, durable)
+                self._prepare(wal_pages, durable, store_id or uuid.uuid4().hex)
                 self._inode = path.stat().st_ino
         except (StoreError, OSError):
             self.connection.close()
             raise
 
-    def _prepare(self, wal_pages: int, durable: bool) -> None:
+    def _prepare(self, wal_pages: int, durable: bool, store_id: str) -> None:
         run = self.connection.execute
         run(f"PRAGMA page_size = {_PAGE}")
         run("PRAGMA journal_mode = WAL")
@@ -128,13 +132,13 @@ class Index:
         run(f"PRAGMA journal_size_limit = {wal_pages * _PAGE}")
         run("BEGIN IMMEDIATE")
         try:
-            self._check_format()
+            self._check_format(store_id)
             run("COMMIT")
         except BaseException:
             run("ROLLBACK")
             raise
 
-    def _check_format(self) -> None:
+    def _check_format(self, store_id: str) -> None:
         run = self.connection.execute
         application = run("PRAGMA application_id").fetchone()[0]
         version = run("PRAGMA user_version").fetchone()[0]
@@ -144,7 +148,7 @@ class Index:
                 run(statement)
             run(f"PRAGMA application_id = {_APPLICATION}")
             run(f"PRAGMA user_version = {FORMAT_VERSION}")
-            run("INSERT INTO meta VALUES ('store', ?)", (uuid.uuid4().hex,))
+            run("INSERT INTO meta VALUES ('store', ?)", (store_id,))
         elif application != _APPLICATION:
             raise IndexDamaged(f"{self.path} is a database of another program")
         elif version != FORMAT_VERSION:

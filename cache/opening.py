@@ -63,20 +63,29 @@ def _open_state(path: Path, *, limit: int | None, durable: bool) -> State:
     group = read_group(path / POOLS)
     if group is not None and group.get("format") != FORMAT_VERSION:
         raise wrong_format(path, group.get("format"))
+    store_id = None if group is None else group.get("store")
     try:
-        state = State(path, limit=limit, durable=durable)
-        store_id = state.index.store_id()
-        if group is not None and store_id != group.get("store"):
+        state = _try_index(path, limit, durable, store_id)
+        if group is not None and state.index.store_id() != store_id:
             state.close()
             set_index_aside(index, "foreign")
-            state = State(path, limit=limit, durable=durable)
-        state.sync()
+            state = _try_index(path, limit, durable, store_id)
     except IndexDamaged:
         set_index_aside(index, "damaged")
-        state = State(path, limit=limit, durable=durable)
-        state.sync()
-    if group is None or group.get("store") != state.index.store_id():
+        state = _try_index(path, limit, durable, store_id)
+    if group is None:
         write_group(path / POOLS, state.index.store_id())
+    return state
+
+
+def _try_index(path: Path, limit: int | None, durable: bool, store_id: str | None) -> State:
+    state = State(path, limit=limit, durable=durable, store_id=store_id)
+    try:
+        state.index.store_id()
+        state.sync()
+    except BaseException:
+        state.close()
+        raise
     return state
 
 

@@ -186,6 +186,19 @@ def shard_index(contents: Contents, slots: int, absent: set[int]) -> bytes:
     return index.tobytes() + crc_bytes(index.tobytes())
 
 
+def absent_slots(fd: int, rows: int, slots: int) -> set[int] | None:
+    """Return which of a sealed segment's rows its shard index marks as absent; None if damaged."""
+    at_index = os.fstat(fd).st_size - index_bytes(slots)
+    if at_index < 0:
+        return None
+    raw = os.pread(fd, index_bytes(slots), at_index)
+    if crc_bytes(raw[:-CRC_BYTES]) != raw[-CRC_BYTES:]:
+        return None
+    starts = np.frombuffer(raw[:-CRC_BYTES], "<u8").reshape(slots, 2)[:rows, 0]
+    absent: set[int] = set(np.flatnonzero(starts == _ABSENT).tolist())
+    return absent
+
+
 def read_footer(fd: int, slots: int) -> Contents | None:
     """Return what a sealed segment says that it holds, or None if its key table is damaged."""
     at_trailer = os.fstat(fd).st_size - index_bytes(slots) - _TRAILER.size

@@ -15,6 +15,7 @@ from .segments import footer_bytes
 from .state import OPEN, POOLS, Segment, State
 
 _BLOCK = 4096
+_PAGES_OF_ONE = 24  # of the index that one transaction may change: the log grows over by so much
 _COMPRESSOR_BYTES = 16  # what blosc adds to a row that does not shrink
 
 
@@ -56,7 +57,7 @@ def store_bytes(state: State, source: Transaction) -> int:
     """
     segments: int = source.execute("SELECT coalesce(sum(bytes), 0) FROM segments").fetchone()[0]
     log = state.index.path.with_name(state.index.path.name + "-wal")
-    log_growth = max(0, (state.log_pages + 4) * _BLOCK - real_bytes(log))
+    log_growth = max(0, (state.log_pages + _PAGES_OF_ONE) * _BLOCK - real_bytes(log))
     return segments + house_bytes(state) + log_growth
 
 

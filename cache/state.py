@@ -76,12 +76,16 @@ class State:
     exchanged, so that nothing of the old one is used any more.
     """
 
-    def __init__(self, path: Path, *, limit: int | None, durable: bool) -> None:
+    def __init__(
+        self, path: Path, *, limit: int | None, durable: bool, store_id: str | None = None
+    ) -> None:
         self.path = path
         self.limit = limit
         self.durable = durable
         self.log_pages = _log_pages(limit)
-        self.index = Index(path / INDEX, wal_pages=self.log_pages, durable=durable)
+        self.index = Index(
+            path / INDEX, wal_pages=self.log_pages, durable=durable, store_id=store_id
+        )
         self.table = KeyTable()
         self.table_lock = threading.Lock()
         self.pins: list[Keeper] = []

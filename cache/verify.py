@@ -16,6 +16,7 @@ from .reader import drop_places
 from .recovery import ASIDE, Recovered, committed
 from .segments import (
     Contents,
+    absent_slots,
     checksum,
     footer,
     index_bytes,
@@ -148,23 +149,27 @@ def _check_segment(state: State, segment: Segment, report: VerifyReport, *, repa
         _missing(state, segment, rows - len(dropped), report, repair=repair)
         return
     try:
-        bad = _corrupt_slots(fd, contents, dropped)
+        bad = dropped | _corrupt_slots(fd, contents, dropped)
         report.segments += 1
         report.rows += len(contents.sizes) - len(dropped)
         report.bytes += contents.end
-        if repair and bad:
+        marked = _marked_absent(fd, segment, contents) if sealed else set()
+        if repair and bad - dropped:
             with state.transaction() as transaction:
-                drop_places(state, transaction, {place_of(segment.id, slot) for slot in bad})
-        if sealed:
-            _check_footer(fd, path, segment, contents, bad | dropped, report, repair=repair)
+                places = {place_of(segment.id, slot) for slot in bad - dropped}
+                drop_places(state, transaction, places)
+        if repair and sealed and marked != bad:
+            _mark_absent(fd, contents, segment.pool.slots, bad)
     finally:
         os.close(fd)
-    if bad | dropped:
-        named = ", ".join(map(str, sorted(bad | dropped)[:_MOST_NAMED]))
-        more = ", ..." if len(bad | dropped) > _MOST_NAMED else ""
-        report.found(
-            "corrupt row", f"{path} slot {named}{more}", rows=len(bad | dropped), repaired=repair
-        )
+    told = sorted(bad - (marked or set()))
+    if told:
+        named = ", ".join(map(str, told[:_MOST_NAMED]))
+        more = ", ..." if len(told) > _MOST_NAMED else ""
+        where = f"{path} slot {named}{more}"
+        report.found("corrupt row", where, rows=len(told), repaired=repair)
+    if marked is None:
+        report.found("damaged footer", path, repaired=repair)
 
 
 def _missing(
@@ -200,32 +205,24 @@ def _corrupt_slots(fd: int, contents: Contents, dropped: set[int]) -> set[int]:
     return bad
 
 
-def _check_footer(
-    fd: int,
-    path: Path,
-    segment: Segment,
-    contents: Contents,
-    absent: set[int],
-    report: VerifyReport,
-    *,
-    repair: bool,
-) -> None:
-    """Check key table and shard index; with `repair`, mark corrupt rows in it as absent."""
+def _marked_absent(fd: int, segment: Segment, contents: Contents) -> set[int] | None:
+    """Return the rows that a sealed segment's footer marks as absent; None if it is damaged."""
     slots = segment.pool.slots
-    size = index_bytes(slots)
-    end = os.fstat(fd).st_size
-    found = os.pread(fd, size, max(0, end - size))
-    right = shard_index(contents, slots, absent)
     known = read_footer(fd, slots)
-    whole = known is not None and known.records.tobytes() == contents.records.tobytes()
-    usable = whole and found in (right, shard_index(contents, slots, set()))
-    if repair and not (usable and found == right):
-        table = footer(contents, slots)[:-size]
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, contents.end)
-            write_all(fd, [table, right], contents.end)
-    if not usable:
-        report.found("damaged footer", path, repaired=repair)
+    marked = absent_slots(fd, len(contents.sizes), slots)
+    if known is None or marked is None or not np.array_equal(known.records, contents.records):
+        return None
+    size = index_bytes(slots)
+    found = os.pread(fd, size, os.fstat(fd).st_size - size)
+    return marked if found == shard_index(contents, slots, marked) else None
+
+
+def _mark_absent(fd: int, contents: Contents, slots: int, absent: set[int]) -> None:
+    """Write a sealed segment's footer anew, so that Zarr takes corrupt rows for empty ones."""
+    table = footer(contents, slots)[: -index_bytes(slots)]
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, contents.end)
+        write_all(fd, [table, shard_index(contents, slots, absent)], contents.end)
 
 
 def _check_files(state: State, report: VerifyReport) -> None:

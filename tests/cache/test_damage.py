@@ -1,0 +1,214 @@
+"""Whatever is done to the files: what is hurt is a miss, the rest is served, verify reports it."""
+
+import shutil
+import sqlite3
+
+import numpy as np
+import pytest
+import zarr
+
+from lpipstore.cache.store import FeatureStore
+
+ROWS = 160  # five segments of 32 rows
+IN_SEGMENT = 32
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "packed"])
+def folder(tmp_path, made, request):
+    with FeatureStore(tmp_path / "store", limit=2 << 20, compress=request.param) as store:
+        made.put(store, range(ROWS))
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def after(folder, made):
+    """Open the store and check: lost rows are misses and can be put again, the rest is served."""
+
+    def check(lost, kinds, *, repair_first=False):
+        lost = set(lost)
+        with FeatureStore(folder) as store:
+            report = store.verify(repair=repair_first)
+            assert {finding.kind for finding in report.findings} == set(kinds)
+            assert sum(f.rows for f in report.findings) == len(lost)
+            served = made.held(store, range(ROWS))
+            assert served == [n for n in range(ROWS) if n not in lost]
+            assert store.stat().corrupt_rows == len(lost)
+            assert made.put(store, range(ROWS)) == ROWS
+            assert made.held(store, range(ROWS)) == list(range(ROWS))
+            store.verify(repair=True)
+            assert store.verify() == store.verify(repair=True)
+            assert store.verify().ok and store.verify().findings == []
+            assert made.held(store, range(ROWS)) == list(range(ROWS))
+        for pool in (folder / "pools").glob("made*"):
+            assert zarr.open(pool, mode="r")[:].shape[1] == 2000
+        return report
+
+    return check
+
+
+def flip(path, at):
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 0x10]))
+
+
+@pytest.mark.parametrize("repair_first", [False, True])
+def test_flipped_bits(folder, after, segment_files, repair_first):
+    files = segment_files(folder)
+    flip(files[0], 0)
+    flip(files[2], files[2].stat().st_size // 3)
+    hurt = {0}
+    with FeatureStore(folder) as store:
+        report = store.verify()
+        hurt |= {
+            2 * IN_SEGMENT + int(finding.where.split("slot ")[1])
+            for finding in report.findings
+            if "c.2.0" in finding.where
+        }
+    assert len(hurt) == 2 and report.rows == ROWS and not report.ok
+    after(hurt, {"corrupt row"}, repair_first=repair_first)
+
+
+@pytest.mark.parametrize("repair_first", [False, True])
+def test_a_truncated_segment(folder, after, segment_files, made, repair_first):
+    file = segment_files(folder)[1]
+    with FeatureStore(folder) as store:
+        state = store._opened.state
+        segment = next(s for s in state.segments.values() if s.number == 1)
+        if segment.pool.codec:
+            starts, sizes = state.extents_of(segment, 31)
+        else:
+            sizes = np.full(32, segment.pool.stride)
+            starts = np.cumsum(sizes) - sizes
+    with file.open("r+b") as opened:
+        opened.truncate(int(starts[20]) + 7)
+    kinds = {"corrupt row", "damaged footer"}
+    after(range(IN_SEGMENT + 20, 2 * IN_SEGMENT), kinds, repair_first=repair_first)
+
+
+def test_an_emptied_segment(folder, after, segment_files):
+    segment_files(folder)[4].write_bytes(b"")
+    after(range(4 * IN_SEGMENT, ROWS), {"corrupt row", "damaged footer"})
+
+
+def test_deleted_segments(folder, after, segment_files):
+    for at in (0, 3):
+        segment_files(folder)[0 if at == 0 else 2].unlink()
+    lost = [*range(IN_SEGMENT), *range(3 * IN_SEGMENT, 4 * IN_SEGMENT)]
+    report = after(lost, {"missing segment"})
+    assert all(finding.repaired for finding in report.findings)  # put right on opening
+
+
+def test_a_segment_deleted_while_the_store_is_open(folder, made, segment_files):
+    with FeatureStore(folder) as store:
+        segment_files(folder)[1].unlink()
+        served = made.held(store, range(ROWS))
+        assert served == [n for n in range(ROWS) if n // IN_SEGMENT != 1]
+        assert store.stat().corrupt_rows == IN_SEGMENT
+        assert made.put(store, range(ROWS)) == ROWS
+        assert made.held(store, range(ROWS)) == list(range(ROWS))
+
+
+def test_segments_exchanged_for_each_other(folder, after, segment_files):
+    one, two = segment_files(folder)[1:3]
+    spare = folder / "spare"
+    one.rename(spare)
+    two.rename(one)
+    spare.rename(two)
+    after(range(IN_SEGMENT, 3 * IN_SEGMENT), {"corrupt row", "damaged footer"})
+
+
+def test_a_damaged_footer_hurts_no_row(folder, after, segment_files):
+    file = segment_files(folder)[0]
+    flip(file, file.stat().st_size - 2)
+    after([], {"damaged footer"})
+
+
+@pytest.mark.parametrize("with_log", [False, True])
+def test_a_deleted_index_is_rebuilt_from_the_segments(folder, after, with_log):
+    for name in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"][: 3 if with_log else 1]:
+        (folder / name).unlink(missing_ok=True)
+    after([], {"orphan adopted"})
+
+
+def test_without_index_and_footer_the_rows_are_misses(folder, after, made, segment_files):
+    (folder / "index.sqlite").unlink()
+    flip(segment_files(folder)[2], segment_files(folder)[2].stat().st_size - 600)
+    with FeatureStore(folder) as store:
+        kinds = {finding.kind for finding in store.verify().findings}
+        assert kinds == {"orphan adopted", "orphan removed"}
+        served = made.held(store, range(ROWS))
+        assert served == [n for n in range(ROWS) if n // IN_SEGMENT != 2]
+
+
+def test_the_index_of_another_store(folder, after, tmp_path, make_rows):
+    with FeatureStore(tmp_path / "other") as other:
+        make_rows(recipe="other").put(other, range(50))
+        make_rows().put(other, range(1000, 1100))
+    shutil.copy(tmp_path / "other" / "index.sqlite", folder / "index.sqlite")
+    after([], {"foreign index", "orphan adopted"})
+
+
+@pytest.mark.parametrize("what", [b"no database at all", b"", None])
+def test_an_index_that_is_none(folder, after, what):
+    index = folder / "index.sqlite"
+    if what is None:
+        data = bytearray(index.read_bytes())
+        data[100:] = bytes(len(data) - 100)
+        what = bytes(data)
+    index.write_bytes(what)
+    kinds = {"orphan adopted"} if what == b"" else {"damaged index", "orphan adopted"}
+    after([], kinds)
+
+
+def test_a_page_of_the_index_destroyed_while_it_is_open(folder, made):
+    with FeatureStore(folder) as store:
+        connection = sqlite3.connect(folder / "index.sqlite")
+        root = connection.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'segments'"
+        ).fetchone()[0]
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        with (folder / "index.sqlite").open("r+b") as file:
+            file.seek((root - 1) * 4096)
+            file.write(b"\xff" * 4096)
+        assert made.held(store, range(ROWS)) == list(range(ROWS))
+        assert not (report := store.verify()).ok and report.findings[0].kind == "damaged index"
+        assert store.verify(repair=True).ok
+        assert made.held(store, range(ROWS)) == list(range(ROWS))
+        assert made.put(store, range(ROWS + 10)) == ROWS + 10
+
+
+def test_an_index_deleted_while_it_is_open(folder, made):
+    with FeatureStore(folder) as store, FeatureStore(folder) as second:
+        made.put(store, range(200, 210))  # committed, but in a segment that is open
+        for name in ("index.sqlite", "index.sqlite-wal", "index.sqlite-shm"):
+            (folder / name).unlink(missing_ok=True)
+        for each in (store, second):
+            assert set(range(ROWS)) <= set(made.held(each, range(210)))
+            assert made.put(each, range(220)) == 220
+            assert made.held(each, range(220)) == list(range(220))
+        assert store.verify().ok
+
+
+def test_destroyed_metadata_of_a_pool(folder, made):
+    pool = next((folder / "pools").glob("made*"))
+    before = (pool / "zarr.json").read_text()
+    (pool / "zarr.json").write_text("{")
+    with FeatureStore(folder) as store:
+        assert made.held(store, range(ROWS)) == list(range(ROWS))
+        assert [finding.kind for finding in store.verify().findings] == ["damaged pool"]
+        assert store.verify(repair=True).ok and store.verify().findings == []
+    assert (pool / "zarr.json").read_text() == before
+
+
+def test_files_of_others_are_named_and_stay(folder, made):
+    strange = [folder / "notes.txt", folder / "pools" / "notes.txt"]
+    for path in strange:
+        path.write_text("mine")
+    with FeatureStore(folder) as store:
+        report = store.verify(repair=True)
+    assert sorted(finding.where for finding in report.findings) == sorted(map(str, strange))
+    assert all(path.read_text() == "mine" for path in strange)

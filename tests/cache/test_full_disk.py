@@ -1,0 +1,81 @@
+"""A disk that fills: a small tmpfs, mounted for the test."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lpipstore.cache.store import FeatureStore, FileIdentity, FileRecord, StoreFull
+
+SIZE = 4 << 20
+
+
+@pytest.fixture
+def disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill_up(store, made, first=0):
+    """Put rows until the disk takes no more; return how many were taken."""
+    for n in range(first, first + 5000, 10):
+        try:
+            made.put(store, range(n, n + 10))
+        except StoreFull as error:
+            assert "space" in str(error)
+            return n
+    raise AssertionError("the disk was not full")
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("ballast", [0, 1_000_000, 1_013_000])
+def test_what_was_committed_stays_and_the_rest_goes_on_later(disk, made, durable, ballast):
+    (disk / "ballast").write_bytes(bytes(ballast))
+    path = disk / "store"
+    with FeatureStore(path, durable=durable) as store:
+        taken = fill_up(store, made)
+        assert taken > 300
+        for _ in range(3):  # it stays full, and says so each time
+            with pytest.raises(StoreFull):
+                made.put(store, range(taken, taken + 10))
+        assert made.held(store, range(taken + 10)) == list(range(taken))
+    with FeatureStore(path) as store:  # on the full disk
+        assert made.held(store, range(taken + 10)) == list(range(taken))
+        assert store.missing(made.keys(range(taken + 10))) == made.keys(range(taken, taken + 10))
+        subprocess.run(["mount", "-o", f"remount,size={2 * SIZE}", str(disk)], check=True)
+        assert made.put(store, range(taken + 10)) == taken + 10
+        assert made.held(store, range(taken + 10)) == list(range(taken + 10))
+    with FeatureStore(path) as store:
+        assert made.held(store, range(taken + 10)) == list(range(taken + 10))
+        assert store.verify().ok and os.listdir(path / "open") == []
+
+
+def test_eviction_makes_room_on_a_full_disk(disk, made):
+    with FeatureStore(disk / "store", limit=3 << 20) as store:
+        made.put(store, range(400))
+        free = os.statvfs(disk)
+        (disk / "ballast").write_bytes(bytes(free.f_bfree * free.f_frsize))
+        assert store.evict(1 << 20).segments > 0
+        assert made.put(store, range(1000, 1050)) == 50
+        assert made.held(store, range(1000, 1050)) == list(range(1000, 1050))
+
+
+def test_a_full_disk_on_opening_and_remembering_is_said(disk, made):
+    Path(disk / "ballast").write_bytes(bytes(SIZE - (64 << 10)))
+    with pytest.raises(StoreFull, match="space"):
+        FeatureStore(disk / "store")
+    (disk / "ballast").write_bytes(bytes(SIZE - (600 << 10)))
+    with FeatureStore(disk / "store") as store:
+        entries = [
+            (FileIdentity(b"/%0200d" % n, n, 1, n), FileRecord(bytes(16), "")) for n in range(9000)
+        ]
+        with pytest.raises(StoreFull, match="space"):
+            store.remember_files(entries)
+        assert store.recall_files([entries[-1][0]]) == [None]
+        assert made.held(store, range(3)) == []

@@ -1,0 +1,139 @@
+"""One store, several processes."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from lpipstore.cache.store import FeatureStore
+
+LIMIT = 8 << 20
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def write_and_watch(path, first, made, results, start):
+    """Write until four times the limit has gone by, looking at the disk after every batch."""
+    from tests.cache.conftest import disk_bytes
+
+    worst = 0
+    start.wait()
+    with FeatureStore(path, limit=LIMIT) as store:
+        for at in range(first, first + 2000, 20):
+            made.put(store, range(at, at + 20))
+            made.held(store, range(at - 40, at + 20))
+            worst = max(worst, disk_bytes(path))
+    results.put(worst)
+
+
+def test_the_limit_holds_with_four_writers(tmp_path, made, du):
+    results, start = SPAWN.Queue(), SPAWN.Barrier(4)
+    path = tmp_path / "store"
+    writers = [
+        SPAWN.Process(target=write_and_watch, args=(path, 10_000 * n, made, results, start))
+        for n in range(4)
+    ]
+    for writer in writers:
+        writer.start()
+    worst = [results.get(timeout=120) for _ in writers]
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    segment = LIMIT // 16
+    assert max(worst) <= LIMIT + 4 * segment
+    assert du(path) <= LIMIT
+    with FeatureStore(path, limit=LIMIT) as store:
+        assert store.verify().ok and store.stat().corrupt_rows == 0
+        assert store.stat().rows > LIMIT // 2 // 4004
+
+
+def put_many_rows(path, numbers, made, start):
+    start.wait()
+    with FeatureStore(path) as store:
+        for n in numbers:
+            made.put(store, [n, n + 1])
+
+
+def test_two_writers_lose_no_row(tmp_path, made):
+    path = tmp_path / "store"
+    start = SPAWN.Barrier(2)
+    writers = [
+        SPAWN.Process(target=put_many_rows, args=(path, range(at, 200 + at), made, start))
+        for at in (0, 100)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+        assert writer.exitcode == 0
+    with FeatureStore(path) as store:
+        assert made.held(store, range(301)) == list(range(301))
+        assert store.verify().ok and os.listdir(path / "open") == []
+
+
+def forked(action):
+    """Run `action` in a child forked from here; return how it ended."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            action()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_worker_that_does_nothing_or_closes_harms_nothing(store, made):
+    made.put(store, range(10))
+    assert forked(lambda: None) == 0
+    assert forked(store.close) == 0
+    made.put(store, range(10, 20))
+    assert made.held(store, range(20)) == list(range(20))
+    assert len(os.listdir(store.path / "open")) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_worker_may_use_the_store(store, made):
+    made.put(store, range(10))
+
+    def use():
+        assert made.held(store, range(20)) == list(range(10))
+        made.put(store, range(10, 20))
+        store.close()
+
+    assert forked(use) == 0
+    made.put(store, range(20, 30))
+    assert made.held(store, range(30)) == list(range(30))
+    assert store.verify().ok
+
+
+def test_a_killed_writer_is_recovered_while_a_child_of_it_lives(tmp_path, made):
+    code = textwrap.dedent("""
+        import os, signal, sys, numpy as np
+        from lpipstore.cache.keys import PoolSpec
+        from lpipstore.cache.store import FeatureStore
+        spec = PoolSpec("a", 100, "uint16", {})
+        store = FeatureStore(sys.argv[1])
+        store.put(spec, spec.key(b"1"), np.arange(100, dtype=np.uint16))
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        print(child, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    run = [sys.executable, "-c", code, str(tmp_path / "store")]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        assert parent.wait() == -signal.SIGKILL
+        with FeatureStore(tmp_path / "store") as store:  # the child still holds the lock
+            assert store.stat().rows == 1
+        os.kill(child, signal.SIGKILL)
+        parent.stdout.read()  # ends when the child has
+    with FeatureStore(tmp_path / "store") as store:
+        assert store.stat().rows == 1 and store.verify().ok
+        assert os.listdir(tmp_path / "store" / "open") == []

@@ -1,0 +1,117 @@
+"""What a killed process leaves, written out step by step."""
+
+import numpy as np
+import pytest
+import zarr
+
+from lpipstore.cache import writer
+from lpipstore.cache.store import FeatureStore
+
+
+def opened_names(path):
+    return [file.name for file in (path / "open").iterdir()]
+
+
+@pytest.mark.parametrize("tail", [b"", b"half a row" * 100])
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "packed"])
+def test_committed_rows_of_a_killed_writer_are_adopted(tmp_path, made, crash, tail, compress):
+    store = FeatureStore(tmp_path, compress=compress)
+    made.put(store, range(10))
+    made.put(store, range(10, 25))
+    crash(store, tail)
+    assert len(opened_names(tmp_path)) == 1
+    with FeatureStore(tmp_path) as store:
+        assert opened_names(tmp_path) == []
+        assert made.held(store, range(30)) == list(range(25))
+        stat = store.stat()
+        assert (stat.adopted_orphans, stat.removed_orphans, stat.corrupt_rows) == (1, 0, 0)
+        array = zarr.open(tmp_path / "pools" / stat.pools[0].folder, mode="r")
+        np.testing.assert_array_equal(array[:25], made.rows(range(25)))
+
+
+def test_a_file_without_committed_rows_is_removed(tmp_path, made, crash, monkeypatch):
+    store = FeatureStore(tmp_path)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "enter_rows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made.put(store, range(10))
+    crash(store, b"rows without an entry")
+    with FeatureStore(tmp_path) as store:
+        assert opened_names(tmp_path) == [] and made.held(store, range(10)) == []
+        assert store.stat().removed_orphans == 1
+
+
+def test_a_file_that_the_index_never_knew_is_removed(tmp_path):
+    FeatureStore(tmp_path).close()
+    (tmp_path / "open" / "made-0123456789ab.7").write_bytes(b"rows")
+    with FeatureStore(tmp_path) as store:
+        assert opened_names(tmp_path) == [] and store.stat().removed_orphans == 1
+
+
+def test_killed_between_rename_and_commit(tmp_path, made, crash):
+    store = FeatureStore(tmp_path)
+    made.put(store, range(10))
+    state = store._opened.state
+    target = next(iter(store._opened.writer._open.values()))
+    contents = writer.Contents.of(target.parts)
+    footer = writer.footer(contents, target.segment.pool.slots)
+    writer.write_all(target.fd, [footer], target.tail)
+    state.open_path(target.segment).rename(state.sealed_path(target.segment))
+    crash(store)
+    with FeatureStore(tmp_path) as store:
+        assert made.held(store, range(10)) == list(range(10))
+        assert store.stat().adopted_orphans == 1 and store.verify().ok
+        pool = store.stat().pools[0]
+        assert zarr.open(tmp_path / "pools" / pool.folder).shape[0] >= 10
+
+
+def test_a_living_writer_is_left_alone(tmp_path, made):
+    with FeatureStore(tmp_path) as one:
+        made.put(one, range(10))
+        with FeatureStore(tmp_path) as two:
+            assert len(opened_names(tmp_path)) == 1
+            assert made.held(two, range(10)) == list(range(10))
+            made.put(one, range(10, 20))
+            assert made.held(two, range(20)) == list(range(20))
+            made.put(two, range(20, 30))
+            assert len(opened_names(tmp_path)) == 2
+        assert made.held(one, range(30)) == list(range(30))
+        assert one.stat().adopted_orphans == one.stat().removed_orphans == 0
+
+
+def test_a_failed_put_leaves_the_rows_before_it(tmp_path, made, monkeypatch):
+    with FeatureStore(tmp_path) as store:
+        made.put(store, range(10))
+
+        def fail(*_):
+            raise RuntimeError("struck")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(writer, "enter_rows", fail)
+            with pytest.raises(RuntimeError, match="struck"):
+                made.put(store, range(10, 20))
+        assert made.held(store, range(20)) == list(range(10))
+        made.put(store, range(5, 20))
+        assert made.held(store, range(20)) == list(range(20))
+    with FeatureStore(tmp_path) as store:
+        assert made.held(store, range(20)) == list(range(20)) and store.verify().ok
+
+
+def test_a_failed_seal_leaves_the_segment_open(tmp_path, made, monkeypatch):
+    with FeatureStore(tmp_path) as store:
+        made.put(store, range(10))
+
+        def fail(*_):
+            raise RuntimeError("struck")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(writer, "grow", fail)
+            with pytest.raises(RuntimeError, match="struck"):
+                store.evict(0)
+        assert made.held(store, range(10)) == list(range(10))
+        made.put(store, range(10, 20))
+    with FeatureStore(tmp_path) as store:
+        assert made.held(store, range(20)) == list(range(20)) and store.verify().ok

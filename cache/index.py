@@ -135,7 +135,8 @@ class Index:
             self._check_format(store_id)
             run("COMMIT")
         except BaseException:
-            run("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # a full disk rolls back by itself
+                run("ROLLBACK")
             raise
 
     def _check_format(self, store_id: str) -> None:

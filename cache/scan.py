@@ -1,5 +1,6 @@
 """Reading a whole pool in storage order, the next batch while the caller works on one."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import IndexReplaced
 from .keys import SCALE_FACTORS, PoolSpec
 from .keytable import place_of
 from .reader import Reader
@@ -39,7 +41,10 @@ class _Run:
 def scan(
     state: State, reader: Reader, spec: PoolSpec, *, batch_rows: int | None, dtype: str | None
 ) -> Iterator[tuple[list[bytes], Rows]]:
-    """Yield (keys, rows) of a pool in storage order, as `FeatureStore.scan` says."""
+    """Yield (keys, rows) of a pool in storage order, as `FeatureStore.scan` says.
+
+    The caller has brought `state` in step with the index.
+    """
     kind = np.dtype(dtype or spec.dtype)
     count = batch_rows or max(1, _BATCH_BYTES // (spec.length * kind.itemsize))
     buffers = [np.empty((count, spec.length), kind) for _ in range(2)]
@@ -55,8 +60,9 @@ def scan(
         bad = np.flatnonzero(~good).tolist()
         if bad:  # once more, as any other read: drops what is corrupt, finds what has moved
             again = out[bad]
-            good[bad] = reader.fetch([keys[i] for i in bad], again)
-            out[bad] = again
+            with contextlib.suppress(IndexReplaced):  # then these rows are not known any more
+                good[bad] = reader.fetch([keys[i] for i in bad], again)
+                out[bad] = again
         if not good.all():
             kept = np.flatnonzero(good)
             out[: len(kept)] = out[kept]
@@ -70,11 +76,9 @@ def scan(
             following = thread.submit(read, runs, buffers[number % 2])
             if ahead is not None:
                 yield ahead.result()
-                state.flush(now=False)
             ahead = following
         if ahead is not None:
             yield ahead.result()
-            state.flush(now=False)
 
 
 def _batches(state: State, spec: PoolSpec, count: int) -> Iterator[list[_Run]]:
@@ -97,7 +101,6 @@ def _batches(state: State, spec: PoolSpec, count: int) -> Iterator[list[_Run]]:
 
 def _runs(state: State, spec: PoolSpec) -> Iterator[_Run]:
     """Yield the runs of living rows of a pool, one segment in memory at a time."""
-    state.sync()
     mine = [segment for segment in state.segments.values() if segment.pool.digest == spec.digest]
     for segment in sorted(mine, key=lambda segment: (segment.pool.id, segment.number)):
         with state.index.reading() as connection:

@@ -1,5 +1,6 @@
 """The feature store: rows of numbers under content keys, bounded, checked, shared by processes."""
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -242,7 +243,12 @@ class FeatureStore:
         """
         if dtype not in (None, spec.dtype, "float32"):
             raise UsageError(f"rows of {spec.name} come as {spec.dtype} or float32, not {dtype}")
-        opened = self._run(lambda opened: opened)
+
+        def in_step(opened: Opened) -> Opened:
+            opened.state.sync()
+            return opened
+
+        opened = self._run(in_step)
         return scan(opened.state, opened.reader, spec, batch_rows=batch_rows, dtype=dtype)
 
     def pin(self, run: str, keys: Iterable[bytes]) -> Pin:
@@ -283,7 +289,8 @@ class FeatureStore:
         """
 
         def evict(opened: Opened) -> Freed:
-            opened.writer.seal_all()
+            with contextlib.suppress(StoreFull):  # eviction is what makes room
+                opened.writer.seal_all()
             with opened.state.transaction() as transaction:
                 return make_all_room(opened.state, transaction, to_bytes)
 
@@ -297,7 +304,8 @@ class FeatureStore:
         """
 
         def clear_rows(opened: Opened) -> Cleared:
-            opened.writer.seal_all()
+            with contextlib.suppress(StoreFull):
+                opened.writer.seal_all()
             return clear(opened.state, recipe)
 
         return self._run(clear_rows)

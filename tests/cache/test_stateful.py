@@ -144,7 +144,7 @@ class Histories(RuleBasedStateMachine):
         )
         self.must = set()
         if how == "index":
-            (self.folder / "store" / "index.sqlite").unlink()
+            (self.folder / "store" / "index.sqlite").unlink(missing_ok=True)
             self.pins = []
         elif files:
             path = draw.choice(files)
@@ -174,7 +174,7 @@ class Histories(RuleBasedStateMachine):
 
 
 Histories.TestCase.settings = settings(
-    max_examples=40,
+    max_examples=150,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -95,7 +95,8 @@ def folder_lock(path: Path) -> Iterator[None]:
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = path / "lock"
-        if not lock.exists() and any(path.iterdir()):
+        names = os.listdir(path)
+        if names and lock.name not in names:
             raise StoreError(
                 f"{path} holds other things than a feature store; choose an empty or a new folder"
             )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SEGMENT_BYTES = 32 << 20
 SHARE_OF_LIMIT = 16  # a segment is at most this part of the store's limit
+EVICTED = ".evicted"  # ending of a shard's name while it is on its way out
 _OURS = "lpipstore"
 
 Decompressor = Callable[[bytes, NDArray[np.generic]], None]
@@ -168,6 +169,15 @@ def read_pool(folder: Path) -> Pool | None:
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
     return pool if ours["format"] == FORMAT_VERSION and spec.digest == pool.digest else None
+
+
+def describe(pools: Path, pool: Pool, segments: int) -> None:
+    """Write the metadata of a pool anew, long enough for its segments."""
+    folder = pools / pool.folder
+    folder.mkdir(exist_ok=True)
+    spec = PoolSpec(pool.name, pool.length, pool.dtype, pool.recipe)
+    write_json(folder / "zarr.json", array_metadata(spec, pool.codec, pool.slots))
+    grow(folder, segments, pool.slots)
 
 
 def grow(folder: Path, segments: int, slots: int) -> None:

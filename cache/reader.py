@@ -12,7 +12,7 @@ from .keys import FILL_VALUES, SCALE_FACTORS
 from .keytable import place_of, segment_of, slot_of
 from .pools import Pool
 from .segments import CRC_BYTES, checksum, seeds_of, split_keys
-from .space import add_counts, delete_segments
+from .space import add_counts, delete_segments, finish_eviction
 from .state import HELPERS, Segment, State
 
 _WORTH_SHARING = 1 << 20  # bytes of a read that more than one thread takes part in
@@ -148,12 +148,19 @@ def drop_places(state: State, transaction: Any, places: set[int]) -> None:  # no
 
     A segment without its file goes whole.
     """
-    gone = []
-    for segment_id in {segment_of(place) for place in places}:
+    by_segment: dict[int, list[tuple[int, int]]] = {}
+    for place in places:
+        segment_id = segment_of(place)
+        by_segment.setdefault(segment_id, []).append((segment_id, slot_of(place)))
+    gone, single = [], []
+    for segment_id, slots in by_segment.items():
         segment = state.segments[segment_id]
-        if not (state.sealed_path(segment).exists() or state.open_path(segment).exists()):
+        if finish_eviction(state, transaction, segment):
+            continue
+        if state.sealed_path(segment).exists() or state.open_path(segment).exists():
+            single += slots
+        else:
             gone.append(segment_id)
-    single = [(segment_of(p), slot_of(p)) for p in places if segment_of(p) not in gone]
     transaction.executemany("INSERT OR IGNORE INTO dropped (segment, slot) VALUES (?, ?)", single)
     lost = sum(
         transaction.execute(

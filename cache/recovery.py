@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from .index import ENDINGS, Transaction, real_bytes
-from .pools import Pool, grow, read_pool, shard_name, shard_number
+from .pools import EVICTED, Pool, describe, grow, read_pool, shard_name, shard_number
 from .segments import RECORD, Contents, Written, footer, read_footer, write_all
-from .space import add_counts, delete_segments
+from .space import add_counts, delete_segments, finish_eviction, forget_pool
 from .state import OPEN, POOLS, Segment, State
 from .writer import disk_errors, enter_rows
 
@@ -60,7 +60,8 @@ def recover(state: State) -> Recovered:
         folder: _listing(state.path / POOLS / folder) for folder in _listing(state.path / POOLS)
     }
     with disk_errors(state.path), state.transaction() as transaction:
-        _enter_unknown_pools(state, transaction, list(sealed_names))
+        _enter_unknown_pools(state, transaction, sealed_names)
+        _mend_pools(state, transaction, done)
     with disk_errors(state.path), state.transaction() as transaction:
         for name in open_names:
             _recover_open_file(state, transaction, name, done)
@@ -84,12 +85,37 @@ def _listing(folder: Path) -> list[str]:
         return []
 
 
-def _enter_unknown_pools(state: State, transaction: Transaction, folders: list[str]) -> None:
+def _enter_unknown_pools(
+    state: State, transaction: Transaction, folders: dict[str, list[str]]
+) -> None:
+    """Take in pools that the index does not know; remove what is left of one half made or gone."""
     known = {pool.folder for pool in state.pools.values()}
-    for folder in folders:
-        pool = None if folder in known else read_pool(state.path / POOLS / folder)
+    for folder, names in folders.items():
+        home = state.path / POOLS / folder
+        if folder in known or not home.is_dir():
+            continue
+        pool = read_pool(home)
         if pool is not None:
             state.enter_pool(transaction, pool)
+        elif all(name.startswith(".zarr.json.") for name in names):
+            with contextlib.suppress(OSError):
+                for name in names:
+                    (home / name).unlink()
+                home.rmdir()
+
+
+def _mend_pools(state: State, transaction: Transaction, done: Recovered) -> None:
+    """Write lost metadata of pools anew; forget pools that have lost them and hold nothing."""
+    for pool in list(state.pools.values()):
+        home = state.path / POOLS / pool.folder
+        if (home / "zarr.json").exists():
+            continue
+        numbers = [s.number for s in state.segments.values() if s.pool.id == pool.id]
+        if numbers:
+            describe(state.path / POOLS, pool, max(numbers) + 1)
+            done.notes.append(("damaged pool", str(home / "zarr.json"), 0))
+        else:
+            forget_pool(state, transaction, pool)
 
 
 def _segment_named(state: State, folder: str, number: int) -> Segment | None:
@@ -170,14 +196,13 @@ def _enter_sealed(state: State, transaction: Transaction, segment: Segment) -> N
 def _recover_sealed_files(
     state: State, transaction: Transaction, folder: str, names: list[str], done: Recovered
 ) -> None:
-    numbers = {shard_number(name): name for name in names}
     known = {s.number: s for s in state.segments.values() if s.pool.folder == folder}
     pool = next((p for p in state.pools.values() if p.folder == folder), None)
-    for number, name in numbers.items():
+    for name in names:
         path = state.path / POOLS / folder / name
+        number = shard_number(name)
         if number is None:
-            if name.startswith(".zarr.json."):
-                path.unlink(missing_ok=True)
+            _finish_leftover(state, transaction, known, path)
         elif number in known:
             sealed = transaction.execute(
                 "SELECT sealed FROM segments WHERE id = ?", (known[number].id,)
@@ -190,6 +215,19 @@ def _recover_sealed_files(
                 done.adopt(path)
             else:
                 done.remove(path)
+
+
+def _finish_leftover(
+    state: State, transaction: Transaction, known: dict[int, Segment], path: Path
+) -> None:
+    """Finish what a killed process was about: an eviction, or writing metadata."""
+    if path.name.endswith(EVICTED):
+        number = shard_number(path.name.removesuffix(EVICTED))
+        segment = None if number is None else known.get(number)
+        if segment is None or not finish_eviction(state, transaction, segment):
+            path.unlink(missing_ok=True)
+    elif path.name.startswith(".zarr.json."):
+        path.unlink(missing_ok=True)
 
 
 def _take_in(state: State, transaction: Transaction, pool: Pool, number: int, path: Path) -> bool:
@@ -238,8 +276,12 @@ def _forget_fileless(
             "FROM segments WHERE id = ?1",
             (segment.id,),
         ).fetchone()
-        if row is not None:
-            gone.append(segment.id)
+        if row is None:
+            continue
+        if finish_eviction(state, transaction, segment):
+            continue
+        gone.append(segment.id)
+        if row[0]:  # without rows it was only just begun
             done.lose(state.sealed_path(segment), row[0])
     delete_segments(state, transaction, gone)
 

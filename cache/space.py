@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from .index import Transaction, real_bytes
 from .keys import PoolSpec
 from .leases import end_dead_leases
-from .pools import Pool, slots_for
+from .pools import EVICTED, Pool, slots_for
 from .segments import footer_bytes
 from .state import OPEN, POOLS, Segment, State
 
@@ -170,17 +170,42 @@ def _evictable(transaction: Transaction) -> list[tuple[int, int, int]]:
 def evict_segments(
     state: State, transaction: Transaction, victims: list[tuple[int, int, int]]
 ) -> Freed:
-    """Remove segments: files first, so that a full disk has room to write down that they went."""
+    """Remove segments and count them as evicted.
+
+    Their files are renamed and emptied before the commit, so that the bytes are free before anyone
+    can reserve them, also on a full disk; the name tells a recovery that nothing was lost.
+    """
     freed = Freed()
+    leaving = []
     for segment_id, rows, size in victims:
+        path = state.sealed_path(state.segments[segment_id])
+        left = path.with_name(path.name + EVICTED)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(state.sealed_path(state.segments[segment_id]))
+            path.rename(left)
+            os.truncate(left, 0)
+        leaving.append(left)
         freed += Freed(1, rows, size)
-    gone = [victim[0] for victim in victims]
-    delete_segments(state, transaction, gone)
+
+    def unlink() -> None:
+        for left in leaving:
+            left.unlink(missing_ok=True)
+
+    delete_segments(state, transaction, [victim[0] for victim in victims])
     if freed.segments:
         add_counts(transaction, evicted_segments=freed.segments, evicted_bytes=freed.bytes)
+        transaction.then(unlink)
     return freed
+
+
+def finish_eviction(state: State, transaction: Transaction, segment: Segment) -> bool:
+    """End an eviction that a kill cut short; False if the segment was not about to leave."""
+    path = state.sealed_path(segment)
+    left = path.with_name(path.name + EVICTED)
+    if not left.exists():
+        return False
+    delete_segments(state, transaction, [segment.id])
+    transaction.then(lambda: left.unlink(missing_ok=True))
+    return True
 
 
 def delete_segments(state: State, transaction: Transaction, segments: list[int]) -> None:
@@ -210,15 +235,15 @@ def clear(state: State, recipe: Mapping[str, str] | None) -> Cleared:
         mine = {s.id for s in state.segments.values() if s.pool in pools}
         victims = [victim for victim in _evictable(transaction) if victim[0] in mine]
         freed = evict_segments(state, transaction, victims)
-        kept = mine - {victim[0] for victim in victims}
-        kept_pools = {state.segments[segment].pool.id for segment in kept}
-        for pool in pools:
-            if pool.id not in kept_pools:
-                _remove_pool(state, transaction, pool)
         if recipe is None:
             transaction.execute("DELETE FROM files")
+    with state.transaction() as transaction:
+        filled = {segment.pool.id for segment in state.segments.values()}
+        for pool in pools:
+            if pool.id in state.pools and pool.id not in filled:
+                _remove_pool(state, transaction, pool)
     state.index.vacuum()
-    return Cleared(freed, len(kept))
+    return Cleared(freed, len(mine) - freed.segments)
 
 
 def _remove_pool(state: State, transaction: Transaction, pool: Pool) -> None:
@@ -226,6 +251,11 @@ def _remove_pool(state: State, transaction: Transaction, pool: Pool) -> None:
     with contextlib.suppress(OSError):  # a file of somebody else's keeps the folder
         (folder / "zarr.json").unlink(missing_ok=True)
         folder.rmdir()
+    forget_pool(state, transaction, pool)
+
+
+def forget_pool(state: State, transaction: Transaction, pool: Pool) -> None:
+    """Take a pool without segments out of the index."""
     transaction.execute("DELETE FROM pools WHERE id = ?", (pool.id,))
 
     def forget() -> None:

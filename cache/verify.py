@@ -9,11 +9,10 @@ import numpy as np
 
 from .errors import StoreError
 from .index import ENDINGS, translated
-from .keys import PoolSpec
 from .keytable import place_of
-from .pools import Pool, array_metadata, grow, open_array, read_pool, shard_number, write_json
+from .pools import EVICTED, Pool, describe, open_array, read_pool, shard_number
 from .reader import drop_places
-from .recovery import ASIDE, Recovered, committed
+from .recovery import ASIDE, Recovered, committed, recover
 from .segments import (
     Contents,
     absent_slots,
@@ -79,6 +78,8 @@ def index_problem(state: State) -> str | None:
 def verify(state: State, recovered: Recovered, *, repair: bool) -> VerifyReport:
     """Check a store whose index is sound, as `FeatureStore.verify` says."""
     report = VerifyReport(str(state.path))
+    if repair:
+        recovered.notes.extend(recover(state).notes)
     for kind, where, rows in recovered.notes:
         report.found(kind, where, rows=rows, repaired=True)
     recovered.notes.clear()
@@ -88,7 +89,8 @@ def verify(state: State, recovered: Recovered, *, repair: bool) -> VerifyReport:
         _check_pool(state, pool, report, repair=repair)
     for segment in sorted(state.segments.values(), key=lambda s: (s.pool.id, s.number)):
         _check_segment(state, segment, report, repair=repair)
-    _check_files(state, report)
+    with state.transaction():  # nobody makes or removes pools meanwhile
+        _check_files(state, report)
     return report
 
 
@@ -119,11 +121,8 @@ def _check_pool(state: State, pool: Pool, report: VerifyReport, *, repair: bool)
     if fits:
         return
     if repair:
-        spec = PoolSpec(pool.name, pool.length, pool.dtype, pool.recipe)
         with state.transaction():
-            folder.mkdir(exist_ok=True)
-            write_json(folder / "zarr.json", array_metadata(spec, pool.codec, pool.slots))
-            grow(folder, max(numbers, default=-1) + 1, pool.slots)
+            describe(state.path / POOLS, pool, max(numbers, default=-1) + 1)
     report.found("damaged pool", folder / "zarr.json", repaired=repair)
 
 
@@ -242,7 +241,7 @@ def _check_files(state: State, report: VerifyReport) -> None:
         strange += [
             home / name
             for name in (os.listdir(home) if home.exists() else [])
-            if name != "zarr.json" and shard_number(name) is None
+            if name != "zarr.json" and shard_number(name.removesuffix(EVICTED)) is None
         ]
     for path in strange:
         report.found("unknown file", path)

@@ -52,8 +52,8 @@ def test_names_that_are_no_text_are_kept(store):
 
 def test_the_table_stays_within_its_share(tmp_path, du):
     with FeatureStore(tmp_path / "store", limit=1 << 20) as store:
-        for start in range(0, 5000, 500):
-            store.remember_files([(identity(n), record(n)) for n in range(start, start + 500)])
+        for start in range(0, 2000, 250):
+            store.remember_files([(identity(n), record(n)) for n in range(start, start + 250)])
             assert du(store.path) <= 1 << 20
-        known = [n for n in range(5000) if store.recall_files([identity(n)])[0]]
-    assert known == list(range(5000 - len(known), 5000)) and 400 <= len(known) <= 600
+        known = [n for n in range(2000) if store.recall_files([identity(n)])[0]]
+    assert known == list(range(2000 - len(known), 2000)) and 400 <= len(known) <= 600

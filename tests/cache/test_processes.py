@@ -12,28 +12,29 @@ import pytest
 from lpipstore.cache.store import FeatureStore
 
 LIMIT = 8 << 20
-SPAWN = multiprocessing.get_context("spawn")
+# Forked, not spawned: a spawned process could not import this file when `pytest` runs it
+FORK = multiprocessing.get_context("fork")
+FORKING = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
 
-def write_and_watch(path, first, made, results, start):
+def write_and_watch(path, first, made, du, results, start):
     """Write until four times the limit has gone by, looking at the disk after every batch."""
-    from tests.cache.conftest import disk_bytes
-
     worst = 0
     start.wait()
     with FeatureStore(path, limit=LIMIT) as store:
         for at in range(first, first + 2000, 20):
             made.put(store, range(at, at + 20))
             made.held(store, range(at - 40, at + 20))
-            worst = max(worst, disk_bytes(path))
+            worst = max(worst, du(path))
     results.put(worst)
 
 
+@FORKING
 def test_the_limit_holds_with_four_writers(tmp_path, made, du):
-    results, start = SPAWN.Queue(), SPAWN.Barrier(4)
+    results, start = FORK.Queue(), FORK.Barrier(4)
     path = tmp_path / "store"
     writers = [
-        SPAWN.Process(target=write_and_watch, args=(path, 10_000 * n, made, results, start))
+        FORK.Process(target=write_and_watch, args=(path, 10_000 * n, made, du, results, start))
         for n in range(4)
     ]
     for writer in writers:
@@ -57,11 +58,12 @@ def put_many_rows(path, numbers, made, start):
             made.put(store, [n, n + 1])
 
 
+@FORKING
 def test_two_writers_lose_no_row(tmp_path, made):
     path = tmp_path / "store"
-    start = SPAWN.Barrier(2)
+    start = FORK.Barrier(2)
     writers = [
-        SPAWN.Process(target=put_many_rows, args=(path, range(at, 200 + at), made, start))
+        FORK.Process(target=put_many_rows, args=(path, range(at, 200 + at), made, start))
         for at in (0, 100)
     ]
     for writer in writers:
@@ -87,7 +89,7 @@ def forked(action):
     return os.waitpid(child, 0)[1]
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@FORKING
 def test_a_forked_worker_that_does_nothing_or_closes_harms_nothing(store, made):
     made.put(store, range(10))
     assert forked(lambda: None) == 0
@@ -97,7 +99,7 @@ def test_a_forked_worker_that_does_nothing_or_closes_harms_nothing(store, made):
     assert len(os.listdir(store.path / "open")) == 1
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@FORKING
 def test_a_forked_worker_may_use_the_store(store, made):
     made.put(store, range(10))
 

@@ -5,23 +5,24 @@ from numpy.typing import NDArray
 
 from .segments import MOST_SLOTS, RECORD, split_keys
 
-_SLOT_BITS = MOST_SLOTS.bit_length() - 1
+SLOT_BITS = MOST_SLOTS.bit_length() - 1  # of a place, the lower ones
+SLOT_MASK = MOST_SLOTS - 1
 _FEWEST_RECENT = 4096
 
 
 def place_of(segment: int, slot: int) -> int:
     """Return the number of a place: the segment's above the slot's."""
-    return segment << _SLOT_BITS | slot
+    return segment << SLOT_BITS | slot
 
 
 def segment_of(place: int) -> int:
     """Return the segment of a place."""
-    return place >> _SLOT_BITS
+    return place >> SLOT_BITS
 
 
 def slot_of(place: int) -> int:
     """Return the slot of a place within its segment."""
-    return place & (MOST_SLOTS - 1)
+    return place & SLOT_MASK
 
 
 class KeyTable:
@@ -86,7 +87,7 @@ class KeyTable:
         if not segments:
             return
         wanted = np.fromiter(segments, np.int64, len(segments))
-        self._place[np.isin(self._place >> _SLOT_BITS, wanted)] = -1
+        self._place[np.isin(self._place >> SLOT_BITS, wanted)] = -1
         for key in [k for k, (p, _) in self._recent.items() if segment_of(p) in segments]:
             del self._recent[key]
 

@@ -1,25 +1,40 @@
 """Getting rows out: every read is checked against its checksum, and what fails is a miss."""
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from .errors import StoreError, UsageError
 from .keys import FILL_VALUES, SCALE_FACTORS
-from .keytable import place_of, segment_of, slot_of
+from .keytable import SLOT_BITS, SLOT_MASK, place_of, segment_of, slot_of
 from .pools import Pool
 from .segments import CRC_BYTES, checksum, seeds_of, split_keys
 from .space import add_counts, delete_segments, finish_eviction
-from .state import HELPERS, Segment, State
+from .state import HELPERS, Segment, SegmentFile, State
 
 _WORTH_SHARING = 1 << 20  # bytes of a read that more than one thread takes part in
 
 Rows = NDArray[Any]
-Job = tuple[int, int, int, int]  # index in the caller's buffer, place, checksum, seed
-ReadRow = Callable[[int, int, int, int, Rows], bool]
+Row = Any  # one row of the caller's array: a buffer, which NumPy's stubs do not say
+ReadRow = Callable[[int, int, int, Row], bool]
+
+
+class Jobs(NamedTuple):
+    """Rows to be read, sorted by place: where each goes, where it stands, checksum, seed."""
+
+    at: NDArray[np.int64]
+    places: NDArray[np.int64]
+    checks: NDArray[np.uint64]
+    seeds: NDArray[np.uint64]
+
+    def part(self, which: Any) -> "Jobs":  # noqa: ANN401 - whatever indexes an array
+        """Return some of the jobs."""
+        return Jobs(*(column[which] for column in self))
 
 
 class Reader:
@@ -44,87 +59,90 @@ class Reader:
         state = self.state
         state.sync()
         found = np.zeros(len(keys), bool)
-        todo = list(range(len(keys)))
-        seeds = seeds_of(split_keys(keys)) if keys else []
-        touched: set[int] = set()
-        while todo:
-            places, checks = state.find([keys[i] for i in todo])
-            jobs = [
-                (i, place, check, seeds[i])
-                for i, place, check in zip(todo, places.tolist(), checks.tolist(), strict=True)
-                if place >= 0
-            ]
+        todo = np.arange(len(keys))
+        while len(todo):
+            asked = keys if len(todo) == len(keys) else [keys[i] for i in todo.tolist()]
+            places, checks = state.find(asked)
+            seeds = seeds_of(split_keys(asked))
+            jobs = Jobs(todo, places, checks, seeds).part(places >= 0)
+            jobs = jobs.part(np.argsort(jobs.places, kind="stable"))
+            segments = np.unique(jobs.places >> SLOT_BITS).tolist()
+            self._check_buffer(segments, out)
+            state.touch(segments)
             failed = self._read(jobs, out)
-            found[[job[0] for job in jobs]] = True
-            found[[job[0] for job in failed]] = False
-            touched |= {segment_of(job[1]) for job in jobs}
+            found[jobs.at] = True
+            todo = jobs.at[failed]  # another copy may have been put meanwhile
+            found[todo] = False
             if failed:
-                self._drop({keys[job[0]]: job[1] for job in failed})
-            todo = [job[0] for job in failed]  # another copy may have been put meanwhile
+                lost = zip(todo.tolist(), jobs.places[failed].tolist(), strict=True)
+                self._drop({keys[i]: place for i, place in lost})
         if not found.all():
             out[~found] = FILL_VALUES[out.dtype.name]
-        state.touch(touched)
         return found
 
-    def pool_of(self, key: bytes) -> Pool | None:
-        """Return the pool that holds the row of a key, or None."""
-        self.state.sync()
-        place = int(self.state.find([key])[0][0])
-        segment = self.state.segments.get(segment_of(place)) if place >= 0 else None
-        return None if segment is None else segment.pool
+    def get(self, key: bytes) -> Rows | None:
+        """Return a copy of one row as stored, or None; counted."""
+        state = self.state
+        state.sync()
+        place = int(state.find([key])[0][0])
+        segment = state.segments.get(segment_of(place)) if place >= 0 else None
+        if segment is None:
+            state.count(misses=1)
+            return None
+        out = np.empty((1, segment.pool.length), segment.pool.dtype)
+        return out[0] if self.get_many([key], out)[0] else None
 
-    def _read(self, jobs: list[Job], out: Rows) -> list[Job]:
-        """Read rows in the order in which they are stored; return those that failed."""
-        jobs.sort(key=lambda job: job[1])
-        for segment in {segment_of(job[1]) for job in jobs}:
-            self._check_buffer(segment, out)
-        nbytes = len(jobs) * out.shape[1] * out.itemsize
-        if nbytes < _WORTH_SHARING or len(jobs) < HELPERS:
-            return self._read_part(jobs, out)
-        step = -(-len(jobs) // HELPERS)
-        parts = [jobs[start : start + step] for start in range(0, len(jobs), step)]
-        shared = [self.state.helpers.submit(self._read_part, part, out) for part in parts[1:]]
-        failed = self._read_part(parts[0], out)
+    def _read(self, jobs: Jobs, out: Rows) -> list[int]:
+        """Read rows in the order in which they are stored; return which jobs failed."""
+        count = len(jobs.at)
+        nbytes = count * out.shape[1] * out.itemsize
+        if nbytes < _WORTH_SHARING or count < HELPERS:
+            return self._read_part(jobs, 0, count, out)
+        edges = np.linspace(0, count, HELPERS + 1).astype(int).tolist()
+        shared = [
+            self.state.helpers.submit(self._read_part, jobs, start, end, out)
+            for start, end in itertools.pairwise(edges[1:])
+        ]
+        failed = self._read_part(jobs, 0, edges[1], out)
         for other in shared:
             failed += other.result()
         return failed
 
-    def _check_buffer(self, segment_id: int, out: Rows) -> None:
-        segment = self.state.segments.get(segment_id)
-        if segment is None:
-            return
-        pool = segment.pool
-        if out.shape[1] != pool.length or out.dtype.name not in (pool.dtype, "float32"):
-            raise UsageError(
-                f"rows of pool {pool.folder} are {pool.length} numbers of {pool.dtype} (or "
-                f"float32 to convert); the buffer has {out.shape[1]} of {out.dtype}"
-            )
+    def _check_buffer(self, segments: list[int], out: Rows) -> None:
+        known = [self.state.segments.get(segment) for segment in segments]
+        pools = {segment.pool.id: segment.pool for segment in known if segment is not None}
+        for pool in pools.values():
+            if out.shape[1] != pool.length or out.dtype.name not in (pool.dtype, "float32"):
+                raise UsageError(
+                    f"rows of pool {pool.folder} are {pool.length} numbers of {pool.dtype} (or "
+                    f"float32 to convert); the buffer has {out.shape[1]} of {out.dtype}"
+                )
 
-    def _read_part(self, jobs: list[Job], out: Rows) -> list[Job]:
+    def _read_part(self, jobs: Jobs, start: int, end: int, out: Rows) -> list[int]:
         failed = []
         current = -1
         read: ReadRow | None = None
-        for job in jobs:
-            at, place, check, seed = job
-            if segment_of(place) != current:
-                current = segment_of(place)
-                read = self._row_reader(current, out)
-            if read is None or not read(at, slot_of(place), check, seed, out):
+        part = jobs.part(slice(start, end))
+        columns = (column.tolist() for column in part)
+        for job, (at, place, check, seed) in enumerate(zip(*columns, strict=True), start):
+            if place >> SLOT_BITS != current:
+                current = place >> SLOT_BITS
+                read = self._row_reader(current, out.dtype.name)
+            if read is None or not read(place & SLOT_MASK, check, seed, out[at]):
                 failed.append(job)
         return failed
 
-    def _row_reader(self, segment_id: int, out: Rows) -> ReadRow | None:
+    def _row_reader(self, segment_id: int, dtype: str) -> ReadRow | None:
         """Return the function that reads one row of a segment, or None if the segment is gone."""
         segment = self.state.segments.get(segment_id)
         file = None if segment is None else self.state.file_of(segment)
         if segment is None or file is None:
             return None
-        convert = out.dtype.name != segment.pool.dtype
         if segment.pool.codec:
-            return _packed_reader(self.state, segment, file.fd, convert, file)
-        if convert:
-            return _converting_reader(segment.pool, file.fd, file)
-        return _plain_reader(segment.pool, file.fd, file)
+            read = _packed_reader(self.state, segment, file)
+        else:
+            read = _plain_reader(segment.pool, file)
+        return read if dtype == segment.pool.dtype else _converting(read, segment.pool)
 
     def _drop(self, failed: dict[bytes, int]) -> None:
         """Forget rows that could not be read, unless they are somewhere else by now."""
@@ -180,54 +198,47 @@ def drop_places(state: State, transaction: Any, places: set[int]) -> None:  # no
     transaction.then(discard)
 
 
-def _plain_reader(pool: Pool, fd: int, keep: object) -> ReadRow:
+def _plain_reader(pool: Pool, file: SegmentFile) -> ReadRow:
     stride, row_bytes = pool.stride, pool.row_bytes
-    preadv = os.preadv
+    preadv, xxh3 = os.preadv, xxhash.xxh3_64_intdigest  # `checksum`, without a call in between
 
-    def read(at: int, slot: int, check: int, seed: int, out: Rows, _keep: object = keep) -> bool:
-        row = out[at]
+    def read(slot: int, check: int, seed: int, row: Row) -> bool:
         try:
-            got = preadv(fd, [row], slot * stride)
+            return preadv(file.fd, [row], slot * stride) == row_bytes and xxh3(row, seed) == check
         except OSError:
             return False
-        return got == row_bytes and checksum(row, seed) == check
 
     return read
 
 
-def _converting_reader(pool: Pool, fd: int, keep: object) -> ReadRow:
-    scratch: Rows = np.empty((1, pool.length), pool.dtype)
+def _converting(read_stored: ReadRow, pool: Pool) -> ReadRow:
+    scratch: Row = np.empty(pool.length, pool.dtype)
     scale = np.float32(SCALE_FACTORS[pool.dtype])
-    read_plain = _plain_reader(pool, fd, keep)
 
-    def read(at: int, slot: int, check: int, seed: int, out: Rows) -> bool:
-        if not read_plain(0, slot, check, seed, scratch):
+    def read(slot: int, check: int, seed: int, row: Row) -> bool:
+        if not read_stored(slot, check, seed, scratch):
             return False
-        np.multiply(scratch[0], scale, out=out[at], dtype=np.float32)
+        np.multiply(scratch, scale, out=row, dtype=np.float32)
         return True
 
     return read
 
 
-def _packed_reader(state: State, segment: Segment, fd: int, convert: bool, keep: object) -> ReadRow:
-    pool = segment.pool
-    scratch: Rows = np.empty(pool.length, pool.dtype)
-    scale = np.float32(SCALE_FACTORS[pool.dtype])
+def _packed_reader(state: State, segment: Segment, file: SegmentFile) -> ReadRow:
+    decompress = segment.pool.decompress
 
-    def read(at: int, slot: int, check: int, seed: int, out: Rows, _keep: object = keep) -> bool:
+    def read(slot: int, check: int, seed: int, row: Row) -> bool:
         starts, sizes = state.extents_of(segment, slot)
-        if slot >= len(sizes) or pool.decompress is None:
+        if slot >= len(sizes) or decompress is None:
             return False
         size = int(sizes[slot]) - CRC_BYTES
         try:
-            stored = os.pread(fd, size, int(starts[slot]))
+            stored = os.pread(file.fd, size, int(starts[slot]))
         except OSError:
             return False
         if len(stored) != size or checksum(stored, seed) != check:
             return False
-        pool.decompress(stored, scratch if convert else out[at])
-        if convert:
-            np.multiply(scratch, scale, out=out[at], dtype=np.float32)
+        decompress(stored, row)
         return True
 
     return read

@@ -161,7 +161,8 @@ def _adopt(state: State, transaction: Transaction, segment: Segment, fd: int) ->
         return False
     os.ftruncate(fd, contents.end)
     try:
-        write_all(fd, [footer(contents, segment.pool.slots)], contents.end)
+        ending = footer(contents, segment.pool.slots)
+        write_all(fd, [ending], contents.end, len(ending))
         if state.durable:
             os.fsync(fd)
     except OSError:

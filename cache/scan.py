@@ -31,6 +31,10 @@ class _Run:
     slot: int
     records: NDArray[np.void]
 
+    def part(self, start: int, end: int) -> "_Run":
+        """Return the rows from `start` to `end` of this run."""
+        return _Run(self.segment, self.slot + start, self.records[start:end])
+
     @property
     def keys(self) -> list[bytes]:
         raw = self.records.tobytes()
@@ -53,10 +57,15 @@ def scan(
         keys = [key for run in runs for key in run.keys]
         good = np.zeros(len(keys), bool)
         at = 0
+        shared = []
         for run in runs:
-            size = len(run.records)
-            _read_run(state, run, out[at : at + size], good[at : at + size])
-            at += size
+            half = len(run.records) // 2
+            for part in (run.part(0, half), run.part(half, len(run.records))):
+                here = slice(at, at + len(part.records))
+                shared.append(state.helpers.submit(_read_run, state, part, out[here], good[here]))
+                at += len(part.records)
+        for other in shared:
+            other.result()
         bad = np.flatnonzero(~good).tolist()
         if bad:  # once more, as any other read: drops what is corrupt, finds what has moved
             again = out[bad]
@@ -88,10 +97,10 @@ def _batches(state: State, spec: PoolSpec, count: int) -> Iterator[list[_Run]]:
     for run in _runs(state, spec):
         done = 0
         while done < len(run.records):
-            part = run.records[done : done + room]
-            batch.append(_Run(run.segment, run.slot + done, part))
-            done += len(part)
-            room -= len(part)
+            part = run.part(done, done + room)
+            batch.append(part)
+            done += len(part.records)
+            room -= len(part.records)
             if room == 0:
                 yield batch
                 batch, room = [], count
@@ -125,7 +134,7 @@ def _read_run(state: State, run: _Run, out: Rows, good: NDArray[np.bool_]) -> No
         return
     convert = out.dtype.name != pool.dtype
     halves = np.stack([run.records["hi"], run.records["lo"]], axis=1)
-    seeds, checks = seeds_of(halves), run.records["check"].tolist()
+    seeds, checks = seeds_of(halves).tolist(), run.records["check"].tolist()
     step = max(1, min(_MOST_AT_ONCE, _HOT_BYTES // pool.stride))
     scratch: Rows = np.empty((step, pool.length), pool.dtype) if convert else out
     gap = bytearray(CRC_BYTES)

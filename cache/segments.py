@@ -5,6 +5,7 @@ then its crc32c. Between the last row and the shard's index stand the keys of th
 checksums, which Zarr never looks at, so that the store's index can be rebuilt from its segments.
 """
 
+import itertools
 import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -48,10 +49,9 @@ def split_keys(keys: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2)
 
 
-def seeds_of(halves: NDArray[np.uint64]) -> list[int]:
+def seeds_of(halves: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the seed of each key's checksum, so that a row in the wrong slot fails it."""
-    mixed = halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15))
-    seeds: list[int] = mixed.tolist()
+    seeds: NDArray[np.uint64] = halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15))
     return seeds
 
 
@@ -80,9 +80,11 @@ def write_rows(
     raises (`OSError`), an unknown part of the rows stands after `offset`.
     """
     halves = split_keys(keys)
-    seeds = seeds_of(halves)
+    seeds = seeds_of(halves).tolist()
     step = max(1, min(_MOST_IN_GROUP, _GROUP_BYTES // rows[0].nbytes))
-    groups = [slice(start, start + step) for start in range(0, len(rows), step)]
+    first = max(1, step // 4)  # nothing is being written yet while this one is prepared
+    starts = [0, *range(first, len(rows), step)]
+    groups = [slice(*pair) for pair in itertools.pairwise([*starts, len(rows)])]
 
     def prepare(group: slice) -> tuple[list[Stored], list[int], list[int]]:
         buffers: list[Stored] = []
@@ -102,7 +104,7 @@ def write_rows(
     for following in [*groups[1:], None]:
         ahead = None if following is None else helpers.submit(prepare, following)
         try:
-            write_all(fd, ready[0], offset)
+            write_all(fd, ready[0], offset, sum(ready[2]))
         finally:
             if ahead is not None:
                 ahead.exception()  # nobody may still read the rows when the caller takes over
@@ -117,9 +119,8 @@ def write_rows(
     return Written(records, np.array(sizes, np.int64))
 
 
-def write_all(fd: int, buffers: Sequence[Stored], offset: int) -> None:
-    """Write buffers one after the other at `offset`, however the system splits them up."""
-    total = sum(b.nbytes if isinstance(b, np.ndarray) else len(b) for b in buffers)
+def write_all(fd: int, buffers: Sequence[Stored], offset: int, total: int) -> None:
+    """Write buffers of `total` bytes in a row at `offset`, however the system splits them up."""
     done = os.pwritev(fd, buffers, offset)
     if done == total:
         return

@@ -154,13 +154,9 @@ class FeatureStore:
         check_keys([key])
 
         def get(opened: Opened) -> NDArray[Any] | None:
-            pool = opened.reader.pool_of(key)
-            if pool is None:
-                opened.state.count(misses=1)
-                opened.state.flush(now=False)
-                return None
-            out = np.empty((1, pool.length), pool.dtype)
-            return out[0] if opened.reader.get_many([key], out)[0] else None
+            row = opened.reader.get(key)
+            opened.state.flush(now=False)
+            return row
 
         return self._run(get)
 

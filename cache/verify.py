@@ -188,7 +188,7 @@ def _missing(
 
 def _corrupt_slots(fd: int, contents: Contents, dropped: set[int]) -> set[int]:
     halves = np.stack([contents.records["hi"], contents.records["lo"]], axis=1)
-    seeds, checks = seeds_of(halves), contents.records["check"].tolist()
+    seeds, checks = seeds_of(halves).tolist(), contents.records["check"].tolist()
     starts, sizes = contents.starts.tolist(), contents.sizes.tolist()
     bad = set()
     for slot, (start, size) in enumerate(zip(starts, sizes, strict=True)):
@@ -219,9 +219,10 @@ def _marked_absent(fd: int, segment: Segment, contents: Contents) -> set[int] | 
 def _mark_absent(fd: int, contents: Contents, slots: int, absent: set[int]) -> None:
     """Write a sealed segment's footer anew, so that Zarr takes corrupt rows for empty ones."""
     table = footer(contents, slots)[: -index_bytes(slots)]
+    ending = table + shard_index(contents, slots, absent)
     with contextlib.suppress(OSError):
         os.ftruncate(fd, contents.end)
-        write_all(fd, [table, shard_index(contents, slots, absent)], contents.end)
+        write_all(fd, [ending], contents.end, len(ending))
 
 
 def _check_files(state: State, report: VerifyReport) -> None:

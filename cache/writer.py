@@ -122,7 +122,8 @@ class Writer:
             )
             if self.state.durable:
                 os.fdatasync(target.fd)
-                _sync_folder(self.state.path / OPEN)
+                if not target.rows:  # its name has not been written down either
+                    _sync_folder(self.state.path / OPEN)
             kept = self._commit(target, written, keys)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -206,7 +207,8 @@ def seal(state: State, segment: Segment, fd: int, contents: Contents) -> None:
     end = contents.end
     os.ftruncate(fd, end)
     try:
-        write_all(fd, [footer(contents, segment.pool.slots)], end)
+        ending = footer(contents, segment.pool.slots)
+        write_all(fd, [ending], end, len(ending))
         if state.durable:
             os.fsync(fd)
         with state.transaction() as transaction:

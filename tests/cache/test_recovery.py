@@ -58,7 +58,7 @@ def test_killed_between_rename_and_commit(tmp_path, made, crash):
     target = next(iter(store._opened.writer._open.values()))
     contents = writer.Contents.of(target.parts)
     footer = writer.footer(contents, target.segment.pool.slots)
-    writer.write_all(target.fd, [footer], target.tail)
+    writer.write_all(target.fd, [footer], target.tail, len(footer))
     state.open_path(target.segment).rename(state.sealed_path(target.segment))
     crash(store)
     with FeatureStore(tmp_path) as store:

@@ -46,11 +46,10 @@ class KeyTable:
             self._merge()
             self._join(records["hi"], records["lo"], places, records["check"])
             return
-        raw = records.tobytes()
-        size = RECORD.itemsize
-        checks = records["check"].tolist()
-        for row, (place, check) in enumerate(zip(places.tolist(), checks, strict=True)):
-            self._recent[raw[row * size : row * size + 16]] = (place, check)
+        raw, size = records.tobytes(), RECORD.itemsize
+        keys = [raw[at : at + 16] for at in range(0, len(raw), size)]
+        values = zip(places.tolist(), records["check"].tolist(), strict=True)
+        self._recent.update(zip(keys, values, strict=True))
         if len(self._recent) > max(_FEWEST_RECENT, len(self._hi) // 8):
             self._merge()
 
@@ -81,6 +80,19 @@ class KeyTable:
                 if found is not None:
                     places[at], checks[at] = found
         return places, checks
+
+    def find_one(self, key: bytes) -> tuple[int, int]:
+        """Return the place (-1 where there is none) and the checksum of one key, sooner."""
+        found = self._recent.get(key)
+        if found is not None:
+            return found
+        hi, lo = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
+        at = int(self._hi.searchsorted(np.uint64(hi)))
+        while at < len(self._hi) and self._hi[at] == hi:
+            if self._lo[at] == lo:
+                return int(self._place[at]), int(self._check[at])
+            at += 1
+        return -1, 0
 
     def discard_segments(self, segments: set[int]) -> None:
         """Forget every row of some segments."""

@@ -13,7 +13,7 @@ from .errors import StoreError, UsageError
 from .keys import FILL_VALUES, SCALE_FACTORS
 from .keytable import SLOT_BITS, SLOT_MASK, place_of, segment_of, slot_of
 from .pools import Pool
-from .segments import CRC_BYTES, checksum, seeds_of, split_keys
+from .segments import CRC_BYTES, checksum, seed_of, seeds_of, split_keys
 from .space import add_counts, delete_segments, finish_eviction
 from .state import HELPERS, Segment, SegmentFile, State
 
@@ -84,13 +84,19 @@ class Reader:
         """Return a copy of one row as stored, or None; counted."""
         state = self.state
         state.sync()
-        place = int(state.find([key])[0][0])
+        with state.table_lock:
+            place, check = state.table.find_one(key)
         segment = state.segments.get(segment_of(place)) if place >= 0 else None
         if segment is None:
             state.count(misses=1)
             return None
-        out = np.empty((1, segment.pool.length), segment.pool.dtype)
-        return out[0] if self.get_many([key], out)[0] else None
+        row: Rows = np.empty(segment.pool.length, segment.pool.dtype)
+        read = self._row_reader(segment.id, segment.pool.dtype)
+        if read is not None and read(slot_of(place), check, seed_of(key), row):
+            state.touch([segment.id])
+            state.count(hits=1)
+            return row
+        return row if self.get_many([key], row[None])[0] else None
 
     def _read(self, jobs: Jobs, out: Rows) -> list[int]:
         """Read rows in the order in which they are stored; return which jobs failed."""

@@ -49,6 +49,11 @@ def split_keys(keys: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2)
 
 
+def seed_of(key: bytes) -> int:
+    """Return the seed of one key's checksum."""
+    return int(seeds_of(split_keys([key]))[0])
+
+
 def seeds_of(halves: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the seed of each key's checksum, so that a row in the wrong slot fails it."""
     seeds: NDArray[np.uint64] = halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15))

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import StoreError
+from .errors import StoreError, StoreFull
 from .index import Index, Transaction
 from .keys import PoolSpec
 from .keytable import KeyTable, place_of
@@ -298,10 +298,13 @@ class State:
             self._counts.update(counts)
 
     def flush(self, *, now: bool = True) -> None:
-        """Write uses and counts down, if they have waited for long or `now` is set."""
+        """Write uses and counts down, if they have waited for long or `now` is set.
+
+        They wait on where the disk is full, and reading goes on.
+        """
         waiting = bool(self._used or self._counts)
         if waiting and (now or time.monotonic() - self._flushed > _FLUSH_S):
-            with self.transaction():
+            with contextlib.suppress(StoreFull), self.transaction():
                 pass
 
     def _keep_counts(self, transaction: Transaction) -> None:

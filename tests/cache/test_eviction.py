@@ -55,7 +55,7 @@ def test_looking_whether_a_row_is_there_is_no_use(small, made):
 def test_the_limit_holds_in_bytes_on_disk(tmp_path, make_rows, du, length, compress):
     made = make_rows(length=length)
     with FeatureStore(tmp_path / "store", limit=LIMIT, compress=compress) as store:
-        batch = max(1, min(2000, 100_000 // length))
+        batch = max(1, min(400, 100_000 // length))
         for start in range(0, 60 * batch, batch):
             made.put(store, range(start, start + batch))
             assert du(store.path) <= LIMIT

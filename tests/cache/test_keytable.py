@@ -52,6 +52,7 @@ def follow_history(data):
             ]
         asked = [*history, *data.draw(st.lists(KEYS, max_size=2))]
         for key, place, check in zip(asked, *map(list, table.find(asked)), strict=True):
+            assert table.find_one(key)[0] == place
             spots = history.get(key, [(None, None)])
             if spots[-1][0] is not None:
                 assert (place, check) == spots[-1]

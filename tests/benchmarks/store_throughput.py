@@ -4,9 +4,11 @@
 
 Prints a table for each row size: seconds, MB/s and microseconds a row of everything measured, and
 then each ratio beside its target. Reads come from the page cache for everyone. Every figure is the
-median of the rounds; within a round the contenders run one after the other on the same rows. The
-store reads and hashes with more than one thread, so it needs processors that nobody else uses; what
-it takes with one thread only is shown too. Needs the packages of the extra ``bench``; those that are missing are left out.
+median of the rounds; within a round the contenders run one after the other on the same rows.
+
+The store reads and hashes with more than one thread, so it needs processors that nobody else uses;
+what it takes with one thread only is shown too. Needs the packages of the extra ``bench``; those
+that are missing are left out.
 """
 
 import argparse

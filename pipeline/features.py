@@ -25,6 +25,7 @@ TRUNK_DTYPES = {
 }
 _BATCH_BYTES = 256 << 20  # of float32 rows; the trunk's own activations take a few times as much
 _MOST_IN_BATCH = 32
+_ENOUGH = 16  # rows, before their mean time says anything
 _NO_WAIT_SECONDS = 1e-3  # a batch that lay ready: the workers are ahead and rest
 
 
@@ -166,9 +167,10 @@ class Features:
     """Rows by content hash: taken from the store where they are, computed and kept where not.
 
     `decode` turns content hashes into batches of pixels; indices in a batch count along the hashes
-    that it was given. `forwards` counts images that went through the trunk, `failures` maps content
-    hashes to the reason why there is no row, `full` holds the store's words once it could take no
-    more: rows are then computed again whenever they are needed.
+    that it was given. `forwards` counts images that went through the trunk, `rows_read` rows that
+    came from the store. `failures` maps content hashes to the reason why there is no row. `full`
+    holds the store's words once it could take no more: rows are then computed again whenever they
+    are needed.
     """
 
     extractor: Extractor
@@ -177,6 +179,7 @@ class Features:
     clock: Stopwatch = field(default_factory=Stopwatch)
     report: Report = silent
     forwards: int = 0
+    rows_read: int = 0
     failures: dict[bytes, str] = field(default_factory=dict)
     full: str | None = None
 
@@ -212,6 +215,7 @@ class Features:
         """
         with self.clock("read"):
             found = self.store.get_many([self.key(content) for content in contents], out)
+        self.rows_read += int(found.sum())
         places: dict[bytes, list[int]] = {}
         for place in np.flatnonzero(~found).tolist():
             places.setdefault(contents[place], []).append(place)
@@ -224,6 +228,13 @@ class Features:
                 "a row left the store and its image cannot be decoded again: "
                 + self.failures[content]
             )
+
+    def row_seconds(self) -> tuple[float | None, float | None]:
+        """Seconds that reading a row and computing one took; None where too few were seen."""
+        seconds = self.clock.seconds
+        read = seconds.get("read", 0.0) / self.rows_read if self.rows_read >= _ENOUGH else None
+        computing = seconds.get("decode", 0.0) + seconds.get("forward", 0.0)
+        return read, computing / self.forwards if self.forwards >= _ENOUGH else None
 
     def _compute(self, contents: list[bytes]) -> Iterator[tuple[list[bytes], NDArray[np.generic]]]:
         """Decode and forward images; yield (contents, rows) batch by batch."""

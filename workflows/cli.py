@@ -86,6 +86,51 @@ def store_info(store: Store = None, as_json: Json = False) -> None:
         print_table("Pools", header, pool_rows(stat))
 
 
+@store_app.command("verify", epilog="Example: lpipstore store verify --repair")
+def store_verify(
+    store: Store = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what is damaged; lost rows are computed again.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Read every row with its checksum, cross-check index and files. Exits with 1 if not sound."""
+    from .stores import verify_facts, verify_store
+
+    report = verify_store(store_path(store), repair=repair)
+    _show(report, "Verified", lambda: verify_facts(report), as_json)
+    if not report["ok"]:
+        raise typer.Exit(1)
+
+
+@store_app.command("evict", epilog="Example: lpipstore store evict --to 5GB")
+def store_evict(
+    to: Annotated[str, typer.Option(metavar="5GB", help="Bytes on disk to come down to.")],
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Evict the least recently used rows until the store is small enough."""
+    from .stores import evict_store, freed_facts
+
+    freed = evict_store(store_path(store), to)
+    _show(freed, "Evicted", lambda: freed_facts(freed), as_json)
+
+
+@store_app.command("clear", epilog="Example: lpipstore store clear --backbone vgg")
+def store_clear(
+    store: Store = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Only the rows of this backbone.", show_default="all")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Remove rows; they are computed again when they are needed."""
+    from .stores import clear_store, freed_facts
+
+    freed = clear_store(store_path(store), backbone)
+    _show(freed, "Cleared", lambda: freed_facts(freed), as_json)
+
+
 @app.command(epilog="Example: lpipstore demo --out demo")
 def demo(
     out: Annotated[

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..cache.errors import LpipstoreError, UsageError
+from ..cache.pins import Pin
 from ..cache.store import FeatureStore
 from ..pipeline.backbones import load_backbone
 from ..pipeline.features import TRUNK_DTYPES, Extractor, Features, choose_device
@@ -23,7 +24,12 @@ STAGES = ("hash", "decode", "forward", "read", "score", "write")
 def open_store(settings: Settings) -> FeatureStore:
     """Open the feature store that the settings name."""
     path = store_path(settings.store)
-    return FeatureStore(path, limit=store_limit(settings.store_limit, path))
+    return FeatureStore(
+        path,
+        limit=store_limit(settings.store_limit, path),
+        durable=settings.durable,
+        compress=settings.compress,
+    )
 
 
 def find_collection(
@@ -118,6 +124,19 @@ class Collection:
         if self.features.full:
             screen.warn(f"{self.features.full}; the run goes on without keeping more rows")
 
+    def pinned(self, run: str) -> Pin:
+        """Keep this collection's rows from eviction as long as the returned pin is held."""
+        return self.features.store.pin(run, [self.features.key(c) for c in self.contents()])
+
+    def warn_if_reading_is_slow(self, screen: Screen) -> None:
+        """Say so if it would have been quicker to compute rows than to read them."""
+        read, computed = self.features.row_seconds()
+        if read is not None and computed is not None and read > computed:
+            screen.warn(
+                f"reading a row from the store took {read * 1e3:.1f} ms and computing one "
+                f"{computed * 1e3:.1f} ms: a faster disk for --store would help"
+            )
+
 
 def count_images(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the counts of a summary as lines for people: a name and a value each."""
@@ -174,7 +193,7 @@ def make_collection(
 
     collection = Collection(records, Features(extractor, store, decode, clock, screen.report))
     need = len(set(collection.contents())) * collection.row_bytes()
-    if store.limit is not None and need > store.limit:
+    if not settings.compress and store.limit is not None and need > store.limit:
         screen.warn(
             f"the rows of these images take {show_bytes(need)} and the store's limit is "
             f"{show_bytes(store.limit)}: what does not fit is computed again when it is needed; "

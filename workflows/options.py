@@ -76,6 +76,22 @@ _OPTIONS: dict[str, Any] = {
         str,
         typer.Option(rich_help_panel=STORE, metavar="uint16|float32", help="How rows are kept."),
     ],
+    "compress": Annotated[
+        bool,
+        typer.Option(
+            "--compress",
+            rich_help_panel=STORE,
+            help="Pack rows (lz4): slower, for a store that is larger than memory.",
+        ),
+    ],
+    "durable": Annotated[
+        bool,
+        typer.Option(
+            "--durable",
+            rich_help_panel=STORE,
+            help="Wait for the disk: rows then survive a loss of power, not only a crash.",
+        ),
+    ],
     "rehash": Annotated[
         bool,
         typer.Option(

@@ -25,7 +25,14 @@ from ..pipeline.results import (
 )
 from ..pipeline.schedule import band_reader, plan_matrix, score_matrix
 from ..pipeline.statistics import pair_summary
-from .collection import STAGES, count_images, find_collection, make_collection, open_store
+from .collection import (
+    STAGES,
+    Collection,
+    count_images,
+    find_collection,
+    make_collection,
+    open_store,
+)
 from .console import Screen
 from .settings import Settings, parse_bytes
 
@@ -56,37 +63,47 @@ def score_pairs(
             2, collection.row_bytes(), memory
         )  # fail before the forwards if memory is too small
         start_run(out, _manifest(records, spec.recipe, spec.dtype, backbone, head))
-        hits = collection.extract()
-        collection.warn_of_trouble(screen)
-        _need_two(collection.records)
-        write_images(out, collection.records)
-        contents = collection.contents()
-        plan = plan_matrix(len(contents), collection.row_bytes(), memory)
-        attributes = {
-            "quantity": "LPIPS distance",
-            "head": head.name,
-            "head_digest": head.digest,
-            **spec.recipe,
-        }
-        try:
-            matrix = MatrixFile(out, len(contents), plan.tile, attributes)
-            weights = column_weights(head, features.extractor.layout)
-            score_matrix(features, contents, weights, plan, matrix, screen.report)
-            with clock("score"):
-                statistics = pair_summary(band_reader(matrix), len(contents), plan.tile)
-        except OSError as error:
-            raise LpipstoreError(
-                f"cannot write results to {out}: {error.strerror or error}; "
-                "what is finished stays: give the same command again to go on"
-            ) from error
+        with collection.pinned(str(out)):
+            hits = collection.extract()
+            collection.warn_of_trouble(screen)
+            _need_two(collection.records)
+            write_images(out, collection.records)
+            statistics = _score(collection, head, out, memory, screen)
+        collection.warn_if_reading_is_slow(screen)
+        count = len(collection.good)
         summary = {
             **collection.counts(hits),
-            "pairs": len(contents) * (len(contents) - 1) // 2,
+            "pairs": count * (count - 1) // 2,
             **statistics,
             "seconds": {**clock.seconds, "total": clock.total()},
         }
         write_json(out / SUMMARY, summary)
         return summary
+
+
+def _score(
+    collection: Collection, head: Head, out: Path, memory: int, screen: Screen
+) -> dict[str, Any]:
+    """Score what is not scored yet; return the statistics of the whole matrix."""
+    features, contents = collection.features, collection.contents()
+    plan = plan_matrix(len(contents), collection.row_bytes(), memory)
+    attributes = {
+        "quantity": "LPIPS distance",
+        "head": head.name,
+        "head_digest": head.digest,
+        **features.extractor.spec.recipe,
+    }
+    try:
+        matrix = MatrixFile(out, len(contents), plan.tile, attributes)
+        weights = column_weights(head, features.extractor.layout)
+        score_matrix(features, contents, weights, plan, matrix, screen.report)
+        with features.clock("score"):
+            return pair_summary(band_reader(matrix), len(contents), plan.tile)
+    except OSError as error:
+        raise LpipstoreError(
+            f"cannot write results to {out}: {error.strerror or error}; "
+            "what is finished stays: give the same command again to go on"
+        ) from error
 
 
 def _need_two(records: Sequence[ImageRecord]) -> None:

@@ -31,6 +31,8 @@ class Settings:
     store: Path | None = None
     store_limit: str | None = None
     row_dtype: str = "uint16"
+    compress: bool = False
+    durable: bool = False
     rehash: bool = False
     trunk_dtype: str = "float32"
     memory: str = "4GB"

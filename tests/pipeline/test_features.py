@@ -194,3 +194,13 @@ def test_failures_are_listed_and_the_rest_goes_on(features, images):
     assert features.forwards == 39
     with pytest.raises(LpipstoreError, match="cannot be decoded again: broken"):
         read(features, [bad])
+
+
+def test_seconds_of_a_row_are_known_once_enough_were_seen(features, images):
+    features.ensure(images.contents[:10])
+    read(features, images.contents[:10])
+    assert features.row_seconds() == (None, None)
+    features.ensure(images.contents)
+    read(features, images.contents)
+    features.clock.seconds |= {"read": 5.0, "decode": 1.0, "forward": 3.0}
+    assert features.row_seconds() == (5.0 / 50, 4.0 / 40)

@@ -178,8 +178,8 @@ def drop_places(state: State, transaction: Any, places: set[int]) -> None:  # no
         by_segment.setdefault(segment_id, []).append((segment_id, slot_of(place)))
     gone, single = [], []
     for segment_id, slots in by_segment.items():
-        segment = state.segments[segment_id]
-        if finish_eviction(state, transaction, segment):
+        segment = state.segments.get(segment_id)
+        if segment is None or finish_eviction(state, transaction, segment):
             continue
         if state.sealed_path(segment).exists() or state.open_path(segment).exists():
             single += slots

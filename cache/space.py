@@ -201,7 +201,7 @@ def finish_eviction(state: State, transaction: Transaction, segment: Segment) ->
     """End an eviction that a kill cut short; False if the segment was not about to leave."""
     path = state.sealed_path(segment)
     left = path.with_name(path.name + EVICTED)
-    if not left.exists():
+    if path.exists() or state.open_path(segment).exists() or not left.exists():
         return False
     delete_segments(state, transaction, [segment.id])
     transaction.then(lambda: left.unlink(missing_ok=True))
@@ -255,7 +255,11 @@ def _remove_pool(state: State, transaction: Transaction, pool: Pool) -> None:
 
 
 def forget_pool(state: State, transaction: Transaction, pool: Pool) -> None:
-    """Take a pool without segments out of the index."""
+    """Take a pool without segments out of the index; its numbers are not used again."""
+    transaction.execute(
+        "INSERT OR REPLACE INTO meta SELECT 'next ' || folder, next_number FROM pools WHERE id = ?",
+        (pool.id,),
+    )
     transaction.execute("DELETE FROM pools WHERE id = ?", (pool.id,))
 
     def forget() -> None:

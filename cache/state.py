@@ -192,7 +192,9 @@ class State:
     def enter_pool(self, transaction: Transaction, pool: Pool) -> Pool:
         """Give a pool its place in the index; it is known to the process once committed."""
         cursor = transaction.execute(
-            f"INSERT INTO pools ({_POOL_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO pools ({_POOL_COLUMNS}, next_number) "
+            "VALUES (NULL, ?1, ?, ?, ?, ?, ?, ?, ?, "
+            "coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'next ' || ?1), 0))",
             (
                 pool.folder,
                 pool.name,

@@ -24,7 +24,7 @@ from .segments import (
     shard_index,
     write_all,
 )
-from .space import delete_segments
+from .space import delete_segments, finish_eviction, forget_pool
 from .state import INDEX, OPEN, POOLS, Segment, State
 
 _MOST_NAMED = 8  # slots that a finding names one by one
@@ -105,25 +105,35 @@ def _check_asides(state: State, report: VerifyReport, *, repair: bool) -> None:
 
 
 def _check_pool(state: State, pool: Pool, report: VerifyReport, *, repair: bool) -> None:
+    if _opens(state, pool):
+        return
+    with state.transaction() as transaction:  # nobody makes or removes pools meanwhile
+        numbers = [s.number for s in state.segments.values() if s.pool.id == pool.id]
+        metadata = state.path / POOLS / pool.folder / "zarr.json"
+        if pool.id not in state.pools or _opens(state, pool):
+            return
+        if not numbers and not metadata.exists():  # its removal was cut short
+            forget_pool(state, transaction, pool)
+            return
+        if repair:
+            describe(state.path / POOLS, pool, max(numbers, default=-1) + 1)
+    report.found("damaged pool", metadata, repaired=repair)
+
+
+def _opens(state: State, pool: Pool) -> bool:
+    """Tell whether zarr-python opens a pool, and finds there what the index says."""
     folder = state.path / POOLS / pool.folder
-    numbers = [s.number for s in state.segments.values() if s.pool.id == pool.id]
     try:
         array = open_array(folder)
-        described = read_pool(folder)
-        fits = (
-            described is not None
-            and described.digest == pool.digest
-            and (described.slots, described.codec) == (pool.slots, pool.codec)
-            and array.shape[1] == pool.length
-        )
     except StoreError:
-        fits = False
-    if fits:
-        return
-    if repair:
-        with state.transaction():
-            describe(state.path / POOLS, pool, max(numbers, default=-1) + 1)
-    report.found("damaged pool", folder / "zarr.json", repaired=repair)
+        return False
+    described = read_pool(folder)
+    return (
+        described is not None
+        and (described.digest, described.slots, described.codec)
+        == (pool.digest, pool.slots, pool.codec)
+        and array.shape[1] == pool.length
+    )
 
 
 def _check_segment(state: State, segment: Segment, report: VerifyReport, *, repair: bool) -> None:
@@ -141,7 +151,9 @@ def _check_segment(state: State, segment: Segment, report: VerifyReport, *, repa
             )
         }
     sealed, rows = row
-    path = state.sealed_path(segment) if sealed else state.open_path(segment)
+    path = state.sealed_path(segment)
+    if not sealed and not path.exists():
+        path = state.open_path(segment)
     try:
         fd = os.open(path, os.O_RDWR if repair else os.O_RDONLY)
     except FileNotFoundError:
@@ -182,8 +194,11 @@ def _missing(
         return
     if repair:
         with state.transaction() as transaction:
+            if finish_eviction(state, transaction, segment):
+                return
             delete_segments(state, transaction, [segment.id])
-    report.found("missing segment", state.sealed_path(segment), rows=rows, repaired=repair)
+    if rows:  # without any it was only just begun
+        report.found("missing segment", state.sealed_path(segment), rows=rows, repaired=repair)
 
 
 def _corrupt_slots(fd: int, contents: Contents, dropped: set[int]) -> set[int]:

@@ -106,7 +106,7 @@ def test_evict_says_what_left(small, made, du):
     assert made.held(small, range(8 * IN_SEGMENT)) == []
 
 
-def test_clear_takes_the_pools_that_are_meant(tmp_path, make_rows, du):
+def test_clear_takes_the_pools_that_are_meant(tmp_path, make_rows, du, segment_files):
     kinds = [make_rows(recipe=name) for name in ("one", "two")]
     with FeatureStore(tmp_path / "store") as store:
         for made in kinds:
@@ -120,6 +120,7 @@ def test_clear_takes_the_pools_that_are_meant(tmp_path, make_rows, du):
         assert store.clear().freed.rows == 40
         assert store.stat().pools == [] and du(store.path) < 300_000
         assert kinds[0].put(store, range(5)) == 5
+        assert segment_files(store.path)[0].name.endswith(".1")  # not 0 again
         assert kinds[0].held(store, range(5)) == list(range(5))
 
 

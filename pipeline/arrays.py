@@ -15,27 +15,25 @@ from ..cache.errors import UsageError
 ArrayLike: TypeAlias = torch.Tensor | NDArray[np.generic]
 ValueRange: TypeAlias = tuple[float, float]
 
+_SLACK = 1e-5  # of the range: rounding is no mistake of range
 
-def check_range(low: float, high: float, value_range: ValueRange, advice: str) -> None:
-    """Raise `UsageError` naming the range that came unless it lies within `value_range`."""
-    if not (value_range[0] <= low and high <= value_range[1]):  # NaN fails too
+
+def take_range(value_range: object) -> ValueRange | None:
+    """Return a value range as two floats; raises `UsageError` unless it is (lowest, highest)."""
+    if value_range is None:
+        return None
+    try:
+        low, high = map(float, value_range)  # type: ignore[call-overload]
+    except (TypeError, ValueError) as error:
         raise UsageError(
-            f"values from {low:g} to {high:g} came, where values from {value_range[0]:g} to "
-            f"{value_range[1]:g} were expected: {advice}"
-        )
+            f"value_range must be two numbers, such as (0, 1) or (-1, 1), not {value_range!r}"
+        ) from error
+    if not low < high < np.inf or low == -np.inf:
+        raise UsageError(f"value_range must be (lowest, highest), and {value_range!r} came")
+    return low, high
 
 
-def array_content(image: ArrayLike, value_range: ValueRange | None) -> bytes:
-    """Return the xxh3-128 over dtype, shape, value range and bytes of an image in memory."""
-    array = _to_numpy(image)
-    digest = xxhash.xxh3_128(f"{array.dtype}{array.shape}{value_range}".encode())
-    digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return digest.digest()
-
-
-def pixels_of(
-    image: ArrayLike, value_range: ValueRange | None, size: tuple[int, int] | None
-) -> torch.Tensor:
+def take_image(image: object, value_range: ValueRange | None) -> torch.Tensor:
     """Bring an image in memory to the form that the backbone's stage takes.
 
     Parameters
@@ -45,8 +43,6 @@ def pixels_of(
         point with values within `value_range`.
     value_range
         (lowest, highest) possible value, such as (0, 1) or (-1, 1); None for uint8.
-    size
-        (height, width) to scale to, bilinear with antialiasing; None keeps the size.
 
     Returns
     -------
@@ -55,51 +51,69 @@ def pixels_of(
     Raises
     ------
     UsageError
-        The shape, dtype or range does not fit; the message shows what came.
+        The kind, shape, dtype or range does not fit; the message shows what came.
     """
     pixels = _channels_last(image)
     if pixels.dtype == torch.uint8:
         if value_range not in (None, (0, 255)):
             raise UsageError(f"uint8 images go from 0 to 255, not over {value_range}")
-        return pixels if size is None else _resize_bytes(pixels, size)
+        return pixels
     if not pixels.is_floating_point():
         raise UsageError(f"images must be uint8 or floating point, not {pixels.dtype}")
+    pixels = pixels.to(torch.float32)
     low, high = float(pixels.min()), float(pixels.max())
     if value_range is None:
         raise UsageError(
             "floating-point images need value_range=(0, 1) or (-1, 1); "
             f"this one has values from {low:g} to {high:g}"
         )
-    check_range(low, high, value_range, "give value_range as it is")
     start, stop = value_range
-    scaled = (pixels.to(torch.float32) - start) * (2 / (stop - start)) - 1
-    return scaled if size is None else _resize_floats(scaled, size)
+    slack = _SLACK * (stop - start)
+    if not (start - slack <= low and high <= stop + slack):  # NaN fails too
+        raise UsageError(
+            f"values from {low:.6g} to {high:.6g} came, where values from {start:g} to {stop:g} "
+            "were expected: give value_range as it is"
+        )
+    return ((pixels - start) * (2 / (stop - start)) - 1).clamp_(-1, 1)
 
 
-def _channels_last(image: ArrayLike) -> torch.Tensor:
+def pixels_content(pixels: torch.Tensor) -> bytes:
+    """Return the xxh3-128 over dtype, shape and bytes of what `take_image` returned."""
+    array = pixels.contiguous().numpy()
+    digest = xxhash.xxh3_128(f"{array.dtype}{array.shape}".encode())
+    digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+def _channels_last(image: object) -> torch.Tensor:
+    if not isinstance(image, torch.Tensor | np.ndarray):
+        raise UsageError(
+            f"an image in memory must be a torch tensor or a numpy array, not a "
+            f"{type(image).__name__}: numpy.asarray(image) makes one of a Pillow image"
+        )
     tensor = isinstance(image, torch.Tensor)
     form = "[3, height, width]" if tensor else "[height, width, 3]"
-    if image.ndim != 3 or image.shape[0 if tensor else 2] != 3:
+    if image.ndim != 3 or image.shape[0 if tensor else 2] != 3 or 0 in image.shape:
         kind = "a tensor" if tensor else "an array"
         raise UsageError(f"{kind} of one image must be {form}, not {list(image.shape)}")
     if isinstance(image, torch.Tensor):
         return image.detach().cpu().permute(1, 2, 0)
-    return torch.from_numpy(np.array(image))
+    try:
+        return torch.from_numpy(image.astype(image.dtype.newbyteorder("=")))  # a copy, always
+    except TypeError as error:
+        raise UsageError(f"images must be uint8 or floating point, not {image.dtype}") from error
 
 
-def _to_numpy(image: ArrayLike) -> NDArray[np.generic]:
-    return image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
+def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Scale an image [height, width, 3] to `size` (height, width), bilinear with antialiasing.
 
-
-def _resize_bytes(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Scale as image files are scaled, so that an array gives the same row as its file."""
-    image = Image.fromarray(pixels.numpy()).resize(size[::-1], Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image))
-
-
-def _resize_floats(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    image = pixels.permute(2, 0, 1)[None]
-    scaled = functional.interpolate(image, size, mode="bilinear", antialias=True)
+    uint8 is scaled as image files are, so that an array gives the same row as its file.
+    """
+    if pixels.dtype == torch.uint8:
+        image = Image.fromarray(pixels.contiguous().numpy())
+        return torch.from_numpy(np.array(image.resize(size[::-1], Image.Resampling.BILINEAR)))
+    batch = pixels.permute(2, 0, 1)[None]
+    scaled = functional.interpolate(batch, size, mode="bilinear", antialias=True)
     return scaled[0].permute(1, 2, 0)
 
 

@@ -60,8 +60,6 @@ class Backbone:
         For people: where the weights come from.
     trained : bool
         False for random weights.
-    layout_of : function
-        (height, width) to the `RowLayout`; use `layout`, which checks the size first.
     make_trunk : function
         Builds the trunk; use `trunk`, which keeps it.
     """
@@ -75,7 +73,6 @@ class Backbone:
     weights_digest: str
     weights_origin: str
     trained: bool
-    layout_of: Callable[[int, int], RowLayout]
     make_trunk: Callable[[], nn.Module]
 
     @cached_property
@@ -97,26 +94,9 @@ class Backbone:
         return next(self.trunk.parameters()).dtype
 
     def layout(self, height: int, width: int) -> RowLayout:
-        """Shapes of the taps for images of `height` by `width` pixels; nothing is computed.
-
-        Raises
-        ------
-        UsageError
-            The images are too small for this backbone.
-        """
-        if min(height, width) < self.minimum_side:
-            raise UsageError(
-                f"Images of {width}x{height} pixels (width x height) are too small for the "
-                f"backbone {self.name}: its smallest side is {self.minimum_side}. "
-                f"Use --size {self.minimum_side} or more, or another backbone."
-            )
-        try:
-            return self.layout_of(height, width)
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(
-                f"The backbone {self.name} does not take images of {width}x{height} pixels "
-                f"(width x height): {first_line(error)}. Try another --size, such as 224."
-            ) from error
+        """Shapes of the taps for images of `height` by `width` pixels; see `layout_of`."""
+        trunk = None if self.name in LPIPS_BACKBONES else self.trunk
+        return layout_of(self.name, trunk, height, width)
 
     def taps_of(self, images: Tensor) -> list[Tensor]:
         """Run the trunk, differentiably in the images.
@@ -192,6 +172,41 @@ def load_backbone(
         f"Unknown backbone {name!r}: choose alex, vgg, squeeze, or {PREFIX}NAME with taps, "
         f"such as {PREFIX}resnet50."
     )
+
+
+def layout_of(name: str, trunk: nn.Module | None, height: int, width: int) -> RowLayout:
+    """Shapes of the taps for images of `height` by `width` pixels; nothing is computed.
+
+    Parameters
+    ----------
+    name : str
+        The backbone.
+    trunk : nn.Module or None
+        Its trunk; alex, vgg and squeeze do without.
+
+    Raises
+    ------
+    UsageError
+        The images are too small for this backbone.
+    """
+    spec = LPIPS_BACKBONES.get(name)
+    least = spec.minimum_side if spec else 1
+    if min(height, width) < least:
+        raise UsageError(
+            f"Images of {width}x{height} pixels (width x height) are too small for the "
+            f"backbone {name}: its smallest side is {least}. "
+            f"Use --size {least} or more, or another backbone."
+        )
+    if spec is not None:
+        return spec.layout(height, width)
+    try:
+        shapes = tap_shapes(cast(nn.Module, trunk), height, width)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"The backbone {name} does not take images of {width}x{height} pixels "
+            f"(width x height): {first_line(error)}. Try another --size, such as 224."
+        ) from error
+    return RowLayout(cast(tuple[tuple[int, int, int], ...], shapes))
 
 
 def run_trunk(trunk: nn.Module, images: Tensor, *, scaled: bool) -> list[Tensor]:
@@ -284,7 +299,6 @@ def _load_lpips(
             weights_digest=digest,
             weights_origin=origin,
             trained=trained,
-            layout_of=spec.layout,
             make_trunk=make_trunk,
         )
 
@@ -318,9 +332,6 @@ def _load_torchvision(name: str, weights: WeightsChoice, taps: tuple[str, ...]) 
     )
     _fill(trunk, loaded)
 
-    def layout_of(height: int, width: int) -> RowLayout:
-        return RowLayout(cast(tuple[tuple[int, int, int], ...], tap_shapes(trunk, height, width)))
-
     return Backbone(
         name=name,
         taps=taps,
@@ -331,7 +342,6 @@ def _load_torchvision(name: str, weights: WeightsChoice, taps: tuple[str, ...]) 
         weights_digest=_digest(loaded),
         weights_origin=loaded.origin,
         trained=loaded.trained,
-        layout_of=layout_of,
         make_trunk=lambda: trunk,
     )
 

@@ -256,21 +256,26 @@ def direct_distances(
         equal rows; the same bits for (x, y) and (y, x), and whatever other pairs are asked for.
     """
     distances = torch.zeros(len(pairs), dtype=torch.float64, device=left.device)
-    for start in range(0, len(pairs), _DIRECT_PAIRS):
-        part = pairs[start : start + _DIRECT_PAIRS]
-        # Of one pair alone the sum would be split among the threads: ask for two.
-        rows = part if len(part) > 1 else part.expand(2, 2)
-        for number, panel in enumerate(columns.panels):
-            roots = columns.roots[number]
-            x, y = (
-                _pick(side, rows[:, column], panel, len(roots))
-                for column, side in enumerate((left, right))
-            )
-            squares = x.sub_(y).mul_(roots).square_()
+    if not len(pairs):
+        return distances
+    sides = [torch.unique(pairs[:, side], return_inverse=True) for side in (0, 1)]
+    for number, panel in enumerate(columns.panels):
+        roots = columns.roots[number]
+        x, y = (
+            _pick(rows, which, panel, len(roots))
+            for rows, (which, _) in zip((left, right), sides, strict=True)
+        )
+        for start in range(0, len(pairs), _DIRECT_PAIRS):
+            part = slice(start, start + _DIRECT_PAIRS)
+            a, b = (places[part] for _, places in sides)
+            if len(a) == 1:  # the sum of one row would be split among the threads: ask for two
+                a, b = a.expand(2), b.expand(2)
+            squares = x[a].sub_(y[b]).mul_(roots).square_()
             if columns.signs is not None:
                 squares.mul_(columns.signs[number])
             sums = squares.sum(1, dtype=torch.float64)
-            distances[start : start + len(part)] += sums[: len(part)]
+            wanted = distances[part]
+            wanted += sums[: len(wanted)]
     return distances
 
 
@@ -279,11 +284,11 @@ def _pick(
 ) -> torch.Tensor:
     """Return the columns of a panel of chosen rows, as float32 [len(which), width]."""
     out = torch.empty(len(which), width, device=rows.device)
+    bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # which torch can index
     start = 0
     for columns in panel:
         stop = start + columns.stop - columns.start
-        for place, row in enumerate(which.tolist()):
-            out[place, start:stop].copy_(rows[row, columns])
+        out[:, start:stop].copy_(bits[:, columns].index_select(0, which).view(rows.dtype))
         start = stop
     return out
 

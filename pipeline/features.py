@@ -1,6 +1,6 @@
 """From pixels to rows: run the backbone on what the store lacks, keep it, read rows back."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -122,6 +122,20 @@ class Extractor:
         result: NDArray[np.generic] = quantise(rows, self.spec.dtype).cpu().numpy()
         return result
 
+    @contextmanager
+    def memory_errors(self) -> Iterator[None]:
+        """Turn running out of memory into a message that says what would help."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "allocate" not in str(error):
+                raise
+            height, width = self.size
+            raise LpipstoreError(
+                f"not enough memory for {self.batch} images of {width}×{height} pixels through "
+                f"{self.backbone.name}: choose a smaller --size or another --backbone"
+            ) from error
+
 
 def choose_device(choice: str) -> torch.device:
     """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` stands for.
@@ -167,10 +181,10 @@ class Features:
     """Rows by content hash: taken from the store where they are, computed and kept where not.
 
     `decode` turns content hashes into batches of pixels; indices in a batch count along the hashes
-    that it was given. `forwards` counts images that went through the trunk, `rows_read` rows that
-    came from the store. `failures` maps content hashes to the reason why there is no row. `full`
-    holds the store's words once it could take no more: rows are then computed again whenever they
-    are needed.
+    that it was given. `names` call the images in messages. `forwards` counts images that went
+    through the trunk, `rows_read` rows that came from the store. `failures` maps content hashes to
+    the reason why there is no row. `full` holds the store's words once it could take no more: rows
+    are then computed again whenever they are needed.
     """
 
     extractor: Extractor
@@ -178,6 +192,7 @@ class Features:
     decode: Callable[[Sequence[bytes], int], Iterator[Decoded]]
     clock: Stopwatch = field(default_factory=Stopwatch)
     report: Report = silent
+    names: Mapping[bytes, str] = field(default_factory=dict)
     forwards: int = 0
     rows_read: int = 0
     failures: dict[bytes, str] = field(default_factory=dict)
@@ -225,8 +240,8 @@ class Features:
                 out[places.pop(content)] = row
         for content in places:
             raise LpipstoreError(
-                "a row left the store and its image cannot be decoded again: "
-                + self.failures[content]
+                f"the row of {self.names.get(content, content.hex())} left the store, and its "
+                f"image cannot be decoded again: {self.failures[content]}"
             )
 
     def row_seconds(self) -> tuple[float | None, float | None]:
@@ -243,7 +258,7 @@ class Features:
         batches = self.decode(contents, self.extractor.batch)
         while True:
             before = self.clock.seconds.get("decode", 0.0)
-            with self.clock("decode"):
+            with self.clock("decode"), self.extractor.memory_errors():
                 decoded = next(batches, None)
             waited = self.clock.seconds["decode"] - before > _NO_WAIT_SECONDS
             if decoded is None:
@@ -251,7 +266,8 @@ class Features:
             for index, reason in decoded.failures.items():
                 self.failures[contents[index]] = reason
             if decoded.indices:
-                with self.clock("forward"), _threads_beside(decoded.workers if waited else 0):
+                beside = decoded.workers if waited else 0
+                with self.clock("forward"), self.extractor.memory_errors(), _threads_beside(beside):
                     rows = self.extractor.rows(decoded.pixels)
                 self.forwards += len(rows)
                 yield [contents[index] for index in decoded.indices], rows

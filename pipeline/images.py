@@ -3,9 +3,11 @@
 import glob
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import xxhash
@@ -14,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..cache.errors import LpipstoreError, UsageError
 from ..cache.index import FileIdentity, FileRecord
-from .files import FileTable, identify
+from .files import FileTable, identify, printable
 from .progress import Report, silent
 
 # fmt: off
@@ -23,6 +25,12 @@ IMAGE_SUFFIXES = frozenset((
     ".webp", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".pcx",
     ".qoi",
 ))
+# fmt: on
+# fmt: off
+_FORMATS = (
+    "JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "TGA", "ICO",
+    "PCX", "QOI", "MPO",
+)
 # fmt: on
 _HASHING_THREADS = 4  # reading waits for the disk and hashing releases the interpreter lock
 
@@ -84,10 +92,16 @@ def _expand(source: str) -> list[str]:
         return [source]
     if glob.has_magic(source):
         matches = sorted(glob.glob(source, recursive=True))
+        if not os.path.splitext(source)[1]:  # a pattern that names no suffix is like a folder
+            matches = [m for m in matches if _suffix(m) in IMAGE_SUFFIXES or os.path.isdir(m)]
         if matches:
             return matches
-        raise UsageError(f"no file matches the pattern {source!r}")
-    raise UsageError(f"no such file or folder: {source}")
+        raise UsageError(f"no image matches the pattern {printable(source)}")
+    raise UsageError(f"no such file or folder: {printable(source)}")
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def _walk(folder: str, unreadable: list[tuple[str, str]]) -> Iterator[str]:
@@ -105,8 +119,7 @@ def _walk(folder: str, unreadable: list[tuple[str, str]]) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in IMAGE_SUFFIXES and not name.startswith("."):
+            if _suffix(name) in IMAGE_SUFFIXES and not name.startswith("."):
                 yield os.path.join(root, name)
 
 
@@ -132,7 +145,11 @@ def survey(
             pool.map(_examine, paths, identities, known), identities, known, strict=True
         ):
             records.append(record)
-            if old is None and record.content is not None and isinstance(identity, FileIdentity):
+            if (
+                (old is None or old.content != record.content)
+                and record.content is not None
+                and isinstance(identity, FileIdentity)
+            ):
                 note = f"{record.width}x{record.height}"
                 news.append((identity, FileRecord(record.content, note)))
             report("hash", len(records), len(paths))
@@ -151,7 +168,7 @@ def _identity(path: str) -> FileIdentity | str:
 def _examine(path: str, identity: FileIdentity | str, known: FileRecord | None) -> ImageRecord:
     if isinstance(identity, str):
         return ImageRecord(path, error=identity)
-    if known is not None:
+    if known is not None and re.fullmatch(r"\d+x\d+", known.note):  # else known as a weights file
         width, height = map(int, known.note.split("x"))
         return ImageRecord(path, known.content, width, height, identity.size)
     try:
@@ -226,13 +243,20 @@ def _open(data: bytes) -> Image.Image:
     if not data:
         raise ImageError("the file is empty")
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError as error:
         raise ImageError("not an image, or of a kind that Pillow cannot read") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"refused as a decompression bomb: {error}") from error
     except Exception as error:
         raise ImageError(f"broken image header: {error}") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow may take a file for: never what needs another program, such as PostScript."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ..cache.errors import LpipstoreError
 from .images import ImageError, content_hash, decode, read_file
 
 _MOST_WORKERS = 8
@@ -97,10 +99,10 @@ def decode_files(
     context = (
         "fork" if workers and "fork" in torch.multiprocessing.get_all_start_methods() else None
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _worker_errors():
         # Who asks for more workers than cores means it: decoding waits for slow disks, too.
         warnings.filterwarnings("ignore", "This DataLoader will create")
-        return iter(
+        batches = iter(
             DataLoader(
                 _Files(files, size),
                 batch_size=batch,
@@ -109,8 +111,25 @@ def decode_files(
                 worker_init_fn=_start_worker if workers else None,
                 multiprocessing_context=context,
                 prefetch_factor=2 if workers else None,
+                generator=torch.Generator(),  # not the global one: that is the caller's
             )
         )
+    with _worker_errors():
+        yield from batches
+
+
+@contextmanager
+def _worker_errors() -> Iterator[None]:
+    """Say in words that a decoding process could not start or was killed."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError) or "DataLoader worker" in str(error):
+            raise LpipstoreError(
+                f"a decoding process failed ({str(error).splitlines()[0]}); if memory ran out, use "
+                "--workers 0 or 1; what is finished is kept"
+            ) from error
+        raise
 
 
 def decode_arrays(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cache.errors import UsageError
-from .backbones import load_backbone, run_trunk
+from .backbones import layout_of, load_backbone, run_trunk
 from .heads import Head, load_head, make_head
 from .layers import distance_map, spatial_mean, unit_normalise, upsample
 from .weights import WeightsChoice
@@ -88,7 +88,6 @@ class LPIPS(nn.Module):
         self.check_range = check_range
         self.weights_origin = backbone.weights_origin
         self.trained = backbone.trained
-        self._layout = backbone.layout
         self._good_sizes: set[tuple[int, int]] = set()
         self._head_name = head.name
         self.trunk = backbone.trunk
@@ -202,7 +201,7 @@ class LPIPS(nn.Module):
             )
         size = (in0.shape[2], in0.shape[3])
         if size not in self._good_sizes:
-            self._layout(*size)
+            layout_of(self.net, self.trunk, *size)
             self._good_sizes.add(size)
         if self.check_range:
             for name, images in (("in0", in0), ("in1", in1)):

@@ -1,8 +1,10 @@
 """A run on disk: what was asked, which images, every distance, and the figures that sum it up."""
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +15,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError, UsageError
+from .files import printable
 from .images import ImageRecord
 
 if TYPE_CHECKING:
@@ -25,57 +28,86 @@ IMAGES = "images.parquet"
 DISTANCES = "distances.zarr"
 SUMMARY = "summary.json"
 # For people; what is the same run, the digests decide
-_PROVENANCE = ("folder", "versions", "weights_origin")
+_PROVENANCE = ("folder", "head", "versions", "weights_origin")
 
 
-def collection_digest(records: Sequence[ImageRecord]) -> str:
-    """Return the xxh3-128 over the paths and contents of a collection, in order (hex)."""
+def contents_digest(contents: Iterable[bytes | None]) -> str:
+    """Return the xxh3-128 over content hashes in order (hex); None stands for an unusable file."""
     digest = xxhash.xxh3_128()
-    for record in records:
-        digest.update(os.fsencode(record.path) + b"\0" + (record.content or b"unreadable"))
+    for content in contents:
+        digest.update(content or b"unusable")
     return digest.hexdigest()
 
 
-def start_run(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Make the folder of a run and write its manifest, or recognise the same run to resume it.
+@contextmanager
+def writing_run(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
+    """Hold the folder of a run while it is written: new, or the same run that goes on.
+
+    Everything that goes wrong with writing inside the ``with`` block ends in one message; what is
+    finished stays, and the same command goes on from there.
 
     Raises
     ------
     UsageError
         The folder holds a different run (the message names what differs) or other files.
     LpipstoreError
-        The folder cannot be made or written to.
+        The folder cannot be written to, or another process is writing this run.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        present = sorted(path.name for path in folder.iterdir())
-        if MANIFEST in present:
-            _refuse_another_run(folder, manifest)
-        elif present:
-            raise UsageError(
-                f"{folder} is not empty and holds no run ({present[0]} is there): "
-                "choose a new folder for --out"
-            )
-        else:
-            write_json(folder / MANIFEST, manifest)
-        for leftover in folder.rglob("*.partial"):  # of a run that was killed while it wrote
-            leftover.unlink()
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            _lock(held, folder)
+            _begin(folder, manifest)
+            yield
+        finally:
+            os.close(held)
     except OSError as error:
         raise LpipstoreError(
-            f"cannot write results to {folder}: {error.strerror}; choose another --out"
+            f"cannot write results to {printable(str(folder))}: {error.strerror or error}; what is "
+            "finished stays: make it writable and give the same command again, or choose another "
+            "--out"
         ) from error
+
+
+def _lock(held: int, folder: Path) -> None:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LpipstoreError(
+            f"another process is writing the run in {printable(str(folder))}: wait for it, or "
+            "choose another --out"
+        ) from error
+
+
+def _begin(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Recognise the run, or begin it; remove what a killed process left half-written."""
+    present = sorted(path.name for path in folder.iterdir() if path.suffix != ".partial")
+    if MANIFEST in present:
+        _refuse_another_run(folder, manifest)
+    elif present:
+        raise UsageError(
+            f"{printable(str(folder))} is not empty and holds no run "
+            f"({printable(present[0])} is there): choose a new folder for --out"
+        )
+    for leftover in folder.rglob("*.partial"):
+        leftover.unlink()
+    if MANIFEST not in present:
+        write_json(folder / MANIFEST, manifest)
 
 
 def _refuse_another_run(folder: Path, manifest: Mapping[str, Any]) -> None:
     old = read_json(folder / MANIFEST)
     different = [
-        f"{name}: {old.get(name)!r} there, {manifest.get(name)!r} now"
+        "the images are others, or in another order"
+        if name == "collection"
+        else f"{name}: {old.get(name)!r} there, {manifest.get(name)!r} now"
         for name in dict.fromkeys((*old, *manifest))
         if name not in _PROVENANCE and old.get(name) != manifest.get(name)
     ]
     if different:
         raise UsageError(
-            f"{folder} holds a different run ({'; '.join(different)}): "
+            f"{printable(str(folder))} holds a different run ({'; '.join(different)}): "
             "choose another folder for --out, or remove this one"
         )
 
@@ -132,13 +164,9 @@ def write_images(folder: Path, records: Sequence[ImageRecord]) -> None:
         }
     )
     partial = folder / f"{IMAGES}.partial"
-    pq.write_table(table, partial)
+    with partial.open("wb") as file:  # an open file, for names that Arrow would not take
+        pq.write_table(table, file)
     partial.replace(folder / IMAGES)
-
-
-def printable(path: str) -> str:
-    """Return a path as text that can be stored and shown, bytes that are not UTF-8 escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class MatrixFile:
@@ -147,44 +175,80 @@ class MatrixFile:
     A tile is a chunk, and a chunk is renamed into place when it is whole: what is there is done.
     Opening a matrix that exists continues it.
 
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    contents
+        Content hash of each image, in the order of rows and columns.
+    tile
+        Rows and columns of a tile.
+    attributes
+        What the distances are, for whoever opens the array.
+
     Raises
     ------
     LpipstoreError
-        The matrix that exists has another shape.
+        The matrix that exists is of other images or tiles, or is damaged.
     """
 
-    def __init__(self, folder: Path, count: int, tile: int, attributes: Mapping[str, Any]) -> None:
-        import zarr
-
+    def __init__(
+        self, folder: Path, contents: Sequence[bytes], tile: int, attributes: Mapping[str, Any]
+    ) -> None:
         self.path = folder / DISTANCES
         self.tile = tile
-        self.count = count
+        count = len(contents)
+        attributes = {**attributes, "contents": contents_digest(contents)}
         if (self.path / "zarr.json").exists():
-            self.array = zarr.open_array(self.path, mode="r+", config={"write_empty_chunks": True})
-            if self.array.shape != (count, count) or self.array.chunks != (tile, tile):
-                raise LpipstoreError(
-                    f"{self.path} is {self.array.shape[0]}×{self.array.shape[1]} in tiles of "
-                    f"{self.array.chunks[0]}, but {count} images now could be read and the tile "
-                    f"is {tile}: choose another folder for --out"
-                )
-        else:
-            self.array = zarr.create_array(
-                self.path,
-                shape=(count, count),
-                chunks=(tile, tile),
-                dtype="float32",
-                fill_value=float("nan"),
-                compressors=None,
-                dimension_names=("i", "j"),
-                attributes=dict(attributes),
-                config={"write_empty_chunks": True},
+            self.array = self._open(count, attributes["contents"])
+            return
+        import zarr
+
+        self.array = zarr.create_array(
+            self.path,
+            shape=(count, count),
+            chunks=(tile, tile),
+            dtype="float32",
+            fill_value=float("nan"),
+            compressors=None,
+            dimension_names=("i", "j"),
+            attributes=dict(attributes),
+            config={"write_empty_chunks": True},
+        )
+
+    def _open(self, count: int, contents: str) -> Any:  # noqa: ANN401 - zarr's own class is generic
+        import zarr
+
+        try:
+            array = zarr.open_array(self.path, mode="r+", config={"write_empty_chunks": True})
+        except (ValueError, KeyError, TypeError) as error:
+            raise LpipstoreError(
+                f"{printable(str(self.path))} is damaged ({error}): remove it and give the same "
+                "command again"
+            ) from error
+        if array.shape != (count, count) or array.attrs.get("contents") != contents:
+            raise LpipstoreError(
+                f"{printable(str(self.path))} was begun with other images: files that could not be "
+                "read then can be now, or the other way round; choose another folder for --out"
             )
+        if array.chunks != (self.tile, self.tile):
+            raise LpipstoreError(
+                f"{printable(str(self.path))} was begun in tiles of {array.chunks[0]} and would go "
+                f"on in tiles of {self.tile}: give --memory as the first time, or choose another "
+                "folder for --out"
+            )
+        return array
 
     def done(self, row: int, column: int) -> bool:
         """Tell whether the tile at (row, column), counted in tiles, and its mirror are there."""
-        return all(
-            (self.path / "c" / f"{i}/{j}").exists() for i, j in ((row, column), (column, row))
-        )
+        return all(self._whole(i, j) for i, j in ((row, column), (column, row)))
+
+    def _whole(self, row: int, column: int) -> bool:
+        try:  # a loss of power can leave an empty file under the name of a chunk
+            size = (self.path / "c" / str(row) / str(column)).stat().st_size
+        except FileNotFoundError:
+            return False
+        return size == 4 * self.tile * self.tile
 
     def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
         """Write one tile and, where it is off the diagonal, its mirror."""
@@ -216,7 +280,8 @@ class Run:
         """The collection: index, path, status, error, content_hash, width, height, bytes."""
         import pyarrow.parquet as pq
 
-        return pq.read_table(self.path / IMAGES)
+        with (self.path / IMAGES).open("rb") as file:
+            return pq.read_table(file)
 
     @cached_property
     def distances(self) -> "dask.array.Array":

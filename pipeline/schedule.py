@@ -1,5 +1,6 @@
 """In which pieces a matrix is scored: tiles of the result, slabs of rows that fit in memory."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -75,8 +76,12 @@ def plan_matrix(count: int, row_bytes: int, memory: int) -> MatrixPlan:
             slab += tile
         if 2 * slab * per_row + slab * slab * _PAIR_BYTES <= memory:
             return MatrixPlan(count, min(tile, count), slab, min(tile, block_of(count)))
-    need = 2 * _TILES[-1] * per_row / 1e9
-    raise UsageError(f"rows of {row_bytes / 1e6:.0f} MB need at least --memory {need:.1f}GB")
+    least = _TILES[-1]
+    need = (2 * least * per_row + least * least * _PAIR_BYTES) / 1e6
+    raise UsageError(
+        f"--memory is too small for rows of {row_bytes / 1e6:.3g} MB: it takes {math.ceil(need)}MB "
+        "at least"
+    )
 
 
 def score_matrix(
@@ -119,14 +124,19 @@ def score_matrix(
     # Chosen by key: the centre, and with it every bit, does not depend on the images' order.
     centre = centre_of(load(sorted(set(contents), key=features.key)[:_CENTRE_ROWS]))
     written = 0
-    left, left_of = None, None
+    left: torch.Tensor | None = None
+    right: torch.Tensor | None = None
+    left_of = None
     for top, across in plan.slabs():
         here = [tile for tile in _tiles_within(plan, top, across) if tile in todo]
         if not here:
             continue
+        right = None  # two slabs have room: let go of one before the next comes
         if left is None or left_of != top:
+            left = None
             left, left_of = load(contents[top]), top
-        right = None if across == top else load(contents[across])
+        if across != top:
+            right = load(contents[across])
         with clock("score"):
             distances = gram_distances(left, right, columns, centre, plan.block)
             numbers: NDArray[np.float32] = distances.to(torch.float32).cpu().numpy()

@@ -4,6 +4,7 @@ Nothing here runs code from a file: every file is read with ``torch.load(weights
 """
 
 import hashlib
+import http.client
 import math
 import os
 import sys
@@ -161,7 +162,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         kind = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise UsageError(f"The weights file {path} {kind}.")
+        raise UsageError(f"The file {path} {kind}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -298,7 +299,7 @@ def _download(entry: Any, torchvision_name: str) -> WeightsFile:  # noqa: ANN401
                     progress=True, check_hash=True, weights_only=True, map_location="cpu"
                 )
             return WeightsFile(place, _hub_origin(place.name))
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
             obstacle = str(error)
     raise WeightsMissing(
         f"No weights for {torchvision_name}: {entry.url} cannot be fetched ({obstacle}). "

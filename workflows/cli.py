@@ -169,12 +169,18 @@ def _watched(work: "Callable[[Screen], dict[str, Any]]") -> dict[str, Any]:
 
     from PIL import Image
 
-    from .console import Screen
+    from .console import Screen, print_error
 
     # An image is refused from twice Pillow's limit on; up to there it is just a large photograph.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    with Screen() as screen:
-        return work(screen)
+    try:
+        with Screen() as screen:
+            return work(screen)
+    except KeyboardInterrupt as interruption:
+        print_error(
+            "interrupted; what is finished is kept: give the same command again to go on from there"
+        )
+        raise typer.Exit(130) from interruption
 
 
 def _show(
@@ -205,10 +211,8 @@ def main() -> None:
 
         print_error(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except OSError as error:  # of printing: everything else has a message of its own
         from .console import print_error
 
-        print_error(
-            "interrupted; what is finished is kept: give the same command again to go on from there"
-        )
-        sys.exit(130)
+        print_error(f"cannot print the results: {error.strerror or error}")
+        sys.exit(1)

@@ -10,10 +10,10 @@ from ..cache.pins import Pin
 from ..cache.store import FeatureStore
 from ..pipeline.backbones import load_backbone
 from ..pipeline.features import TRUNK_DTYPES, Extractor, Features, choose_device
+from ..pipeline.files import printable
 from ..pipeline.images import IMAGE_SUFFIXES, ImageRecord, find_images, survey
 from ..pipeline.loading import Decoded, decode_files
 from ..pipeline.progress import Stopwatch
-from ..pipeline.results import printable
 from ..pipeline.rows import ROW_DTYPES
 from .console import Screen
 from .settings import Settings, choose_size, show_bytes, store_limit, store_path
@@ -51,7 +51,7 @@ def find_collection(
     with clock("hash"):
         found = find_images(sources)
         if not found.paths and not found.unreadable:
-            places = ", ".join(os.fspath(source) for source in sources)
+            places = ", ".join(printable(os.fspath(source)) for source in sources)
             raise LpipstoreError(
                 f"no images in {places}: looked for files ending in "
                 f"{', '.join(sorted(IMAGE_SUFFIXES))} in all its folders"
@@ -61,7 +61,7 @@ def find_collection(
     if all(record.error for record in records):
         raise LpipstoreError(
             f"none of {len(records)} files can be used as an image, such as "
-            f"{records[0].path}: {records[0].error}"
+            f"{printable(records[0].path)}: {records[0].error}"
         )
     return records
 
@@ -163,35 +163,21 @@ def make_collection(
     UsageError
         A setting that cannot be: unknown names, sizes that do not fit, weights that are not there.
     """
-    check_choice("--row-dtype", settings.row_dtype, ROW_DTYPES)
-    check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
     size, line = choose_size(settings.size, [record for record in records if not record.error])
     if line:
         screen.say(line)
-    device = choose_device(settings.device)
-    backbone = load_backbone(
-        settings.backbone,
-        version=settings.lpips_version,
-        weights=settings.weights,
-        taps=settings.tap_names,
-        table=store,
-    )
-    if not backbone.trained:
+    extractor = make_extractor(size, store, settings)
+    if not extractor.backbone.trained:
         screen.warn("the trunk is untrained (--weights random): distances mean little")
-    extractor = Extractor(
-        backbone,
-        size,
-        row_dtype=settings.row_dtype,
-        device=device,
-        trunk_dtype=settings.trunk_dtype,
-    )
     paths = {record.content: record.path for record in records if record.content}
 
     def decode(contents: Sequence[bytes], batch: int) -> Iterator[Decoded]:
         files = [(paths[content], content) for content in contents]
         return decode_files(files, size, batch, settings.workers)
 
-    collection = Collection(records, Features(extractor, store, decode, clock, screen.report))
+    collection = Collection(
+        records, Features(extractor, store, decode, clock, screen.report, paths)
+    )
     need = len(set(collection.contents())) * collection.row_bytes()
     if not settings.compress and store.limit is not None and need > store.limit:
         screen.warn(
@@ -200,6 +186,27 @@ def make_collection(
             "--store-limit raises the limit"
         )
     return collection
+
+
+def make_extractor(size: tuple[int, int], store: FeatureStore, settings: Settings) -> Extractor:
+    """Load the backbone that the settings name, for images of `size` (height, width)."""
+    check_choice("--row-dtype", settings.row_dtype, ROW_DTYPES)
+    check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
+    device = choose_device(settings.device)
+    backbone = load_backbone(
+        settings.backbone,
+        version=settings.lpips_version,
+        weights=settings.weights,
+        taps=settings.tap_names,
+        table=store,
+    )
+    return Extractor(
+        backbone,
+        size,
+        row_dtype=settings.row_dtype,
+        device=device,
+        trunk_dtype=settings.trunk_dtype,
+    )
 
 
 def check_choice(option: str, choice: str, choices: Iterable[str]) -> None:

@@ -90,16 +90,16 @@ def print_error(message: str) -> None:
 def print_text(text: str) -> None:
     """Print a result as it is."""
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def print_facts(title: str, facts: Sequence[tuple[str, str]]) -> None:
-    """Print names and values as a table of two columns."""
-    table = Table(title=title, show_header=False, title_justify="left", box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    """Print names and values, one pair in a line."""
+    console = Console(highlight=False)
+    console.print(Text(title, style="italic"))
+    width = max(len(name) for name, _ in facts)
     for name, value in facts:
-        table.add_row(name, Text(value))
-    Console(highlight=False).print(table)
+        console.print(Text.assemble((name.ljust(width + 2), "bold"), value), soft_wrap=True)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -109,4 +109,6 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         table.add_column(name, justify="right" if number else "left")
     for row in rows:
         table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    # A file or a pipe has no width of its own
+    console.print(table, width=None if console.is_terminal else 160)

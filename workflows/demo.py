@@ -80,10 +80,15 @@ def run_demo(folder: Path, screen: Screen) -> dict[str, Any]:
         distortion the mean distance to the undistorted picture, by strength; ``weights``: where the
         trunk's weights come from.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise LpipstoreError(f"{folder} is not a new or empty folder: choose another for --out")
     pictures = folder / "pictures"
-    draw_pictures(pictures)
+    try:
+        draw_pictures(pictures)
+    except OSError as error:
+        raise LpipstoreError(
+            f"cannot write pictures to {pictures}: {error.strerror}; choose another --out"
+        ) from error
     settings = Settings(backbone="squeeze", store=folder / "store", store_limit="1GB")
     weights = _weights(screen)
     settings = replace(settings, weights=weights)

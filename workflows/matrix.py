@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,16 +12,25 @@ from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError, UsageError
 from ..cache.store import FeatureStore
-from ..pipeline.arrays import ArrayLike, ValueRange, array_content, common_size, pixels_of
-from ..pipeline.backbones import load_backbone
-from ..pipeline.features import Extractor, Features, choose_device
+from ..pipeline.arrays import (
+    ArrayLike,
+    ValueRange,
+    common_size,
+    pixels_content,
+    resize,
+    take_image,
+    take_range,
+)
+from ..pipeline.features import Features
+from ..pipeline.files import printable
 from ..pipeline.heads import column_weights, load_head
+from ..pipeline.images import ImageRecord
 from ..pipeline.loading import Decoded, decode_arrays
 from ..pipeline.progress import Stopwatch
 from ..pipeline.schedule import plan_matrix, score_matrix
-from .collection import STAGES, Collection, find_collection, make_collection
+from .collection import STAGES, Collection, find_collection, make_collection, make_extractor
 from .console import Screen
-from .settings import Settings, parse_bytes, parse_size
+from .settings import Settings, parse_bytes, parse_size, store_limit
 
 PathLike = str | os.PathLike[str]
 
@@ -46,18 +55,18 @@ class MatrixInMemory:
 
 
 def distance_matrix(
-    images: PathLike | torch.Tensor | Sequence[PathLike | ArrayLike],
+    images: PathLike | torch.Tensor | Iterable[PathLike | ArrayLike],
     *,
     store: PathLike | FeatureStore | None = None,
     backbone: str = "alex",
     version: str = "0.1",
     heads: str | None = None,
     weights: str = "imagenet",
-    taps: Sequence[str] = (),
+    taps: str | Sequence[str] = (),
     size: str | int = "auto",
     value_range: ValueRange | None = None,
     row_dtype: str = "uint16",
-    memory: str = "4GB",
+    memory: str | int = "4GB",
     device: str = "auto",
 ) -> NDArray[np.float32]:
     """Compute the LPIPS distances of all pairs of images, each through the backbone once.
@@ -105,81 +114,78 @@ def distance_matrix(
     """
     settings = Settings(
         backbone=backbone,
-        taps=",".join(taps),
+        taps=taps if isinstance(taps, str) else ",".join(taps),
         lpips_version=version,
         heads=heads,
         weights=weights,
         size=str(size),
         row_dtype=row_dtype,
-        memory=memory,
+        memory=str(memory),
         device=device,
     )
+    listed = [images] if isinstance(images, str | os.PathLike) else list(images)
+    files = [image for image in listed if isinstance(image, str | os.PathLike)]
+    if not listed:
+        raise UsageError("an empty list of images came")
+    if 0 < len(files) < len(listed):
+        raise UsageError("give either files or images in memory, not both in one list")
     with ExitStack() as stack:
         if not isinstance(store, FeatureStore):
-            folder = store or stack.enter_context(tempfile.TemporaryDirectory(prefix="lpipstore-"))
-            store = stack.enter_context(FeatureStore(Path(folder)))
-        if isinstance(images, str | os.PathLike):
-            images = [images]
-        files = [isinstance(image, str | os.PathLike) for image in images]
-        if not files:
-            raise UsageError("an empty list of images came")
-        if any(files) and not all(files):
-            raise UsageError("give either files or images in memory, not both in one list")
-        if all(files):
-            features, contents = _from_files(images, store, settings)  # type: ignore[arg-type]
+            scratch = tempfile.TemporaryDirectory(prefix="lpipstore-")
+            path = Path(stack.enter_context(scratch) if store is None else store)
+            store = stack.enter_context(FeatureStore(path, limit=store_limit(None, path)))
+        if files:
+            collection = _collect_files(files, store, settings)
         else:
-            features, contents = _from_memory(images, store, settings, value_range)  # type: ignore[arg-type]
-        extractor = features.extractor
-        head = load_head(heads, backbone, extractor.backbone.channels, version)
-        row_bytes = extractor.layout.length * np.dtype(extractor.spec.dtype).itemsize
-        plan = plan_matrix(len(contents), row_bytes, parse_bytes(memory))
+            collection = _collect_arrays(listed, store, settings, take_range(value_range))
+        return _score(collection, settings)
+
+
+def _score(collection: Collection, settings: Settings) -> NDArray[np.float32]:
+    extractor, limit = collection.features.extractor, parse_bytes(settings.memory)
+    backbone = extractor.backbone
+    head = load_head(settings.heads, backbone.name, backbone.channels, backbone.version)
+    plan = plan_matrix(len(collection.good), collection.row_bytes(), limit)
+    with collection.pinned("distance_matrix"):
+        collection.extract()
+        for record in collection.records:
+            if record.error:
+                raise LpipstoreError(f"{printable(record.path)}: {record.error}")
+        contents = collection.contents()
         matrix = MatrixInMemory(len(contents), plan.tile)
-        score_matrix(features, contents, column_weights(head, extractor.layout), plan, matrix)
-        return matrix.array
+        weights = column_weights(head, extractor.layout)
+        score_matrix(collection.features, contents, weights, plan, matrix)
+    return matrix.array
 
 
-def _from_files(
+def _collect_files(
     sources: Sequence[PathLike], store: FeatureStore, settings: Settings
-) -> tuple[Features, list[bytes]]:
+) -> Collection:
     clock, screen = Stopwatch(*STAGES), Screen(quiet=True)
     records = find_collection(sources, store, settings, clock, screen)
-    collection: Collection = make_collection(records, store, settings, clock, screen)
-    collection.extract()
-    for record in collection.records:
+    for record in records:
         if record.error:
-            raise LpipstoreError(f"{record.path}: {record.error}")
-    return collection.features, collection.contents()
+            raise LpipstoreError(f"{printable(record.path)}: {record.error}")
+    return make_collection(records, store, settings, clock, screen)
 
 
-def _from_memory(
-    images: Sequence[ArrayLike],
+def _collect_arrays(
+    images: Sequence[object],
     store: FeatureStore,
     settings: Settings,
     value_range: ValueRange | None,
-) -> tuple[Features, list[bytes]]:
+) -> Collection:
+    taken = [take_image(image, value_range) for image in images]
+    contents = [pixels_content(image) for image in taken]
     wanted = parse_size(settings.size)
-    contents = [array_content(image, value_range) for image in images]
     pixels = {
-        content: pixels_of(image, value_range, wanted)
-        for content, image in zip(contents, images, strict=True)
+        content: image if wanted is None else resize(image, wanted)
+        for content, image in zip(contents, taken, strict=True)
     }
-    backbone = load_backbone(
-        settings.backbone,
-        version=settings.lpips_version,
-        weights=settings.weights,
-        taps=settings.tap_names,
-        table=store,
-    )
-    extractor = Extractor(
-        backbone,
-        common_size(list(pixels.values())),
-        row_dtype=settings.row_dtype,
-        device=choose_device(settings.device),
-    )
+    extractor = make_extractor(common_size(list(pixels.values())), store, settings)
 
     def decode(which: Sequence[bytes], batch: int) -> Iterator[Decoded]:
         return decode_arrays(pixels, which, batch)
 
-    features = Features(extractor, store, decode)
-    features.ensure(contents)
-    return features, contents
+    records = [ImageRecord(f"image {number}", content) for number, content in enumerate(contents)]
+    return Collection(records, Features(extractor, store, decode, Stopwatch(*STAGES)))

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..cache.errors import LpipstoreError
 from ..pipeline.backbones import Backbone
+from ..pipeline.files import printable
 from ..pipeline.heads import Head, column_weights, load_head
 from ..pipeline.images import ImageRecord
 from ..pipeline.progress import Stopwatch
@@ -17,11 +18,10 @@ from ..pipeline.results import (
     FORMAT,
     SUMMARY,
     MatrixFile,
-    collection_digest,
-    printable,
-    start_run,
+    contents_digest,
     write_images,
     write_json,
+    writing_run,
 )
 from ..pipeline.schedule import band_reader, plan_matrix, score_matrix
 from ..pipeline.statistics import pair_summary
@@ -62,22 +62,22 @@ def score_pairs(
         plan_matrix(
             2, collection.row_bytes(), memory
         )  # fail before the forwards if memory is too small
-        start_run(out, _manifest(records, spec.recipe, spec.dtype, backbone, head))
-        with collection.pinned(str(out)):
+        manifest = _manifest(records, spec.recipe, spec.dtype, backbone, head)
+        with writing_run(out, manifest), collection.pinned(printable(str(out))):
             hits = collection.extract()
             collection.warn_of_trouble(screen)
             _need_two(collection.records)
             write_images(out, collection.records)
             statistics = _score(collection, head, out, memory, screen)
+            count = len(collection.good)
+            summary = {
+                **collection.counts(hits),
+                "pairs": count * (count - 1) // 2,
+                **statistics,
+                "seconds": {**clock.seconds, "total": clock.total()},
+            }
+            write_json(out / SUMMARY, summary)
         collection.warn_if_reading_is_slow(screen)
-        count = len(collection.good)
-        summary = {
-            **collection.counts(hits),
-            "pairs": count * (count - 1) // 2,
-            **statistics,
-            "seconds": {**clock.seconds, "total": clock.total()},
-        }
-        write_json(out / SUMMARY, summary)
         return summary
 
 
@@ -89,21 +89,14 @@ def _score(
     plan = plan_matrix(len(contents), collection.row_bytes(), memory)
     attributes = {
         "quantity": "LPIPS distance",
-        "head": head.name,
         "head_digest": head.digest,
         **features.extractor.spec.recipe,
     }
-    try:
-        matrix = MatrixFile(out, len(contents), plan.tile, attributes)
-        weights = column_weights(head, features.extractor.layout)
-        score_matrix(features, contents, weights, plan, matrix, screen.report)
-        with features.clock("score"):
-            return pair_summary(band_reader(matrix), len(contents), plan.tile)
-    except OSError as error:
-        raise LpipstoreError(
-            f"cannot write results to {out}: {error.strerror or error}; "
-            "what is finished stays: give the same command again to go on"
-        ) from error
+    matrix = MatrixFile(out, contents, plan.tile, attributes)
+    weights = column_weights(head, features.extractor.layout)
+    score_matrix(features, contents, weights, plan, matrix, screen.report)
+    with features.clock("score"):
+        return pair_summary(band_reader(matrix), len(contents), plan.tile)
 
 
 def _need_two(records: Sequence[ImageRecord]) -> None:
@@ -128,7 +121,7 @@ def _manifest(
         "format": FORMAT,
         "command": "pairs",
         "images": len(records),
-        "collection": collection_digest(records),
+        "collection": contents_digest(record.content for record in records),
         **recipe,
         "weights_origin": backbone.weights_origin,
         "row_dtype": row_dtype,
@@ -162,5 +155,5 @@ def facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
             f"median {quantiles['0.5']:.4f}, largest {quantiles['1.0']:.4f}",
         ),
         ("seconds", f"{seconds['total']:.2f} ({stages})"),
-        ("results", f"{out} ({DISTANCES}, images.parquet, {SUMMARY})"),
+        ("results", f"{printable(str(out))} ({DISTANCES}, images.parquet, {SUMMARY})"),
     ]

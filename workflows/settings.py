@@ -5,10 +5,12 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cache.errors import UsageError
+from ..pipeline.files import printable
 
 if TYPE_CHECKING:
     from ..pipeline.images import ImageRecord
@@ -57,7 +59,7 @@ def parse_bytes(text: str) -> int:
     if match is None:
         raise UsageError(f"{text!r} is no size: write 500MB, 20GB, 4GiB or a number of bytes")
     power = " KMGT".index(match[2].upper() or " ") if match[2] is not None else 0
-    count = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    count = int(Decimal(match[1]) * (1024 if match[3] else 1000) ** power)
     if count <= 0:
         raise UsageError(f"{text!r} is no size: it must be more than 0")
     return count
@@ -118,7 +120,7 @@ def choose_size(
         )
     first, second = list(sizes.items())[:2]
     examples = " and ".join(
-        f"{path} ({width}×{height})" for (height, width), path in (first, second)
+        f"{printable(path)} ({width}×{height})" for (height, width), path in (first, second)
     )
     raise UsageError(
         f"--size native needs images of one size, but there are {len(sizes)} sizes, such as "
@@ -129,9 +131,9 @@ def choose_size(
 def store_path(choice: Path | None) -> Path:
     """Return the store's folder: the option, else $LPIPSTORE_STORE, else the user's cache."""
     if choice is not None:
-        return choice
+        return choice.expanduser()
     if os.environ.get(STORE_VARIABLE):
-        return Path(os.environ[STORE_VARIABLE])
+        return Path(os.environ[STORE_VARIABLE]).expanduser()
     import platformdirs
 
     return platformdirs.user_cache_path("lpipstore") / "store"
@@ -141,5 +143,6 @@ def store_limit(choice: str | None, path: Path) -> int:
     """Return the limit in bytes: the option, else 10 GB but never over half of what is free."""
     if choice is not None:
         return parse_bytes(choice)
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    folders = (path, *path.absolute().parents)
+    existing = next(folder for folder in folders if os.path.exists(folder))  # never raises
     return min(DEFAULT_LIMIT, shutil.disk_usage(existing).free // 2)

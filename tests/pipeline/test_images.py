@@ -90,6 +90,13 @@ def test_patterns_are_expanded(tmp_path):
     assert [Path(path).name for path in found.paths] == ["1.png", "2.png"]
 
 
+def test_a_pattern_without_suffix_takes_images_only(tmp_path):
+    touch(tmp_path, "1.png", "readme.txt", "folder/2.png")
+    found = find_images([str(tmp_path / "*")])
+    assert [Path(path).name for path in found.paths] == ["1.png", "2.png"]
+    assert len(find_images([str(tmp_path / "*.txt")]).paths) == 1
+
+
 def test_a_name_with_brackets_is_a_name_first(tmp_path):
     (path,) = touch(tmp_path, "[1].png")
     assert find_images([path]).paths == [path]
@@ -271,6 +278,10 @@ def test_truncated_files_are_refused(form):
         (b"", "empty"),
         (b"plain text, whatever its name\n", "not an image"),
         (b"\xff\xd8\xff\xe0", "not an image|broken"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "not an image",
+        ),  # would run a program
         (encoded(Image.new("F", (4, 4)), "TIFF"), "floating-point"),
         (encoded(Image.new("I", (4, 4), 70_000), "TIFF"), "fit neither 8 nor 16 bits"),
     ],

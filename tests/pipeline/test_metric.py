@@ -2,6 +2,7 @@
 
 import copy
 import doctest
+import pickle
 
 import numpy as np
 import pytest
@@ -168,3 +169,9 @@ def test_examples_in_the_docstrings_run():
     result = doctest.testmod(metric_module)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_a_metric_survives_copying_and_pickling(metric):
+    expected = metric(images(), images(seed=1))
+    for twin in (copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        assert torch.equal(twin(images(), images(seed=1)), expected)

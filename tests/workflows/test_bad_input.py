@@ -1,12 +1,17 @@
 """Whatever a person gets wrong: one clear message, the right exit code, never a traceback."""
 
+import fcntl
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from lpipstore.pipeline.backbones import load_backbone
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 
@@ -144,15 +149,18 @@ def test_unknown_names(bad, option):
 
 
 @pytest.mark.parametrize("option", ["--memory", "--store-limit"])
-@pytest.mark.parametrize("size", ["lots", "0", "-1GB", "4 parsecs"])
+@pytest.mark.parametrize("size", ["lots", "0", "-1GB", "4 parsecs", "1e400"])
 def test_bytes_that_are_none(bad, option, size):
     code, message = bad(f"{option}={size}")
     assert (code, size in message) == (2, True)
 
 
-def test_too_little_memory_says_how_much_is_needed(bad):
+def test_too_little_memory_says_how_much_is_needed(bad, cli, pictures, tmp_path):
     code, message = bad("--memory", "10kB")
-    assert (code, "--memory" in message) == (2, True)
+    assert (code, "--memory is too small" in message) == (2, True)
+    enough = re.search(r"takes (\d+MB) at least", message)[1]
+    command = ("pairs", pictures, *MODEL, "--out", tmp_path / "run", "--memory", enough)
+    assert cli(*command).code == 0
 
 
 def test_the_folder_of_a_different_run(bad, cli, pictures, tmp_path, draw):
@@ -164,8 +172,72 @@ def test_the_folder_of_a_different_run(bad, cli, pictures, tmp_path, draw):
     assert "head_digest" in message
     draw(pictures, 1, seed=9)  # replaces one picture
     code, message = bad()
-    assert (code, "collection" in message) == (2, True)
+    assert (code, "images are others" in message) == (2, True)
     assert (tmp_path / "run" / "distances.zarr" / "c" / "0" / "0").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{torn"])
+def test_a_damaged_matrix(bad, cli, pictures, tmp_path, content):
+    assert cli("pairs", pictures, *MODEL, "--out", tmp_path / "run").code == 0
+    (tmp_path / "run" / "distances.zarr" / "zarr.json").write_bytes(content)
+    code, message = bad()
+    assert (code, "distances.zarr is damaged" in message) == (1, True)
+
+
+def test_a_file_of_the_run_that_cannot_be_replaced(bad, cli, pictures, tmp_path):
+    assert cli("pairs", pictures, *MODEL, "--out", tmp_path / "run").code == 0
+    (tmp_path / "run" / "images.parquet").unlink()
+    (tmp_path / "run" / "images.parquet").mkdir()
+    code, message = bad()
+    assert (code, "cannot write results" in message) == (1, True)
+
+
+def test_a_run_that_another_process_is_writing(bad, cli, pictures, tmp_path):
+    (tmp_path / "run").mkdir()
+    held = os.open(tmp_path / "run", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    code, message = bad()
+    os.close(held)
+    assert (code, "another process is writing the run" in message) == (1, True)
+    assert cli("pairs", pictures, *MODEL, "--out", tmp_path / "run").code == 0
+
+
+def test_a_weights_file_among_the_sources(cli, pictures, tmp_path):
+    weights = tmp_path / "squeezenet1_1.pth"
+    torch.save(load_backbone("squeeze", weights="random").trunk.state_dict(), weights)
+    os.utime(weights, (1e9, 1e9))  # old enough for its hash to be remembered
+    model = ("--backbone", "squeeze", "--weights", weights, "--workers", "0")
+    for run in ("one", "two"):
+        outcome = cli("pairs", pictures, weights, *model, "--out", tmp_path / run)
+        assert outcome.code == 0
+        assert "squeezenet1_1.pth is left out: not an image" in outcome.err
+
+
+def test_a_decoding_process_that_is_killed(bad, monkeypatch):
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("lpipstore.pipeline.loading.decode", die)
+    code, message = bad(model=("--backbone", "squeeze", "--weights", "random", "--workers", "1"))
+    assert (code, "a decoding process failed" in message) == (1, True)
+    assert "--workers 0" in message
+
+
+def test_images_that_do_not_fit_into_memory(bad, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 10 TB")
+
+    monkeypatch.setattr("lpipstore.pipeline.backbones.Backbone.taps_of", fail)
+    code, message = bad()
+    assert (code, "choose a smaller --size" in message) == (1, True)
+
+
+def test_a_demo_where_nothing_can_be_written(cli, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file" / "demo", tmp_path / "file", "/proc/demo"):
+        outcome = cli("demo", "--out", place)
+        assert outcome.code == 1
+        assert "--out" in outcome.err
 
 
 def test_a_folder_with_other_files(bad, tmp_path):

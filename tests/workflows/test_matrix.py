@@ -4,6 +4,7 @@ import lpips
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import lpipstore
 from lpipstore.cache.errors import LpipstoreError, UsageError
@@ -58,8 +59,6 @@ def test_ranges_layouts_and_kinds_agree(floats):
 
 
 def test_files_and_their_arrays_agree(tmp_path, draw):
-    from PIL import Image
-
     paths = draw(tmp_path / "pictures", 4, side=(40, 50))
     arrays = [np.asarray(Image.open(path)) for path in paths]
     for size in ("auto", 32, "24x32"):
@@ -101,12 +100,47 @@ def test_one_image_has_a_matrix_of_one(floats):
         (["a.png", torch.zeros(3, 32, 32)], {}, "not both"),
         (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), {"size": "big"}, "big"),
         (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), {"memory": "lots"}, "lots"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), {"heads": "gone.pth"}, "gone.pth"),
+        (torch.zeros(2, 3, 0, 0, dtype=torch.uint8), {"size": 32}, r"\[3, 0, 0\]"),
+        (torch.rand(2, 3, 32, 32), {"value_range": (0, 0)}, "lowest, highest"),
+        (torch.rand(2, 3, 32, 32), {"value_range": 1}, "two numbers"),
+        (torch.rand(2, 3, 32, 32), {"value_range": (0, 1, 2)}, "two numbers"),
+        ([np.full((32, 32, 3), None)], {"value_range": (0, 1)}, "not object"),
+        ([Image.new("RGB", (32, 32))], {}, "not a Image"),
+        ([b"path.png"], {}, "not a bytes"),
     ],
 )
 def test_what_cannot_be_says_what_came(images, options, message):
     with pytest.raises(UsageError, match=message) as caught:
         lpipstore.distance_matrix(images, **MODEL, **options)
     assert isinstance(caught.value, ValueError)
+
+
+def test_kinds_of_numbers_and_lists_do_not_matter(floats):
+    expected = lpipstore.distance_matrix(floats, value_range=(0, 1), **MODEL)
+    others = (
+        floats.double(),
+        (image for image in floats),
+        [image.permute(1, 2, 0).numpy().astype(">f4") for image in floats],
+        floats * (1 + 1e-7),  # a step of rounding over the range
+    )
+    for images in others:
+        matrix = lpipstore.distance_matrix(images, value_range=[0, 1], memory=10**9, **MODEL)
+        assert np.allclose(matrix, expected, atol=1e-6)
+    half = lpipstore.distance_matrix(floats.bfloat16(), value_range=(0, 1), **MODEL)
+    assert np.allclose(half, expected, atol=0.05)
+
+
+def test_the_callers_random_numbers_are_left_alone(pictures):
+    before = torch.random.get_rng_state()
+    lpipstore.distance_matrix(pictures.glob("*.png"), **MODEL)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_taps_may_be_one_name():
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    model = {"backbone": "torchvision:resnet18", "weights": "random", "heads": "none"}
+    assert (lpipstore.distance_matrix(images, taps="layer1", **model) == 0).all()
 
 
 def test_a_broken_file_is_not_left_out_in_silence(pictures):

@@ -1,6 +1,12 @@
 """The main job from end to end: counts, bytes, resuming, and what must not change a result."""
 
+import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +15,7 @@ import zarr
 from PIL import Image
 
 import lpipstore
+from lpipstore.pipeline.images import ImageError, read_file
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 
@@ -188,3 +195,103 @@ def test_a_store_that_is_too_small_changes_no_byte(cli, tmp_path, draw):
     assert summary_of(outcome)["forwards"] > 80
     one, two = (files_of(tmp_path / name / "distances.zarr") for name in ("one", "two"))
     assert one == two
+
+
+def test_a_matrix_of_other_images_is_never_continued(cli, pictures, tmp_path, monkeypatch):
+    """The same number of images, but another one failed: tiles must not be mixed."""
+
+    def failing(name):
+        def read(path):
+            if path.endswith(name):
+                raise ImageError("cannot be read: Input/output error")
+            return read_file(path)
+
+        return read
+
+    command = ("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    monkeypatch.setattr("lpipstore.pipeline.loading.read_file", failing("001.png"))
+    assert cli(*command).code == 0
+    monkeypatch.setattr("lpipstore.pipeline.loading.read_file", failing("002.png"))
+    outcome = cli(*command, "--store", tmp_path / "other-store")
+    assert outcome.code == 1
+    assert "begun with other images" in outcome.err
+
+
+@pytest.mark.parametrize("content", [b"", b"short"])
+def test_a_torn_tile_is_written_again(cli, pictures, tmp_path, content):
+    command = ("pairs", pictures, *MODEL, "--out", tmp_path / "run", "--json")
+    summary_of(cli(*command))
+    tile = tmp_path / "run" / "distances.zarr" / "c" / "0" / "0"
+    whole = tile.read_bytes()
+    tile.write_bytes(content)
+    summary_of(cli(*command))
+    assert tile.read_bytes() == whole
+
+
+def test_what_does_not_change_the_answer_is_the_same_run(cli, pictures, tmp_path, monkeypatch):
+    command = (*MODEL, "--out", tmp_path / "run", "--json")
+    summary_of(cli("pairs", pictures, *command))
+    monkeypatch.chdir(pictures.parent)
+    assert summary_of(cli("pairs", "pictures", *command))["forwards"] == 0
+    (package,) = importlib.util.find_spec("lpips").submodule_search_locations
+    stock = Path(package) / "weights" / "v0.1" / "squeeze.pth"
+    assert summary_of(cli("pairs", pictures, *command, "--heads", stock))["forwards"] == 0
+
+
+def test_a_killed_start_does_not_lock_the_folder(cli, pictures, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.partial").write_text("{")
+    assert cli("pairs", pictures, *MODEL, "--out", tmp_path / "run").code == 0
+    assert not list((tmp_path / "run").rglob("*.partial"))
+
+
+def test_paths_of_any_bytes(cli, pictures, tmp_path):
+    odd = os.fsdecode(b"caf\xe9 \n\x1b[31m")
+    (pictures / f"{odd}.png").write_bytes((pictures / "000.png").read_bytes())
+    (pictures / f"{odd}-broken.png").write_bytes(b"")
+    outcome = cli("pairs", pictures, *MODEL, "--out", tmp_path / odd)
+    assert outcome.code == 0
+    assert "\x1b[31m" not in outcome.err + outcome.out
+    run = lpipstore.open_run(tmp_path / odd)
+    assert run.images.num_rows == 10
+    assert run.distances[0, 8].compute() == 0
+
+
+def test_ctrl_c_says_how_to_go_on_and_loses_nothing(pictures, tmp_path, draw):
+    draw(tmp_path / "many", 400, side=40)
+    command = [Path(sys.executable).with_name("lpipstore"), "pairs", tmp_path / "many"]
+    options = ["--backbone", "squeeze", "--weights", "random", "--size", "96"]
+    where = ["--store", tmp_path / "store", "--out", tmp_path / "run", "--json"]
+    with subprocess.Popen(
+        [*command, *options, *where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not list((tmp_path / "store").glob("pools/*/c.*")):  # until rows have been sealed
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; what is finished is kept" in messages
+    assert "Traceback" not in messages
+    ended = subprocess.run([*command, *options, *where], capture_output=True, check=True)
+    summary = json.loads(ended.stdout)
+    assert summary["images"] == 400
+    assert summary["hits"] > 0
+    assert summary["hits"] + summary["forwards"] == 400
+
+
+def test_results_that_cannot_be_printed_are_an_error_not_a_traceback(cli, pictures, tmp_path):
+    assert cli("pairs", pictures, *MODEL, "--out", tmp_path / "run").code == 0
+    command = [Path(sys.executable).with_name("lpipstore"), "pairs", pictures, *MODEL]
+    for form in ([], ["--json"]):
+        with open("/dev/full", "w") as full:
+            ended = subprocess.run(
+                [*command, "--out", tmp_path / "run", *form],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert ended.returncode == 1
+        assert "cannot print the results" in ended.stderr
+        assert "Traceback" not in ended.stderr

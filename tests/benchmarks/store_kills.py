@@ -138,14 +138,17 @@ def examine(path, log):
         pools = [(path / "pools" / pool.folder, pool.rows) for pool in stat.pools]
         known = {(s.pool.folder, f"c.{s.number}.0") for s in store._opened.state.segments.values()}
     for folder, rows in pools:
-        values = zarr.open(folder, mode="r")[:]
-        filled = values != values.dtype.type(65535 if values.dtype == "uint16" else np.nan)
-        filled = ~np.isnan(values) if values.dtype.kind == "f" else filled
-        if int(filled.any(axis=1).sum()) < rows:
-            report("zarr", f"{folder.name}: fewer than {rows} rows")
+        array = zarr.open(folder, mode="r")
+        filled = 0
         for file in folder.glob("c.*"):
             if (folder.name, file.name) not in known:
                 report("orphan", str(file))
+            first = int(file.name.split(".")[1]) * array.shards[0]
+            values = array[first : first + array.shards[0]]
+            empty = np.isnan(values) if values.dtype.kind == "f" else values == array.fill_value
+            filled += int((~empty).any(axis=1).sum())
+        if filled < rows:
+            report("zarr", f"{folder.name}: {filled} of {rows} rows")
     return stat
 
 

@@ -4,9 +4,11 @@ torch is imported only once a command runs, so that ``--help`` answers at once.
 """
 
 import json
+import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -173,14 +175,36 @@ def _watched(work: "Callable[[Screen], dict[str, Any]]") -> dict[str, Any]:
 
     # An image is refused from twice Pillow's limit on; up to there it is just a large photograph.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    screen = Screen()
     try:
-        with Screen() as screen:
+        with _stopped_by_signals(screen), screen:
             return work(screen)
     except KeyboardInterrupt as interruption:
         print_error(
             "interrupted; what is finished is kept: give the same command again to go on from there"
         )
-        raise typer.Exit(130) from interruption
+        raise typer.Exit(128 + (screen.stopped_by or signal.SIGINT)) from interruption
+
+
+@contextmanager
+def _stopped_by_signals(screen: "Screen") -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM stop the work at its next step, a second one at once.
+
+    An exception that a signal raises anywhere can come up where Python drops it, in a finaliser
+    say, and then the work would just go on.
+    """
+
+    def stop(number: int, _: object) -> None:
+        if screen.stopped_by is not None:
+            raise KeyboardInterrupt
+        screen.stopped_by = number
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show(

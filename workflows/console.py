@@ -31,7 +31,8 @@ class _Rate(ProgressColumn):
 class Screen:
     """Progress bars and messages of one command; use it in a ``with`` statement.
 
-    With `quiet` nothing is shown but warnings.
+    With `quiet` nothing is shown but warnings. `stopped_by` is the number of the signal that asked
+    to stop, None as long as none did.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -48,6 +49,7 @@ class Screen:
         )
         self._tasks: dict[str, TaskID] = {}
         self._warned: set[str] = set()
+        self.stopped_by: int | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -62,7 +64,12 @@ class Screen:
         self._progress.stop()
 
     def report(self, stage: str, done: int, total: int) -> None:
-        """Move the bar of a stage: a `lpipstore.pipeline.progress.Report`."""
+        """Move the bar of a stage: a `lpipstore.pipeline.progress.Report`.
+
+        Raises KeyboardInterrupt if a signal has asked to stop: between two steps nothing is torn.
+        """
+        if self.stopped_by is not None:
+            raise KeyboardInterrupt
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total)
         self._progress.update(self._tasks[stage], completed=done, total=total)

@@ -119,7 +119,8 @@ def checked_channels(trunk: nn.Module, name: str, taps: tuple[str, ...]) -> tupl
         higher = tap_shapes(trunk, 288, 224) if all(len(s) == 3 for s in shapes) else shapes
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
-            f"The backbone {name} cannot be read at {taps}: {first_line(error)}."
+            f"The backbone {name} cannot be read at {', '.join(taps)}; it has to be convolutional, "
+            f"with taps of channels, height and width ({first_line(error)})."
         ) from error
     for tap, shape, other in zip(taps, shapes, higher, strict=True):
         # Channels do not grow with the image; where they seem to, they are the last dimension

@@ -65,8 +65,12 @@ def _collate(
 
 
 def _start_worker(_: int) -> None:
-    """Leave Ctrl-C to the main process, which stops its workers itself."""
+    """Leave Ctrl-C to the main process, which stops its workers itself; SIGTERM ends a worker.
+
+    Whatever handlers the main process has were inherited, and are meant for it alone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def decode_files(

@@ -59,9 +59,7 @@ def score_pairs(
         features = collection.features
         backbone, spec = features.extractor.backbone, features.extractor.spec
         head = load_head(settings.heads, backbone.name, backbone.channels, settings.lpips_version)
-        plan_matrix(
-            2, collection.row_bytes(), memory
-        )  # fail before the forwards if memory is too small
+        plan_matrix(2, collection.row_bytes(), memory)  # too little is told before the forwards
         manifest = _manifest(records, spec.recipe, spec.dtype, backbone, head)
         with writing_run(out, manifest), collection.pinned(printable(str(out))):
             hits = collection.extract()

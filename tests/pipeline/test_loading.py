@@ -1,5 +1,7 @@
 """Decoding in workers: the same batches in the same order, and files that change meanwhile."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 
 from lpipstore.pipeline.images import content_hash, decode
-from lpipstore.pipeline.loading import decode_files
+from lpipstore.pipeline.loading import _start_worker, decode_files
 
 
 @pytest.fixture
@@ -47,3 +49,18 @@ def test_files_that_change_vanish_or_break_are_failures(files, tmp_path, workers
 
 def test_no_files_are_no_batches():
     assert list(decode_files([], (8, 8), 4)) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_worker_can_be_terminated_whatever_the_main_process_does_with_signals():
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        child = os.fork()
+        if child == 0:
+            _start_worker(0)
+            signal.raise_signal(signal.SIGINT)  # is left to the main process
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM

@@ -1,10 +1,13 @@
 """The store's index: an SQLite database in WAL mode, and the transactions on it."""
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 import threading
+import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ from .keys import FORMAT_VERSION
 _APPLICATION = 0x4C504950  # "LPIP": marks the database as ours
 _PAGE = 4096
 _PATIENCE_S = 120.0
+_POLL_S = 5e-4
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -84,8 +88,25 @@ class Transaction:
         self.after.append(action)
 
 
+_open_indexes: "weakref.WeakSet[Index]" = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Let go of the lock files in a forked child, which must not outlive its parent's lock."""
+    for index in _open_indexes:
+        os.close(index.gate)
+    _open_indexes.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 class Index:
     """One connection to the index, shared by the threads of a process under `lock`.
+
+    Whoever writes, or copies the log back into the database (a checkpoint, which comes with a
+    commit), holds a lock file meanwhile. SQLite would let both happen at once, and up to 3.51.2
+    that can lose what was committed (https://www.sqlite.org/wal.html#walresetbug).
 
     Parameters
     ----------
@@ -116,11 +137,17 @@ class Index:
                 path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
             )
         try:
-            with translated(path):
+            self.gate = os.open(gate_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            self.connection.close()
+            raise
+        _open_indexes.add(self)
+        try:
+            with self._writing(), translated(path):
                 self._prepare(wal_pages, durable, store_id or uuid.uuid4().hex)
                 self._inode = path.stat().st_ino
         except (StoreError, OSError):
-            self.connection.close()
+            self.close()
             raise
 
     def _prepare(self, wal_pages: int, durable: bool, store_id: str) -> None:
@@ -168,7 +195,7 @@ class Index:
         """
         with self.lock:
             self._check_file()
-            with translated(self.path):
+            with self._writing(), translated(self.path):
                 self.connection.execute("BEGIN IMMEDIATE")
                 transaction = Transaction(self.connection)
                 try:
@@ -221,14 +248,36 @@ class Index:
 
     def vacuum(self) -> None:
         """Give the pages back that nothing uses; left for later where others use the index."""
-        with self.lock, contextlib.suppress(sqlite3.Error):
+        with self.lock, self._writing(), contextlib.suppress(sqlite3.Error):
             self.connection.execute("VACUUM")
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the connection; the last one of all writes the log back and removes it."""
-        with self.lock, contextlib.suppress(sqlite3.Error):
+        with self.lock, self._writing(), contextlib.suppress(sqlite3.Error):
             self.connection.close()
+        _open_indexes.discard(self)
+        os.close(self.gate)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the lock file, so that nobody else writes or copies the log back meanwhile."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(self.gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        f"another process has been writing to {self.path} for {_PATIENCE_S:.0f} s: "
+                        "wait until it is done, or end it"
+                    ) from error
+                time.sleep(_POLL_S)
+        try:
+            yield
+        finally:
+            fcntl.flock(self.gate, fcntl.LOCK_UN)
 
     def is_current(self) -> bool:
         """Tell whether the file is still the one that was opened."""
@@ -243,6 +292,11 @@ class Index:
 
 
 ENDINGS = ("", "-wal", "-shm")  # the three files of a database in WAL mode
+
+
+def gate_path(index: Path) -> Path:
+    """Return the lock file of an index."""
+    return index.with_name(index.name + ".lock")
 
 
 def real_bytes(path: Path | str) -> int:

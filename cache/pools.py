@@ -19,7 +19,7 @@ from .segments import CRC_BYTES, MOST_SLOTS, Compressor
 if TYPE_CHECKING:
     import zarr
 
-SEGMENT_BYTES = 32 << 20
+SEGMENT_BYTES = 64 << 20
 SHARE_OF_LIMIT = 16  # a segment is at most this part of the store's limit
 EVICTED = ".evicted"  # ending of a shard's name while it is on its way out
 _OURS = "lpipstore"
@@ -181,12 +181,16 @@ def describe(pools: Path, pool: Pool, segments: int) -> None:
 
 
 def grow(folder: Path, segments: int, slots: int) -> None:
-    """Make the array of a pool long enough for its segments; never shorter."""
+    """Make the array of a pool long enough for its segments; never shorter.
+
+    It grows to 16 segments, then to twice its length at once: what is not there yet reads as the
+    fill value, like what was evicted, and exchanging a file makes some file systems wait for the
+    disk.
+    """
     path = folder / "zarr.json"
     metadata = json.loads(path.read_bytes())
-    rows = segments * slots
-    if metadata["shape"][0] < rows:
-        metadata["shape"][0] = rows
+    if metadata["shape"][0] < segments * slots:
+        metadata["shape"][0] = slots << max(4, (segments - 1).bit_length())
         write_json(path, metadata)
 
 

@@ -104,7 +104,7 @@ class Reader:
         nbytes = count * out.shape[1] * out.itemsize
         if nbytes < _WORTH_SHARING or count < HELPERS:
             return self._read_part(jobs, 0, count, out)
-        edges = np.linspace(0, count, HELPERS + 1).astype(int).tolist()
+        edges = [count * part // HELPERS for part in range(HELPERS + 1)]
         shared = [
             self.state.helpers.submit(self._read_part, jobs, start, end, out)
             for start, end in itertools.pairwise(edges[1:])

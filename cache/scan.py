@@ -18,7 +18,7 @@ from .segments import CRC_BYTES, RECORD, checksum, seeds_of
 from .state import Segment, State
 
 Rows = NDArray[Any]
-_BATCH_BYTES = 4 << 20
+_BATCH_BYTES = 8 << 20
 _MOST_AT_ONCE = 500  # two buffers a row in one read, and the system takes 1,024
 _HOT_BYTES = 512 << 10  # rows read at once stay in the processor's cache until they are checked
 
@@ -57,15 +57,13 @@ def scan(
         keys = [key for run in runs for key in run.keys]
         good = np.zeros(len(keys), bool)
         at = 0
-        shared = []
         for run in runs:
-            half = len(run.records) // 2
-            for part in (run.part(0, half), run.part(half, len(run.records))):
-                here = slice(at, at + len(part.records))
-                shared.append(state.helpers.submit(_read_run, state, part, out[here], good[here]))
-                at += len(part.records)
-        for other in shared:
+            half, end = at + len(run.records) // 2, at + len(run.records)
+            first, second = run.part(0, half - at), run.part(half - at, end - at)
+            other = state.helpers.submit(_read_run, state, first, out[at:half], good[at:half])
+            _read_run(state, second, out[half:end], good[half:end])
             other.result()
+            at = end
         bad = np.flatnonzero(~good).tolist()
         if bad:  # once more, as any other read: drops what is corrupt, finds what has moved
             again = out[bad]

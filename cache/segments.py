@@ -5,13 +5,12 @@ then its crc32c. Between the last row and the shard's index stand the keys of th
 checksums, which Zarr never looks at, so that the store's index can be rebuilt from its segments.
 """
 
-import itertools
 import os
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -32,6 +31,7 @@ _GROUP_BYTES = 2 << 20  # one write: long enough to hide the hand-over between t
 _MOST_IN_GROUP = 500  # two buffers a row, and the system takes 1,024
 
 Compressor = Callable[[NDArray[np.generic]], bytes]
+_Result = TypeVar("_Result")
 Row = NDArray[np.generic]
 Stored = Any  # an array or bytes: NumPy's stubs call no array a buffer before Python 3.12
 
@@ -81,15 +81,11 @@ def write_rows(
 ) -> Written:
     """Write rows from `offset` on, each with its crc32c, and return what the index must know.
 
-    Checksums of one group of rows are computed while the one before it is written. When it
-    raises (`OSError`), an unknown part of the rows stands after `offset`.
+    Checksums are computed by the helpers while the rows before are written. When it raises
+    (`OSError`), an unknown part of the rows stands after `offset`.
     """
     halves = split_keys(keys)
     seeds = seeds_of(halves).tolist()
-    step = max(1, min(_MOST_IN_GROUP, _GROUP_BYTES // rows[0].nbytes))
-    first = max(1, step // 4)  # nothing is being written yet while this one is prepared
-    starts = [0, *range(first, len(rows), step)]
-    groups = [slice(*pair) for pair in itertools.pairwise([*starts, len(rows)])]
 
     def prepare(group: slice) -> tuple[list[Stored], list[int], list[int]]:
         buffers: list[Stored] = []
@@ -105,23 +101,47 @@ def write_rows(
 
     checks: list[int] = []
     sizes: list[int] = []
-    ready = prepare(groups[0])
-    for following in [*groups[1:], None]:
-        ahead = None if following is None else helpers.submit(prepare, following)
-        try:
-            write_all(fd, ready[0], offset, sum(ready[2]))
-        finally:
-            if ahead is not None:
-                ahead.exception()  # nobody may still read the rows when the caller takes over
-        checks += ready[1]
-        sizes += ready[2]
-        offset += sum(ready[2])
-        if ahead is not None:
-            ready = ahead.result()
+    for buffers, some_checks, some_sizes in _one_ahead(
+        prepare, _groups(len(rows), rows[0].nbytes), helpers
+    ):
+        written = sum(some_sizes)
+        write_all(fd, buffers, offset, written)
+        offset += written
+        checks += some_checks
+        sizes += some_sizes
     records = np.empty(len(rows), RECORD)
     records["hi"], records["lo"] = halves.T
     records["check"] = checks
     return Written(records, np.array(sizes, np.int64))
+
+
+def _one_ahead(
+    work: Callable[[slice], _Result], groups: Sequence[slice], helpers: Executor
+) -> Iterator[_Result]:
+    """Yield the work of each group while a helper does that of the next one.
+
+    Not more than one ahead: Python hashes in one thread at a time, and a writer that comes back
+    from the system would have to wait until all of it is hashed.
+    """
+    ready = work(groups[0])
+    for following in groups[1:]:
+        ahead = helpers.submit(work, following)
+        try:
+            yield ready
+        finally:
+            ahead.exception()  # nobody may still read the rows when the caller takes over
+        ready = ahead.result()
+    yield ready
+
+
+def _groups(count: int, row_bytes: int) -> list[slice]:
+    """Cut rows into groups to be written one by one: small at first, when nothing is ready yet."""
+    most = max(1, min(_MOST_IN_GROUP, _GROUP_BYTES // row_bytes))
+    groups, start, step = [], 0, 1
+    while start < count:
+        groups.append(slice(start, min(start + step, count)))
+        start, step = start + step, min(2 * step, most)
+    return groups
 
 
 def write_all(fd: int, buffers: Sequence[Stored], offset: int, total: int) -> None:

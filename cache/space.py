@@ -1,6 +1,7 @@
 """The bound: what the store takes on disk, and which segments leave when it would take more."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import time
@@ -11,8 +12,13 @@ from .index import Transaction, real_bytes
 from .keys import PoolSpec
 from .leases import end_dead_leases
 from .pools import EVICTED, Pool, slots_for
-from .segments import footer_bytes
+from .segments import RECORD, footer_bytes
 from .state import OPEN, POOLS, Segment, State
+
+_fallocate = getattr(ctypes.CDLL(None), "fallocate", None)  # os.posix_fallocate changes the length
+if _fallocate is not None:
+    _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE of linux/falloc.h
 
 _BLOCK = 4096
 _PAGES_OF_ONE = 24  # of the index that one transaction may change: the log grows over by so much
@@ -86,15 +92,17 @@ def reserve(state: State, spec: PoolSpec, codec: str) -> Reserved | None:
             pool = state.pool_for(transaction, spec, codec)
             rows = min(pool.slots, slots_for(pool.row_bytes, state.limit))
             size = _most_bytes(pool, rows)
+            room = size + _most_index_bytes(pool, rows)
             if state.limit is not None:
-                freed = make_room(state, transaction, state.limit - size)
+                freed = make_room(state, transaction, state.limit - room)
                 if freed is None:
                     return None
-            segment = _enter_segment(state, transaction, pool, size)
+            segment = _enter_segment(state, transaction, pool, room)
             path = state.open_path(segment)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             made.append((fd, str(path)))
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            preallocate(fd, size)
             transaction.then(lambda: state.segments.__setitem__(segment.id, segment))
     except BaseException:
         for fd, name in made:
@@ -121,10 +129,26 @@ def _enter_segment(state: State, transaction: Transaction, pool: Pool, size: int
     return Segment(int(cursor.lastrowid or 0), pool, segment.number)
 
 
+def preallocate(fd: int, size: int) -> None:
+    """Let the file system find the blocks of an empty file at once; its length stays 0.
+
+    Writing into them takes about two thirds of the time (ext4). Where it cannot be done, or the
+    disk has less room, blocks are found when rows are written, as ever.
+    """
+    if _fallocate is None or _fallocate(fd, _KEEP_SIZE, 0, size):
+        os.ftruncate(fd, 0)
+
+
 def _most_bytes(pool: Pool, rows: int) -> int:
     stride = pool.stride + (_COMPRESSOR_BYTES if pool.codec else 0)
     whole = rows * stride + footer_bytes(rows, pool.slots)
     return -(-whole // _BLOCK) * _BLOCK
+
+
+def _most_index_bytes(pool: Pool, rows: int) -> int:
+    """Return by how much a segment's rows may make the index grow; for short rows that is much."""
+    size_bytes = 8 if pool.codec else 0
+    return -(-rows * (RECORD.itemsize + size_bytes) // _BLOCK) * _BLOCK
 
 
 def make_room(state: State, transaction: Transaction, target: int) -> Freed | None:

@@ -3,7 +3,10 @@
 import json
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from .index import real_bytes
+from .keytable import SLOT_BITS
 from .space import house_bytes
 from .state import State
 
@@ -66,16 +69,16 @@ def stat(state: State) -> StoreStat:
         pools = connection.execute(
             "SELECT id, name, folder, recipe, length, dtype, codec FROM pools ORDER BY folder"
         ).fetchall()
-        segments = connection.execute(
-            "SELECT id, pool, rows - (SELECT count(*) FROM dropped WHERE segment = s.id) "
-            "FROM segments s"
-        ).fetchall()
+        segments = connection.execute("SELECT id, pool FROM segments").fetchall()
         pinned = connection.execute("SELECT count(DISTINCT segment) FROM pins").fetchone()[0]
         counters = dict(connection.execute("SELECT name, value FROM counters").fetchall())
     state.sync()
+    with state.table_lock:  # a row that two processes put at once stands in two segments
+        found, counts = np.unique(state.table.places() >> SLOT_BITS, return_counts=True)
+    rows = dict(zip(found.tolist(), counts.tolist(), strict=True))
     listed = []
     for pool, name, folder, recipe, length, dtype, codec in pools:
-        mine = [(segment, rows) for segment, owner, rows in segments if owner == pool]
+        mine = [segment for segment, owner in segments if owner == pool]
         listed.append(
             PoolStat(
                 name=name,
@@ -84,8 +87,8 @@ def stat(state: State) -> StoreStat:
                 length=length,
                 dtype=dtype,
                 codec=codec,
-                rows=sum(rows for _, rows in mine),
-                bytes=sum(_segment_bytes(state, segment) for segment, _ in mine),
+                rows=sum(rows.get(segment, 0) for segment in mine),
+                bytes=sum(_segment_bytes(state, segment) for segment in mine),
                 segments=len(mine),
             )
         )

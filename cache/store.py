@@ -222,7 +222,7 @@ class FeatureStore:
         spec
             Which rows.
         batch_rows
-            Rows in a batch; by default about 4 MB of them.
+            Rows in a batch; by default about 8 MB of them.
         dtype
             ``float32`` to get values, as `get_many` does; by default rows as stored.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import StoreError
-from .index import ENDINGS, translated
+from .index import ENDINGS, gate_path, translated
 from .keytable import place_of
 from .pools import EVICTED, Pool, describe, open_array, read_pool, shard_number
 from .reader import drop_places
@@ -165,12 +165,18 @@ def _check_segment(state: State, segment: Segment, report: VerifyReport, *, repa
         report.rows += len(contents.sizes) - len(dropped)
         report.bytes += contents.end
         marked = _marked_absent(fd, segment, contents) if sealed else set()
-        if repair and bad - dropped:
-            with state.transaction() as transaction:
+        if repair and (bad - dropped or (sealed and marked != bad)):
+            with state.transaction() as transaction:  # nobody evicts it meanwhile
+                if segment.id not in state.segments:
+                    return
                 places = {place_of(segment.id, slot) for slot in bad - dropped}
                 drop_places(state, transaction, places)
-        if repair and sealed and marked != bad:
-            _mark_absent(fd, contents, segment.pool.slots, bad)
+                if sealed:
+                    _mark_absent(fd, contents, segment.pool.slots, bad)
+        elif bad - dropped:
+            state.sync()
+            if segment.id not in state.segments:
+                return
     finally:
         os.close(fd)
     told = sorted(bad - (marked or set()))
@@ -243,7 +249,7 @@ def _mark_absent(fd: int, contents: Contents, slots: int, absent: set[int]) -> N
 def _check_files(state: State, report: VerifyReport) -> None:
     """Name files that are not the store's."""
     aside = [f"{INDEX}.{reason}" for reason in ASIDE]
-    known = {"lock", OPEN, POOLS}
+    known = {"lock", gate_path(state.index.path).name, OPEN, POOLS}
     known |= {name + ending for name in (INDEX, *aside) for ending in ENDINGS}
     strange = [state.path / name for name in os.listdir(state.path) if name not in known]
     pools = {pool.folder: pool for pool in state.pools.values()}

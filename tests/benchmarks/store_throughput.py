@@ -1,10 +1,11 @@
 """The feature store against plain reads and writes of the same rows, and against other caches.
 
-    python tests/benchmarks/store_throughput.py [--folder DIR] [--megabytes 256]
+    python tests/benchmarks/store_throughput.py [--folder DIR] [--megabytes 512]
 
 Prints a table for each row size: seconds, MB/s and microseconds a row of everything measured, and
-then each ratio beside its target. Reads come from the page cache for everyone. Every figure is the
-median of the rounds; within a round the contenders run one after the other on the same rows.
+then each ratio beside its target. Reads come from the page cache for everyone, and nobody starts
+before the disk is quiet. Every figure is the median of the rounds; within a round the contenders
+run one after the other on the same rows.
 
 The store reads and hashes with more than one thread, so it needs processors that nobody else uses;
 what it takes with one thread only is shown too. Needs the packages of the extra ``bench``; those
@@ -26,7 +27,8 @@ from lpipstore.cache import reader
 from lpipstore.cache.keys import PoolSpec
 from lpipstore.cache.store import FeatureStore
 
-BATCH_BYTES = 16 << 20  # rows of one put_many or get_many
+PUT_BYTES = 16 << 20  # rows of one put_many: about what comes out of a backbone at once
+GET_BYTES = 64 << 20  # rows of one get_many: a small block of a matrix
 SLOW_ROWS = 256  # contenders that take milliseconds a row do so many rows only
 
 
@@ -45,10 +47,10 @@ class Bench:
         self.order = list(range(self.count))
         random.Random(1).shuffle(self.order)
         self.out = np.zeros_like(self.rows)
-        self.batch = max(1, BATCH_BYTES // row_bytes)
         self.seconds = {}
 
     def time(self, name, action, rows=None):
+        os.sync()  # what was written before must not be on its way to the disk meanwhile
         began = time.perf_counter()
         action()
         spent = (time.perf_counter() - began) / (rows or self.count)
@@ -66,9 +68,10 @@ class Bench:
             raise AssertionError("rows came back wrong")
         self.out[:] = 0
 
-    def batches(self, order):
-        for start in range(0, len(order), self.batch):
-            yield start, order[start : start + self.batch]
+    def batches(self, order, batch_bytes):
+        count = max(1, batch_bytes // self.row_bytes)
+        for start in range(0, len(order), count):
+            yield start, order[start : start + count]
 
 
 def plain(bench, round_):
@@ -81,7 +84,7 @@ def plain(bench, round_):
             os.pwrite(fd, bench.rows[n], n * size)
 
     def write_durably():
-        for _, numbers in bench.batches(range(bench.count)):
+        for _, numbers in bench.batches(range(bench.count), PUT_BYTES):
             for n in numbers:
                 os.pwrite(fd, bench.rows[n], n * size)
             os.fdatasync(fd)
@@ -114,7 +117,7 @@ def ours(bench, round_, durable=False, compress=False):
     store.put_many(bench.spec, [bench.spec.key(b"warm")], first)  # makes the pool
 
     def write():
-        for start, numbers in bench.batches(range(bench.count)):
+        for start, numbers in bench.batches(range(bench.count), PUT_BYTES):
             rows = bench.rows[start : start + len(numbers)]
             store.put_many(bench.spec, bench.keys[start : start + len(numbers)], rows)
 
@@ -133,7 +136,7 @@ def ours(bench, round_, durable=False, compress=False):
 
 def read_ours(bench, store, name):
     def read(order):
-        for start, numbers in bench.batches(order):
+        for start, numbers in bench.batches(order, GET_BYTES):
             keys = [bench.keys[n] for n in numbers]
             assert store.get_many(keys, bench.out[start : start + len(numbers)]).all()
 
@@ -192,6 +195,27 @@ def with_diskcache(bench, round_):
     cache.close()
 
 
+def with_diskcache_lru(bench, round_):
+    """A bounded LRU cache of arrays, as one would write it: what our store is a choice against."""
+    import diskcache
+
+    path = bench.fresh("diskcache")
+    cache = diskcache.Cache(str(path), size_limit=1 << 40, eviction_policy="least-recently-used")
+    count = min(bench.count, 4 * SLOW_ROWS)
+
+    def write():
+        for n in range(count):
+            cache[bench.keys[n]] = bench.rows[n]
+
+    def read():
+        for i, n in enumerate(n for n in bench.order if n < count):
+            bench.out[i] = cache[bench.keys[n]]
+
+    bench.time("diskcache, LRU, arrays: write", write, count)
+    bench.time("diskcache, LRU, arrays: read", read, count)
+    cache.close()
+
+
 def with_lmdb(bench, round_):
     import lmdb
 
@@ -200,7 +224,7 @@ def with_lmdb(bench, round_):
     environment = lmdb.open(str(path), map_size=room, sync=False)
 
     def write():
-        for _, numbers in bench.batches(range(bench.count)):
+        for _, numbers in bench.batches(range(bench.count), PUT_BYTES):
             with environment.begin(write=True) as transaction:
                 for n in numbers:
                     transaction.put(bench.keys[n], bench.rows[n].tobytes())
@@ -272,6 +296,7 @@ CONTENDERS = [
     lambda bench, round_: ours(bench, round_, compress=True),
     npy_files,
     with_diskcache,
+    with_diskcache_lru,
     with_lmdb,
     with_h5py,
     with_zarr,
@@ -285,12 +310,14 @@ TARGETS = [
     ("store: scan", "pread in order, one buffer", None, None),
     ("store: put_many", "pwrite", 0.9, 0.9),
     ("store, durable: put_many", "pwrite + fdatasync", 0.7, 0.7),
-    ("store: get_many random", "diskcache: read", 8, None),
+    ("store: get_many random", "diskcache, LRU, arrays: read", 8, None),
+    ("store: get_many random", "diskcache: read", None, None),
     ("store: get_many random", "zarr-python: read rows", 25, None),
     ("pread random", "diskcache: read", None, None),
     ("store: get_many random", "lmdb (no checksum): read", None, None),
     ("store: get_many random", "h5py (fletcher32): read", None, None),
     ("store: get_many random", ".npy files: read", None, None),
+    ("store: put_many", "diskcache, LRU, arrays: write", 8, None),
     ("store: put_many", "diskcache: write", None, None),
     ("store: put_many", "zarr-python: write rows", None, None),
     ("store: put_many", "lmdb (no checksum): write", None, None),
@@ -323,8 +350,8 @@ def show(bench, large):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--megabytes", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--megabytes", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     print(f"{os.cpu_count()} processors; {options.megabytes} MB, {options.rounds} rounds")

@@ -212,3 +212,24 @@ def test_files_of_others_are_named_and_stay(folder, made):
         report = store.verify(repair=True)
     assert sorted(finding.where for finding in report.findings) == sorted(map(str, strange))
     assert all(path.read_text() == "mine" for path in strange)
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_rows_that_leave_while_they_are_verified_are_not_damage(folder, made, monkeypatch, repair):
+    from lpipstore.cache import verify
+
+    look = verify._corrupt_slots
+
+    def evict_first(*arguments):
+        with FeatureStore(folder) as other:
+            if other.stat().rows:
+                other.evict(0)
+                made.put(other, range(1000, 1010))
+        return look(*arguments)
+
+    with FeatureStore(folder) as store:
+        monkeypatch.setattr(verify, "_corrupt_slots", evict_first)
+        report = store.verify(repair=repair)
+        assert report.ok and not report.findings
+        assert made.held(store, range(1000, 1010))
+        assert store.stat().corrupt_rows == 0

@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from lpipstore.cache.store import FeatureStore
+from lpipstore.cache.store import FeatureStore, StoreError
 
 LIMIT = 8 << 20
 # Forked, not spawned: a spawned process could not import this file when `pytest` runs it
@@ -118,7 +118,7 @@ def test_a_killed_writer_is_recovered_while_a_child_of_it_lives(tmp_path, made):
     code = textwrap.dedent("""
         import os, signal, sys, numpy as np
         from lpipstore.cache.keys import PoolSpec
-        from lpipstore.cache.store import FeatureStore
+        from lpipstore.cache.store import FeatureStore, StoreError
         spec = PoolSpec("a", 100, "uint16", {})
         store = FeatureStore(sys.argv[1])
         store.put(spec, spec.key(b"1"), np.arange(100, dtype=np.uint16))
@@ -139,3 +139,45 @@ def test_a_killed_writer_is_recovered_while_a_child_of_it_lives(tmp_path, made):
     with FeatureStore(tmp_path / "store") as store:
         assert store.stat().rows == 1 and store.verify().ok
         assert os.listdir(tmp_path / "store" / "open") == []
+
+
+def test_a_child_does_not_keep_the_lock_of_a_writer_that_was_killed(tmp_path, made, monkeypatch):
+    monkeypatch.setattr("lpipstore.cache.index._PATIENCE_S", 5.0)
+    code = textwrap.dedent("""
+        import os, signal, sys
+        from lpipstore.cache.store import FeatureStore, StoreError
+        store = FeatureStore(sys.argv[1])
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        print(child, flush=True)
+        with store._opened.state.transaction():
+            os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    run = [sys.executable, "-c", code, str(tmp_path / "store")]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        assert parent.wait() == -signal.SIGKILL
+        with FeatureStore(tmp_path / "store") as store:
+            assert made.put(store, range(3)) == 3
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_writer_that_hangs_is_named(tmp_path, made, monkeypatch):
+    with FeatureStore(tmp_path) as one, FeatureStore(tmp_path) as other:
+        made.put(other, range(3))
+        monkeypatch.setattr("lpipstore.cache.index._PATIENCE_S", 0.05)
+        with one._opened.state.transaction():
+            with pytest.raises(StoreError, match="another process has been writing"):
+                made.put(other, range(5))
+            assert made.held(other, range(3)) == [0, 1, 2]  # reading goes on
+        assert made.put(other, range(5)) == 5
+
+
+def test_a_row_that_two_processes_put_at_once_counts_once(tmp_path, made):
+    with FeatureStore(tmp_path) as one, FeatureStore(tmp_path) as other:
+        made.put(one, range(20))
+        # what the other had looked up just before
+        other._opened.writer._put_new(made.spec, made.keys(range(30)), list(made.rows(range(30))))
+        assert one.stat().rows == other.stat().rows == 30
+        assert made.held(one, range(30)) == list(range(30))

@@ -19,7 +19,7 @@ from .errors import StoreError, StoreFull
 from .index import Index, Transaction
 from .keys import PoolSpec
 from .keytable import KeyTable, place_of
-from .pools import Pool, array_metadata, pool_folder, shard_name, slots_for, write_json
+from .pools import Pool, array_metadata, describe, pool_folder, shard_name, slots_for, write_json
 from .segments import RECORD
 
 INDEX = "index.sqlite"
@@ -169,6 +169,8 @@ class State:
         folder = pool_folder(spec, codec)
         for pool in self.pools.values():
             if pool.folder == folder:
+                if not (self.path / POOLS / folder / "zarr.json").exists():
+                    describe(self.path / POOLS, pool, 0)  # its removal was cut short
                 return pool
         slots = slots_for(spec.row_bytes, self.limit)
         home = self.path / POOLS / folder

@@ -266,6 +266,7 @@ class Features:
             for index, reason in decoded.failures.items():
                 self.failures[contents[index]] = reason
             if decoded.indices:
+                _ = self.extractor.backbone.trunk  # built by now: importing it is not the forward
                 beside = decoded.workers if waited else 0
                 with self.clock("forward"), self.extractor.memory_errors(), _threads_beside(beside):
                     rows = self.extractor.rows(decoded.pixels)

@@ -204,6 +204,17 @@ def test_destroyed_metadata_of_a_pool(folder, made):
     assert (pool / "zarr.json").read_text() == before
 
 
+def test_a_pool_whose_removal_was_cut_short_takes_rows_again(tmp_path, made):
+    with FeatureStore(tmp_path) as store:
+        made.put(store, range(3))
+        store.evict(0)
+        next((tmp_path / "pools").glob("made*/zarr.json")).unlink()
+        assert made.put(store, range(3)) == 3
+        store.evict(1 << 40)  # seals
+        assert made.held(store, range(3)) == [0, 1, 2]
+        assert store.verify().findings == []
+
+
 def test_files_of_others_are_named_and_stay(folder, made):
     strange = [folder / "notes.txt", folder / "pools" / "notes.txt"]
     for path in strange:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import LpipstoreError
-from .options import OUTPUT, Store, takes_settings
+from .options import LIST, OUTPUT, Store, takes_settings
 from .settings import Settings, store_path
 
 if TYPE_CHECKING:
@@ -48,6 +48,15 @@ Json = Annotated[
     bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the summary as JSON.")
 ]
 
+KeepStatistics = Annotated[
+    bool,
+    typer.Option(
+        "--keep-statistics",
+        rich_help_panel=LIST,
+        help="Keep each pair's statistics: other heads then need no rows.",
+    ),
+]
+
 
 @app.command(epilog="Example: lpipstore pairs photos --backbone squeeze --size 64 --out run")
 @takes_settings()
@@ -59,6 +68,56 @@ def pairs(
 
     summary = _watched(lambda screen: score_pairs(sources, out, settings, screen))
     _show(summary, "All pairs", lambda: facts(summary, out), as_json)
+    _exit_strictly(summary, strict)
+
+
+@app.command(epilog="Example: lpipstore score pairs.csv --images photos --out run")
+@takes_settings()
+def score(
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="PAIRS", help="A table (.csv, .tsv, .parquet): a pair in a line."),
+    ],
+    out: Out,
+    settings: Settings,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            rich_help_panel=LIST,
+            help="The two columns of paths.",
+            show_default="path_a,path_b and the like, else the first two",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            rich_help_panel=LIST,
+            help="Folder that paths start from.",
+            show_default="that of the table",
+        ),
+    ] = None,
+    keep_statistics: KeepStatistics = False,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Score the pairs of images that a table lists, in its order."""
+    from .lists import list_facts
+    from .score import score_table
+
+    summary = _watched(
+        lambda screen: score_table(
+            table,
+            out,
+            settings,
+            screen,
+            columns=columns,
+            images=images,
+            statistics=keep_statistics,
+        )
+    )
+    _show(summary, "Scored", lambda: list_facts(summary, out), as_json)
     _exit_strictly(summary, strict)
 
 

@@ -93,7 +93,7 @@ def _statistics(
 ) -> torch.Tensor:
     filled = places[torch.arange(_AT_ONCE, device=places.device).clamp_(max=len(places) - 1)]
     bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # which torch can index
-    left, right = (bits[side].view(rows.dtype) for side in filled.T)
+    left, right = (bits.index_select(0, side).view(rows.dtype) for side in filled.T)
     return pair_statistics(left, right, layout, dtype)[: len(places)]
 
 

@@ -66,7 +66,7 @@ def test_columns_can_be_named_and_the_folder_too(table, tmp_path):
 
 
 def test_paths_of_all_kinds(table, tmp_path):
-    names = ["with space.png", "comma,quote\".png", "new\nline.png", "ünï.png", "./x/../x.png"]
+    names = ["with space.png", 'comma,quote".png', "new\nline.png", "ünï.png", "./x/../x.png"]
     quoted = ['"' + name.replace('"', '""') + '"' for name in names]
     lines = "".join(f"{name},/elsewhere/x.png\r\n" for name in quoted)
     pairs = read_pairs(table(b"\xef\xbb\xbfpath_a,path_b\r\n" + lines.encode()))  # a BOM before

@@ -61,13 +61,34 @@ KeepStatistics = Annotated[
 @app.command(epilog="Example: lpipstore pairs photos --backbone squeeze --size 64 --out run")
 @takes_settings()
 def pairs(
-    sources: Sources, out: Out, settings: Settings, strict: Strict = False, as_json: Json = False
+    sources: Sources,
+    out: Out,
+    settings: Settings,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="folder",
+            rich_help_panel=LIST,
+            help="Only pairs within each folder, with a mean for each.",
+            show_default="all pairs",
+        ),
+    ] = None,
+    strict: Strict = False,
+    as_json: Json = False,
 ) -> None:
     """Score all pairs of a collection of images."""
-    from .pairs import facts, score_pairs
+    if group_by is None:
+        from .pairs import facts, score_pairs
 
-    summary = _watched(lambda screen: score_pairs(sources, out, settings, screen))
-    _show(summary, "All pairs", lambda: facts(summary, out), as_json)
+        summary = _watched(lambda screen: score_pairs(sources, out, settings, screen))
+        _show(summary, "All pairs", lambda: facts(summary, out), as_json)
+    else:
+        from .collection import check_choice
+        from .groups import group_facts, score_groups
+
+        check_choice("--group-by", group_by, ("folder",))
+        summary = _watched(lambda screen: score_groups(sources, out, settings, screen))
+        _show(summary, "Pairs within folders", lambda: group_facts(summary, out), as_json)
     _exit_strictly(summary, strict)
 
 
@@ -118,6 +139,37 @@ def score(
         )
     )
     _show(summary, "Scored", lambda: list_facts(summary, out), as_json)
+    _exit_strictly(summary, strict)
+
+
+@app.command(epilog="Example: lpipstore compare originals restored --paired --out run")
+@takes_settings()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A folder of images.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    out: Out,
+    settings: Settings,
+    paired: Annotated[
+        bool,
+        typer.Option(
+            "--paired",
+            rich_help_panel=LIST,
+            help="Pair images that have the same name within their folders (the only mode so far).",
+        ),
+    ] = True,
+    keep_statistics: KeepStatistics = False,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Score each image of a folder against its namesake in another."""
+    from .compare import compare_facts, compare_paired
+
+    summary = _watched(
+        lambda screen: compare_paired(
+            first, second, out, settings, screen, statistics=keep_statistics
+        )
+    )
+    _show(summary, "Compared", lambda: compare_facts(summary, out), as_json)
     _exit_strictly(summary, strict)
 
 

@@ -83,11 +83,11 @@ def _pairs_within(
     starts = np.cumsum(counts) - counts
     ends = [np.triu_indices(count, 1) for count in counts]
     left, right = (
-        members[
-            np.concatenate([start + end[side] for start, end in zip(starts, ends, strict=True)])
-        ]
+        np.concatenate([start + end[side] for start, end in zip(starts, ends, strict=True)])
         for side in (0, 1)
     )
+    paths = [record.path for record in records]
+    return PairList(paths, members[left], members[right], pa.table({}))
 
 
 def _write(

@@ -4,8 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +25,7 @@ class DistanceFile:
     """``distances.zarr``: float32 [different pairs], NaN where a distance is not known yet.
 
     Distances are collected in memory and written every second or so, chunk by chunk, each renamed
-    into place; leaving the ``with`` block writes the rest. A killed process loses what it computed
+    into place; `close` writes the rest. A killed process loses what it computed
     since it last wrote. Opening a file that exists goes on with it.
 
     Parameters
@@ -72,15 +71,8 @@ class DistanceFile:
         now = time.monotonic()
         self._next_write = now + max(_LEAST_SECONDS, _WRITING_SHARE * (now - start))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Write the rest."""
         self.flush()
 
 

@@ -306,7 +306,10 @@ class Run:
 
     @cached_property
     def distances(self) -> "dask.array.Array":
-        """The float32 [N, N] matrix as a lazy dask array; ``.compute()`` reads it whole."""
+        """The float32 [N, N] matrix as a lazy dask array; ``.compute()`` reads it whole.
+
+        For a list: its different pairs in an order of their own; `pairs` has them as listed.
+        """
         import dask.array
 
         array: dask.array.Array = dask.array.from_zarr(self.path / DISTANCES)  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
 """What the commands that score lists of pairs have in common: from a list to a run on disk."""
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,13 @@ from ..pipeline.results import (
     writing_run,
 )
 from .collection import (
-    STAGES,
     Collection,
     count_images,
     make_collection,
     need_images,
 )
 from .console import Screen
-from .pairs import make_manifest
+from .pairs import make_manifest, show_figures
 from .settings import Settings, parse_bytes
 
 
@@ -199,7 +199,7 @@ def _score(
     }
     weights = column_weights(head, features.extractor.layout)
     of_head = {"quantity": "LPIPS distance", "head_digest": head.digest}
-    with DistanceFile(out, len(plan.pairs), {**of_head, **attributes}) as distances:
+    with closing(DistanceFile(out, len(plan.pairs), {**of_head, **attributes})) as distances:
         score_list(features, contents, weights, plan, room, distances, screen.report)
     if job.statistics:
         keep_statistics(features, contents, plan, room, out, attributes, screen.report)
@@ -241,20 +241,10 @@ def survey_list(
 
 def list_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
-    stderr = summary["stderr"]
-    spread = "" if stderr is None else f" ± {stderr:.4f} (standard error, images shared by pairs)"
-    seconds, quantiles = summary["seconds"], summary["quantiles"]
-    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in STAGES)
     failed = f" ({summary['failed_pairs']:,} could not be)" if summary["failed_pairs"] else ""
     return [
         *count_images(summary),
         ("pairs", f"{summary['pairs']:,} scored{failed}"),
-        ("mean distance", f"{summary['mean']:.4f}{spread}"),
-        (
-            "spread",
-            f"std {summary['std']:.4f}, smallest {quantiles['0.0']:.4f}, "
-            f"median {quantiles['0.5']:.4f}, largest {quantiles['1.0']:.4f}",
-        ),
-        ("seconds", f"{seconds['total']:.2f} ({stages})"),
+        *show_figures(summary, "over images that pairs share"),
         ("results", f"{printable(str(out))} ({PAIRS}, images.parquet, {SUMMARY})"),
     ]

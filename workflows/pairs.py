@@ -140,14 +140,21 @@ def versions() -> dict[str, str]:
 
 def facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
-    stderr = summary["stderr"]
-    spread = "" if stderr is None else f" ± {stderr:.4f} (standard error over images)"
-    seconds = summary["seconds"]
-    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in STAGES)
-    quantiles = summary["quantiles"]
     return [
         *count_images(summary),
         ("pairs", f"{summary['pairs']:,}"),
+        *show_figures(summary, "over images"),
+        ("results", f"{printable(str(out))} ({DISTANCES}, images.parquet, {SUMMARY})"),
+    ]
+
+
+def show_figures(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:
+    """Return the figures of a summary as lines for people; `kind` tells of which kind the error is."""
+    stderr = summary["stderr"]
+    spread = "" if stderr is None else f" ± {stderr:.4f} (standard error {kind})"
+    seconds, quantiles = summary["seconds"], summary["quantiles"]
+    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in STAGES)
+    return [
         ("mean distance", f"{summary['mean']:.4f}{spread}"),
         (
             "spread",
@@ -155,5 +162,4 @@ def facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
             f"median {quantiles['0.5']:.4f}, largest {quantiles['1.0']:.4f}",
         ),
         ("seconds", f"{seconds['total']:.2f} ({stages})"),
-        ("results", f"{printable(str(out))} ({DISTANCES}, images.parquet, {SUMMARY})"),
     ]

@@ -149,7 +149,7 @@ def facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
 
 
 def show_figures(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:
-    """Return the figures of a summary as lines for people; `kind` tells of which kind the error is."""
+    """Return the figures of a summary as lines for people; `kind` is that of the error."""
     stderr = summary["stderr"]
     spread = "" if stderr is None else f" ± {stderr:.4f} (standard error {kind})"
     seconds, quantiles = summary["seconds"], summary["quantiles"]

@@ -304,3 +304,16 @@ def test_sizes_of_a_list_follow_its_images(cli, pictures, tmp_path):
     outcome = cli("score", table, *MODEL, "--size", "native", "--out", tmp_path / "run")
     assert outcome.code == 2
     assert "50×40" in outcome.err
+
+
+def test_a_list_of_equal_images_needs_no_row(cli, pictures, tmp_path):
+    (pictures / "copy.png").write_bytes((pictures / "000.png").read_bytes())
+    table = write_list(pictures / "list.csv", [("000.png", "copy.png"), ("001.png", "001.png")])
+    command = ("score", table, *MODEL, "--keep-statistics", "--out", tmp_path / "run", "--json")
+    for _ in range(2):
+        summary = summary_of(cli(*command))
+        assert (summary["pairs"], summary["different_pairs"], summary["rows_read"]) == (2, 0, 0)
+        assert (summary["mean"], summary["stderr"]) == (0, None)
+    pairs = lpipstore.open_run(tmp_path / "run").pairs
+    assert pairs["distance"].to_pylist() == [0, 0]
+    assert pairs["statistics_row"].to_pylist() == [None, None]

@@ -161,13 +161,14 @@ def _number(
     """Number the different values of both columns, in the order in which the lines name them."""
     both = pa.chunked_array([chunk for side in sides for chunk in side.chunks], pa.large_binary())
     coded = both.combine_chunks().dictionary_encode()
-    codes = coded.indices.to_numpy().astype(np.int64).reshape(2, -1)
-    _, first, numbers = np.unique(codes.T, return_index=True, return_inverse=True)
+    codes = coded.indices.to_numpy().reshape(2, -1)
+    backwards = codes.T.ravel()[::-1]
+    first = np.empty(len(coded.dictionary), np.int64)
+    first[backwards] = np.arange(len(backwards))[::-1]  # the last one written is the first named
     order = np.argsort(first)
     rank = np.argsort(order)
     values = coded.dictionary.take(pa.array(order)).to_pylist()
-    left, right = rank[numbers.reshape(-1, 2)].T
-    return values, left, right
+    return values, rank[codes[0]], rank[codes[1]]
 
 
 def _resolve(given: Sequence[bytes], base: str) -> tuple[list[str], NDArray[np.int64]]:

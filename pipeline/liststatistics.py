@@ -5,15 +5,19 @@ a head with weights w is d = Σ s_lc w_lc, which is how Zhang et al. 2018 (equat
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import zarr
 from numpy.typing import NDArray
 
+from ..cache.errors import LpipstoreError, UsageError
 from .distances import pair_statistics
 from .features import Features
+from .files import printable
 from .heads import Head
 from .layout import RowLayout
 from .listpasses import Room
@@ -25,7 +29,6 @@ from .progress import Report, silent
 STATISTICS = "statistics.zarr"
 
 _AT_ONCE = 16  # pairs: always so many, so that a pair's bits do not depend on its neighbours
-_BAND_BYTES = 64 << 20
 
 
 def keep_statistics(
@@ -97,24 +100,50 @@ def _statistics(
     return pair_statistics(left, right, layout, dtype)[: len(places)]
 
 
-def distances_of_statistics(statistics: Any, head: Head) -> NDArray[np.float32]:  # noqa: ANN401
-    """Return the distances of pairs under a head from their statistics alone.
+def distances_of_statistics(folder: Path, heads: Sequence[Head]) -> NDArray[np.float32]:
+    """Return the distances that heads give to the pairs of a run, from their statistics alone.
+
+    Chunks are read as the files that they are: they hold nothing but numbers, and there are a great
+    many of them.
 
     Parameters
     ----------
-    statistics
-        float32 [pairs, channels of all taps]: an array, or a Zarr array that is read in bands.
+    folder
+        The run's folder, with a ``statistics.zarr`` that `keep_statistics` has finished.
+    heads
+        For the backbone of the run.
 
     Returns
     -------
-    ndarray of shape (pairs,)
-        Within 1e-6 of the distance that the rows give.
+    ndarray of shape (heads, different pairs)
+        Within 1e-6 of the distances that the rows give.
+
+    Raises
+    ------
+    UsageError
+        No statistics were kept, or a head is for another backbone.
+    LpipstoreError
+        The statistics are damaged or not finished.
     """
-    weights = np.concatenate(head.weights)
-    distances = np.empty(statistics.shape[0], np.float32)
-    chunk = statistics.chunks[0] if hasattr(statistics, "chunks") else 1
-    band = chunk * max(1, _BAND_BYTES // (4 * chunk * statistics.shape[1]))
-    for start in range(0, len(distances), band):
-        part = np.asarray(statistics[start : start + band])
-        distances[start : start + band] = part @ weights
+    path = folder / STATISTICS
+    shown = printable(str(path))
+    if not (path / "zarr.json").exists():
+        raise UsageError(f"{shown} is not there: score the list with --keep-statistics")
+    array = zarr.open_array(path, mode="r")
+    (count, channels), (size, _) = array.shape, array.chunks
+    weights = np.stack([np.concatenate(head.weights) for head in heads], axis=1)
+    if len(weights) != channels:
+        raise UsageError(f"{shown} is of {channels} channels, and the head has {len(weights)}")
+    distances = np.empty((len(heads), count), np.float32)
+
+    def score(chunk: int) -> None:
+        if not chunk_is_whole(path, array, chunk, 0):
+            raise LpipstoreError(f"{shown} lacks a part: give the command that made it again")
+        numbers = np.fromfile(path / "c" / str(chunk) / "0", "<f4").reshape(size, channels)
+        part = slice(chunk * size, min((chunk + 1) * size, count))
+        distances[:, part] = (numbers[: part.stop - part.start] @ weights).T
+
+    with ThreadPoolExecutor() as pool:  # reading and multiplying release the interpreter lock
+        for _ in pool.map(score, range(-(-count // size))):
+            pass
     return distances

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
+from lpipstore.cache.errors import LpipstoreError, UsageError
 from lpipstore.pipeline.heads import make_head
 from lpipstore.pipeline.listpasses import room_for
 from lpipstore.pipeline.listplan import plan_list
@@ -35,16 +36,15 @@ def bytes_of(folder):
 def test_other_heads_need_no_rows(kept, monkeypatch):
     shelf, plan, folder = kept("run")
     reads = shelf.count_reads(monkeypatch)
-    statistics = zarr.open_array(folder, mode="r")
-    assert statistics.shape == (len(plan.pairs), 56)
+    assert zarr.open_array(folder, mode="r").shape == (len(plan.pairs), 56)
     random = np.random.default_rng(1)
-    for sign in (0.0, -0.5):
-        shelf.head = make_head([random.random(n) + sign for n in (24, 32)], "another")
+    heads = [make_head([random.random(n) + sign for n in (24, 32)], "one") for sign in (0.0, -0.5)]
+    found = distances_of_statistics(folder.parent, heads)
+    assert found.dtype == np.float32
+    for head, distances in zip(heads, found, strict=True):
+        shelf.head = head
         expected = shelf.exact(*plan.rows[plan.pairs].T)
-        for source in (statistics, statistics[:]):
-            found = distances_of_statistics(source, shelf.head)
-            assert found.dtype == np.float32
-            assert np.abs(found - expected).max() < 1e-6
+        assert np.abs(distances - expected).max() < 1e-6
     assert not any(reads.values())
 
 
@@ -64,3 +64,15 @@ def test_what_is_there_is_not_computed_again(kept, monkeypatch):
     reads = shelf.count_reads(monkeypatch)
     kept("run")
     assert not any(reads.values())
+
+
+def test_statistics_that_are_damaged_or_absent_are_told(kept, tmp_path):
+    shelf, _, folder = kept("run")
+    with pytest.raises(UsageError, match="--keep-statistics"):
+        distances_of_statistics(tmp_path, [shelf.head])
+    other = make_head([np.ones(24), np.ones(31)], "another backbone's")
+    with pytest.raises(UsageError, match="56 channels, and the head has 55"):
+        distances_of_statistics(folder.parent, [other])
+    (folder / "c" / "3" / "0").unlink()
+    with pytest.raises(LpipstoreError, match="lacks a part"):
+        distances_of_statistics(folder.parent, [shelf.head])

@@ -1,7 +1,6 @@
 """Two folders, image by image: namesakes, what has none, and what people get wrong."""
 
 import json
-import os
 import shutil
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from PIL import Image
 
 import lpipstore
+from lpipstore.pipeline.images import Found, find_images
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 
@@ -87,13 +87,18 @@ def test_a_pair_that_cannot_be_scored_says_so(cli, folders, tmp_path):
     assert cli(*command, "--strict").code == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_folders_that_cannot_be_read_are_counted(cli, folders, tmp_path):
-    (folders[0] / "sub").chmod(0)
+def test_folders_that_cannot_be_read_are_counted(cli, folders, tmp_path, monkeypatch):
+    def find(sources):
+        found = find_images(sources)
+        return Found(found.paths, [(f"{sources[0]}/locked", "folder cannot be read: no way")])
+
+    monkeypatch.setattr("lpipstore.workflows.compare.find_images", find)
     outcome = cli("compare", *folders, *MODEL, "--out", tmp_path / "run", "--json")
-    (folders[0] / "sub").chmod(0o700)
-    assert summary_of(outcome)["failed"] == 1
-    assert "folder cannot be read" in outcome.err
+    summary = summary_of(outcome)
+    assert (summary["failed"], summary["pairs"]) == (2, 6)
+    assert outcome.err.count("locked is left out: folder cannot be read") == 2
+    status = lpipstore.open_run(tmp_path / "run").images["status"].to_pylist()
+    assert status == ["ok"] * 12 + ["failed"] * 2
 
 
 def test_the_same_command_goes_on(cli, folders, tmp_path):

@@ -1,7 +1,9 @@
 """Feed decoded images to the backbone: worker processes decode while it computes."""
 
+import ctypes
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from ..cache.errors import LpipstoreError
 from .images import ImageError, content_hash, decode, read_file
 
 _MOST_WORKERS = 8
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that comes when the parent has died
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,13 @@ def _collate(
 def _start_worker(_: int) -> None:
     """Leave Ctrl-C to the main process, which stops its workers itself; SIGTERM ends a worker.
 
-    Whatever handlers the main process has were inherited, and are meant for it alone.
+    Whatever handlers the main process has were inherited, and are meant for it alone. Its locks
+    were inherited, too: a worker that outlived it by seconds would keep others out of its run.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def decode_files(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 IMAGES = "images.parquet"
+PAIRS = "pairs.parquet"
+GROUPS = "groups.parquet"
 DISTANCES = "distances.zarr"
 SUMMARY = "summary.json"
 # For people; what is the same run, the digests decide
@@ -278,14 +280,36 @@ class Run:
     @cached_property
     def images(self) -> "pyarrow.Table":
         """The collection: index, path, status, error, content_hash, width, height, bytes."""
+        return self._table(IMAGES)
+
+    @cached_property
+    def pairs(self) -> "pyarrow.Table":
+        """The pairs of a list: i, j, path_i, path_j, distance, and what the list says of them."""
+        return self._table(PAIRS)
+
+    @cached_property
+    def groups(self) -> "pyarrow.Table":
+        """The groups of a collection: group, images, pairs, mean, std, stderr."""
+        return self._table(GROUPS)
+
+    def _table(self, name: str) -> "pyarrow.Table":
         import pyarrow.parquet as pq
 
-        with (self.path / IMAGES).open("rb") as file:
-            return pq.read_table(file)
+        try:
+            with (self.path / name).open("rb") as file:
+                return pq.read_table(file)
+        except FileNotFoundError as error:
+            raise UsageError(
+                f"{printable(str(self.path))} is a run of lpipstore {self.manifest['command']} "
+                f"and has no {name}"
+            ) from error
 
     @cached_property
     def distances(self) -> "dask.array.Array":
-        """The float32 [N, N] matrix as a lazy dask array; ``.compute()`` reads it whole."""
+        """The float32 [N, N] matrix as a lazy dask array; ``.compute()`` reads it whole.
+
+        For a list: its different pairs in an order of their own; `pairs` has them as listed.
+        """
         import dask.array
 
         array: dask.array.Array = dask.array.from_zarr(self.path / DISTANCES)  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import LpipstoreError
-from .options import OUTPUT, Store, takes_settings
+from .options import LIST, OUTPUT, Store, takes_settings
 from .settings import Settings, store_path
 
 if TYPE_CHECKING:
@@ -48,17 +48,128 @@ Json = Annotated[
     bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the summary as JSON.")
 ]
 
+KeepStatistics = Annotated[
+    bool,
+    typer.Option(
+        "--keep-statistics",
+        rich_help_panel=LIST,
+        help="Keep each pair's statistics: other heads then need no rows.",
+    ),
+]
+
 
 @app.command(epilog="Example: lpipstore pairs photos --backbone squeeze --size 64 --out run")
 @takes_settings()
 def pairs(
-    sources: Sources, out: Out, settings: Settings, strict: Strict = False, as_json: Json = False
+    sources: Sources,
+    out: Out,
+    settings: Settings,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="folder",
+            rich_help_panel=LIST,
+            help="Only pairs within each folder, with a mean for each.",
+            show_default="all pairs",
+        ),
+    ] = None,
+    strict: Strict = False,
+    as_json: Json = False,
 ) -> None:
     """Score all pairs of a collection of images."""
-    from .pairs import facts, score_pairs
+    if group_by is None:
+        from .pairs import facts, score_pairs
 
-    summary = _watched(lambda screen: score_pairs(sources, out, settings, screen))
-    _show(summary, "All pairs", lambda: facts(summary, out), as_json)
+        summary = _watched(lambda screen: score_pairs(sources, out, settings, screen))
+        _show(summary, "All pairs", lambda: facts(summary, out), as_json)
+    else:
+        from .collection import check_choice
+        from .groups import group_facts, score_groups
+
+        check_choice("--group-by", group_by, ("folder",))
+        summary = _watched(lambda screen: score_groups(sources, out, settings, screen))
+        _show(summary, "Pairs within folders", lambda: group_facts(summary, out), as_json)
+    _exit_strictly(summary, strict)
+
+
+@app.command(epilog="Example: lpipstore score pairs.csv --images photos --out run")
+@takes_settings()
+def score(
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="PAIRS", help="A table (.csv, .tsv, .parquet): a pair in a line."),
+    ],
+    out: Out,
+    settings: Settings,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            rich_help_panel=LIST,
+            help="The two columns of paths.",
+            show_default="path_a,path_b and the like, else the first two",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            rich_help_panel=LIST,
+            help="Folder that paths start from.",
+            show_default="that of the table",
+        ),
+    ] = None,
+    keep_statistics: KeepStatistics = False,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Score the pairs of images that a table lists, in its order."""
+    from .lists import list_facts
+    from .score import score_table
+
+    summary = _watched(
+        lambda screen: score_table(
+            table,
+            out,
+            settings,
+            screen,
+            columns=columns,
+            images=images,
+            statistics=keep_statistics,
+        )
+    )
+    _show(summary, "Scored", lambda: list_facts(summary, out), as_json)
+    _exit_strictly(summary, strict)
+
+
+@app.command(epilog="Example: lpipstore compare originals restored --paired --out run")
+@takes_settings()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A folder of images.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    out: Out,
+    settings: Settings,
+    paired: Annotated[
+        bool,
+        typer.Option(
+            "--paired",
+            rich_help_panel=LIST,
+            help="Pair images that have the same name within their folders (the only mode so far).",
+        ),
+    ] = True,
+    keep_statistics: KeepStatistics = False,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Score each image of a folder against its namesake in another."""
+    from .compare import compare_facts, compare_paired
+
+    summary = _watched(
+        lambda screen: compare_paired(
+            first, second, out, settings, screen, statistics=keep_statistics
+        )
+    )
+    _show(summary, "Compared", lambda: compare_facts(summary, out), as_json)
     _exit_strictly(summary, strict)
 
 

@@ -58,12 +58,17 @@ def find_collection(
             )
         records = survey(found.paths, store, rehash=settings.rehash, report=screen.report)
     records += [ImageRecord(path, error=reason) for path, reason in found.unreadable]
+    need_images(records)
+    return records
+
+
+def need_images(records: Sequence[ImageRecord]) -> None:
+    """Raise `LpipstoreError`, with an example, if none of the records can be used."""
     if all(record.error for record in records):
         raise LpipstoreError(
-            f"none of {len(records)} files can be used as an image, such as "
+            f"none of {len(records):,} files can be used as an image, such as "
             f"{printable(records[0].path)}: {records[0].error}"
         )
-    return records
 
 
 @dataclass

@@ -12,6 +12,7 @@ import typer
 from .settings import STORE_VARIABLE, Settings
 
 MODEL, STORE, MACHINE, OUTPUT = "The metric", "The store", "The machine", "Output"
+LIST = "The list"
 
 Store = Annotated[
     Path | None,

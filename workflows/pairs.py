@@ -2,12 +2,13 @@
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..cache.errors import LpipstoreError
+from ..cache.keys import PoolSpec
 from ..pipeline.backbones import Backbone
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, column_weights, load_head
@@ -60,7 +61,7 @@ def score_pairs(
         backbone, spec = features.extractor.backbone, features.extractor.spec
         head = load_head(settings.heads, backbone.name, backbone.channels, settings.lpips_version)
         plan_matrix(2, collection.row_bytes(), memory)  # too little is told before the forwards
-        manifest = _manifest(records, spec.recipe, spec.dtype, backbone, head)
+        manifest = make_manifest("pairs", records, spec, backbone, head)
         with writing_run(out, manifest), collection.pinned(printable(str(out))):
             hits = collection.extract()
             collection.warn_of_trouble(screen)
@@ -108,21 +109,22 @@ def _need_two(records: Sequence[ImageRecord]) -> None:
         )
 
 
-def _manifest(
+def make_manifest(
+    command: str,
     records: Sequence[ImageRecord],
-    recipe: Mapping[str, str],
-    row_dtype: str,
+    spec: PoolSpec,
     backbone: Backbone,
     head: Head,
 ) -> dict[str, Any]:
+    """Return what identifies a run and tells how to make it again."""
     return {
         "format": FORMAT,
-        "command": "pairs",
+        "command": command,
         "images": len(records),
         "collection": contents_digest(record.content for record in records),
-        **recipe,
+        **spec.recipe,
         "weights_origin": backbone.weights_origin,
-        "row_dtype": row_dtype,
+        "row_dtype": spec.dtype,
         "head": head.name,
         "head_digest": head.digest,
         "folder": printable(os.getcwd()),
@@ -138,14 +140,21 @@ def versions() -> dict[str, str]:
 
 def facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
-    stderr = summary["stderr"]
-    spread = "" if stderr is None else f" ± {stderr:.4f} (standard error over images)"
-    seconds = summary["seconds"]
-    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in STAGES)
-    quantiles = summary["quantiles"]
     return [
         *count_images(summary),
         ("pairs", f"{summary['pairs']:,}"),
+        *show_figures(summary, "over images"),
+        ("results", f"{printable(str(out))} ({DISTANCES}, images.parquet, {SUMMARY})"),
+    ]
+
+
+def show_figures(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:
+    """Return the figures of a summary as lines for people; `kind` is that of the error."""
+    stderr = summary["stderr"]
+    spread = "" if stderr is None else f" ± {stderr:.4f} (standard error {kind})"
+    seconds, quantiles = summary["seconds"], summary["quantiles"]
+    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in STAGES)
+    return [
         ("mean distance", f"{summary['mean']:.4f}{spread}"),
         (
             "spread",
@@ -153,5 +162,4 @@ def facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
             f"median {quantiles['0.5']:.4f}, largest {quantiles['1.0']:.4f}",
         ),
         ("seconds", f"{seconds['total']:.2f} ({stages})"),
-        ("results", f"{printable(str(out))} ({DISTANCES}, images.parquet, {SUMMARY})"),
     ]

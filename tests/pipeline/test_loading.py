@@ -1,7 +1,10 @@
 """Decoding in workers: the same batches in the same order, and files that change meanwhile."""
 
 import os
+import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +67,27 @@ def test_a_worker_can_be_terminated_whatever_the_main_process_does_with_signals(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the loader's own watchdog does it")
+def test_a_worker_dies_with_its_parent():
+    """A pipe that the worker holds open closes as soon as its parent is killed."""
+    reading, writing = os.pipe()
+    script = (
+        "import os, signal, sys, time\n"
+        "from lpipstore.pipeline.loading import _start_worker\n"
+        "if os.fork() == 0:\n"
+        "    _start_worker(0)\n"
+        "    os.write(int(sys.argv[1]), b'x')\n"
+        "    time.sleep(60)\n"
+        "signal.pause()\n"
+    )
+    command = [sys.executable, "-c", script, str(writing)]
+    with subprocess.Popen(command, pass_fds=[writing]) as process:
+        os.close(writing)
+        assert os.read(reading, 1) == b"x"
+        process.kill()
+    ended, _, _ = select.select([reading], [], [], 2)
+    assert ended
+    assert os.read(reading, 1) == b""
+    os.close(reading)

@@ -42,8 +42,8 @@ def by_package(module, paths, pairs) -> np.ndarray:
     return torch.cat(distances).numpy()
 
 
-def run_pairs(cli, *arguments):
-    outcome = cli("pairs", *arguments, "--backbone", "squeeze", "--size", "64", "--json")
+def run_pairs(cli, *arguments, command="pairs"):
+    outcome = cli(command, *arguments, "--backbone", "squeeze", "--size", "64", "--json")
     assert outcome.code == 0, outcome.err
     return json.loads(outcome.out)
 
@@ -96,6 +96,26 @@ def test_near_duplicates_have_the_distances_of_the_package(
     run = lpipstore.open_run(tmp_path / "run")
     assert (run.distances.compute()[np.triu_indices(60, 1)] < 1e-2).sum() >= 20
     check_against_package(run, reference, tolerance)
+
+
+@pytest.mark.parametrize("asked", [250, 8000])  # by single differences, and by products
+def test_a_list_has_the_distances_of_the_package(cli, data, reference, tmp_path, asked):
+    paths = sorted((data / "photos").iterdir())
+    near = decode(paths[0].read_bytes()).astype(np.int16)
+    near[:40, :40] += 3
+    Image.fromarray(near.clip(0, 255).astype(np.uint8)).save(tmp_path / "near.png")
+    paths.append(tmp_path / "near.png")
+    pairs = np.random.default_rng(2).integers(0, len(paths), (asked, 2))
+    pairs[0] = (0, len(paths) - 1)
+    lines = [f"{paths[i]},{paths[j]}\n" for i, j in pairs]
+    (tmp_path / "list.csv").write_text("a,b\n" + "".join(lines))
+    run_pairs(cli, tmp_path / "list.csv", "--out", tmp_path / "run", command="score")
+    found = lpipstore.open_run(tmp_path / "run").pairs["distance"].to_numpy()[:250]
+    expected = by_package(reference, [str(path) for path in paths], pairs[:250])
+    assert 0 < expected[0] < 1e-2
+    assert np.abs(found - expected).max() < 1e-5
+    large = expected > 1e-5
+    assert (np.abs(found - expected)[large] <= 5e-3 * expected[large]).all()
 
 
 def test_zarr_reads_the_rows_that_the_store_returns(cli, data, real_weights, tmp_path):

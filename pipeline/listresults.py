@@ -1,0 +1,129 @@
+"""What a run over a list leaves on disk: distances as they become known, and tables at the end."""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import zarr
+from numpy.typing import NDArray
+
+from ..cache.errors import LpipstoreError
+from .files import printable
+from .results import DISTANCES
+
+_CHUNK = 1 << 16  # pairs
+_LEAST_SECONDS = 1.0  # between two writes; and writing takes at most a twentieth of the time
+_WRITING_SHARE = 20
+
+
+class DistanceFile:
+    """``distances.zarr``: float32 [different pairs], NaN where a distance is not known yet.
+
+    Distances are collected in memory and written every second or so, chunk by chunk, each renamed
+    into place; `close` writes the rest. A killed process loses what it computed
+    since it last wrote. Opening a file that exists goes on with it.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    count
+        Different pairs.
+    attributes
+        What the distances are of; has to be the same for a file that goes on.
+
+    Raises
+    ------
+    LpipstoreError
+        The file that exists is of other pairs, or is damaged.
+    """
+
+    def __init__(self, folder: Path, count: int, attributes: Mapping[str, Any]) -> None:
+        path = folder / DISTANCES
+        self.array = open_array(path, (count,), (_CHUNK,), attributes)
+        self.values = np.full(count, np.nan, np.float32)
+        self._dirty: set[int] = set()
+        self._next_write = time.monotonic() + _LEAST_SECONDS
+        for chunk in range(-(-count // _CHUNK)):
+            if chunk_is_whole(path, self.array, chunk):
+                part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
+                self.values[part] = self.array[part]
+
+    def put(self, pairs: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
+        """Set the distances of some pairs."""
+        self.values[pairs] = distances
+        self._dirty.update(np.unique(pairs // _CHUNK).tolist())
+        if time.monotonic() >= self._next_write:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has become known."""
+        start = time.monotonic()
+        for chunk in sorted(self._dirty):
+            part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
+            self.array[part] = self.values[part]
+        self._dirty.clear()
+        now = time.monotonic()
+        self._next_write = now + max(_LEAST_SECONDS, _WRITING_SHARE * (now - start))
+
+    def close(self) -> None:
+        """Write the rest."""
+        self.flush()
+
+
+def open_array(
+    path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], attributes: Mapping[str, Any]
+) -> Any:  # noqa: ANN401 - zarr's own class is generic
+    """Create a float32 array filled with NaN, or open the one that a run has begun.
+
+    Raises
+    ------
+    LpipstoreError
+        The array that exists has another shape or other attributes, or is damaged.
+    """
+    if not (path / "zarr.json").exists():
+        return zarr.create_array(
+            path,
+            shape=shape,
+            chunks=chunks,
+            dtype="float32",
+            fill_value=float("nan"),
+            compressors=None,
+            attributes=dict(attributes),
+            config={"write_empty_chunks": True},
+        )
+    try:
+        array = zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
+    except (ValueError, KeyError, TypeError) as error:
+        raise LpipstoreError(
+            f"{printable(str(path))} is damaged ({error}): remove it and give the same command "
+            "again"
+        ) from error
+    if array.shape != shape or array.chunks != chunks or dict(array.attrs) != dict(attributes):
+        raise LpipstoreError(
+            f"{printable(str(path))} was begun with other images: files that could not be read "
+            "then can be now, or the other way round; choose another folder for --out"
+        )
+    return array
+
+
+def chunk_is_whole(path: Path, array: Any, *chunk: int) -> bool:  # noqa: ANN401 - as above
+    """Tell whether a chunk is there; a loss of power can leave a short file under its name."""
+    whole: int = array.dtype.itemsize * math.prod(array.chunks)
+    try:
+        return path.joinpath("c", *map(str, chunk)).stat().st_size == whole
+    except FileNotFoundError:
+        return False
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file so that it is there whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:  # an open file, for names that Arrow would not take
+        pa.parquet.write_table(table, file)
+    partial.replace(path)

@@ -1,0 +1,212 @@
+"""Score the pairs of a list from rows: products where many pairs meet, differences elsewhere."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .distances import Columns, centre_of, direct_distances, gram_distances
+from .features import Features
+from .listpasses import Room, RowSet, Step, steps
+from .listplan import ListPlan
+from .progress import Report, silent
+
+_CENTRE_ROWS = 16
+_DIRECT_AT_ONCE = 8192  # pairs: about a second of work
+
+
+class Distances(Protocol):
+    """Where distances go: a file (`lpipstore.pipeline.listresults.DistanceFile`) or memory."""
+
+    values: NDArray[np.float32]
+    """One number for each of the plan's pairs; NaN where it is not known yet."""
+
+    def put(self, pairs: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
+        """Set the distances of some pairs."""
+
+
+@dataclass
+class InMemory:
+    """Distances that are not kept on disk."""
+
+    values: NDArray[np.float32]
+
+    def put(self, pairs: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
+        """Set the distances of some pairs."""
+        self.values[pairs] = distances
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Stored rows [n, length], and which rows of the plan they are."""
+
+    which: RowSet
+    rows: torch.Tensor
+
+
+def score_list(
+    features: Features,
+    contents: Sequence[bytes],
+    weights: NDArray[np.float32],
+    plan: ListPlan,
+    room: Room,
+    distances: Distances,
+    report: Report = silent,
+) -> None:
+    """Score every pair of a plan whose distance is not known yet.
+
+    Parameters
+    ----------
+    features
+        Where rows come from.
+    contents
+        Content hash of each image that the plan was made for.
+    weights
+        Column weights of the head, float32 [length].
+    plan, room
+        What to score, and what fits in memory.
+    distances
+        Where distances go. Absolute error about 1e-7; those under
+        `lpipstore.pipeline.distances.DIRECT_BELOW` relative error about 1e-6.
+    """
+    total = len(plan.pairs)
+    todo = np.flatnonzero(np.isnan(distances.values))
+    done = total - len(todo)
+    report("pairs", done, total)
+    if not len(todo):
+        return
+    device, spec = features.extractor.device, features.extractor.spec
+
+    def load(which: RowSet) -> _Loaded:
+        return _Loaded(which, load_rows(features, [contents[n] for n in plan.rows[which.rows]]))
+
+    columns = Columns.of(weights, spec.dtype, device)
+    first = sorted((contents[n] for n in plan.rows), key=features.key)[:_CENTRE_ROWS]
+    scorer = _Scorer(plan, room, columns, centre_of(load_rows(features, first)))
+    left: _Loaded | None = None
+    for step in steps(plan, todo, room):
+        if left is None or left.which is not step.left:
+            left = None  # let go of these rows before the next come
+            left = load(step.left)
+        right = None if step.right is None else load(step.right)
+        for pairs, numbers in scorer.score(step, left, right, features):
+            distances.put(pairs, numbers)
+            done += len(pairs)
+            report("pairs", done, total)
+        right = None
+
+
+def load_rows(features: Features, contents: Sequence[bytes]) -> torch.Tensor:
+    """Read the rows of images to the device that scores: [n, length], of the row dtype."""
+    spec = features.extractor.spec
+    rows = np.empty((len(contents), spec.length), spec.dtype)
+    features.read(contents, rows)
+    return torch.from_numpy(rows).to(features.extractor.device)
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    plan: ListPlan
+    room: Room
+    columns: Columns
+    centre: torch.Tensor
+
+    def score(
+        self, step: Step, left: _Loaded, right: _Loaded | None, features: Features
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield pairs of the step with their distances, part by part."""
+        other = left if right is None else right
+        first = left.which.places(self.plan.pairs[step.pairs, 0])
+        second = other.which.places(self.plan.pairs[step.pairs, 1])
+        dense = self.plan.dense[self.plan.cell_of[step.pairs]]
+        for part, top, across in self._products(step, left, right, np.flatnonzero(dense)):
+            with features.clock("score"):
+                matrix = self._product(left, right, top, across)
+                rows = torch.from_numpy(first[part] - top.start).to(matrix.device)
+                columns = torch.from_numpy(second[part] - (across or top).start).to(matrix.device)
+                numbers = matrix[rows, columns].to(torch.float32).cpu().numpy()
+            yield step.pairs[part], numbers
+        single = np.flatnonzero(~dense)
+        for start in range(0, len(single), _DIRECT_AT_ONCE):
+            part = single[start : start + _DIRECT_AT_ONCE]
+            with features.clock("score"):
+                ends = torch.from_numpy(np.stack([first[part], second[part]], axis=1))
+                ends = ends.to(left.rows.device)
+                exact = direct_distances(left.rows, other.rows, ends, self.columns)
+                numbers = exact.to(torch.float32).cpu().numpy()
+            yield step.pairs[part], numbers
+
+    def _products(
+        self, step: Step, left: _Loaded, right: _Loaded | None, dense: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], slice, slice | None]]:
+        """Yield which pairs of the step a product serves, and which rows of the buffers it takes.
+
+        Without rows of the right it is the product of the left rows with themselves.
+        """
+        if not len(dense):
+            return
+        cells, cell_of = np.unique(self.plan.cell_of[step.pairs[dense]], return_inverse=True)
+        ends = np.searchsorted(cell_of, np.arange(len(cells) + 1))  # pairs stand cell by cell
+        other = left if right is None else right
+        places = np.stack(
+            [
+                np.searchsorted(left.which.blocks, self.plan.cells[cells, 0]),
+                np.searchsorted(other.which.blocks, self.plan.cells[cells, 1]),
+            ],
+            axis=1,
+        )
+        for product in cover(places, self.room.blocks, mirrored=right is None):
+            part = np.concatenate([dense[ends[cell] : ends[cell + 1]] for cell in product.cells])
+            top = self._rows(product.top, left)
+            yield part, top, product.across and self._rows(product.across, other)
+
+    def _rows(self, blocks: slice, loaded: _Loaded) -> slice:
+        stop = min(blocks.stop * self.plan.block, loaded.which.whole)
+        return slice(blocks.start * self.plan.block, stop)
+
+    def _product(
+        self, left: _Loaded, right: _Loaded | None, top: slice, across: slice | None
+    ) -> torch.Tensor:
+        others = None if across is None else (right or left).rows[across]
+        return gram_distances(left.rows[top], others, self.columns, self.centre, self.plan.block)
+
+
+@dataclass(frozen=True)
+class Product:
+    """One call of `gram_distances`: ranges of blocks, and which of the wanted cells it holds.
+
+    `across` None stands for `top` with itself.
+    """
+
+    top: slice
+    across: slice | None
+    cells: list[int]
+
+
+def cover(places: NDArray[np.int64], side: int, *, mirrored: bool) -> Iterator[Product]:
+    """Cover cells, given by their places [cells, 2] in two buffers of blocks, with products.
+
+    A product has at most `side` blocks on either side, and holds cells that nobody asked for where
+    that saves converting rows again. With `mirrored` both buffers are the same, and no cell is
+    under the diagonal.
+    """
+    squares, square_of = np.unique(places // side, axis=0, return_inverse=True)
+    for number, (row, column) in enumerate(squares.tolist()):
+        members = np.flatnonzero(square_of.reshape(-1) == number)
+        here = places[members]
+        low, high = here.min(0), here.max(0) + 1
+        if mirrored and row == column:
+            start, stop = int(low.min()), int(high.max())
+            if 2 * len(members) >= (stop - start) * (stop - start + 1) // 2:
+                yield Product(slice(start, stop), None, members.tolist())
+                continue
+        elif 2 * len(members) >= (high - low).prod():
+            top, across = (slice(*map(int, edge)) for edge in zip(low, high, strict=True))
+            yield Product(top, across, members.tolist())
+            continue
+        for place, cell in zip(here.tolist(), members.tolist(), strict=True):
+            top, across = slice(place[0], place[0] + 1), slice(place[1], place[1] + 1)
+            yield Product(top, None if mirrored and top == across else across, [cell])

@@ -1,0 +1,125 @@
+"""Compare two folders."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..cache.errors import LpipstoreError, UsageError
+from ..pipeline.files import printable
+from ..pipeline.images import Found, ImageRecord, find_images
+from ..pipeline.listresults import write_table
+from ..pipeline.pairlists import PairList
+from ..pipeline.progress import Stopwatch
+from ..pipeline.results import PAIRS
+from .collection import STAGES, open_store
+from .console import Screen
+from .lists import ListJob, Scored, list_facts, run_list, survey_list
+from .settings import Settings
+
+
+def compare_paired(
+    first: Path,
+    second: Path,
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+    *,
+    statistics: bool = False,
+) -> dict[str, Any]:
+    """Score each image of a folder against its namesake in another; write the run to `out`.
+
+    Namesakes have the same path within their folders, subfolders and suffix included. Images
+    without one are listed in ``pairs.parquet`` after the pairs, and counted in the summary, which
+    this returns.
+
+    Raises
+    ------
+    UsageError
+        One of the two is not a folder.
+    LpipstoreError
+        There is something else that a person has to change; the message says what.
+    """
+    clock = Stopwatch(*STAGES)
+    with clock("hash"):
+        sides = [_find(folder) for folder in (first, second)]
+        names = [_by_name(sides[0], first), _by_name(sides[1], second)]
+    common = [name for name in names[0] if name in names[1]]
+    if not common:
+        raise LpipstoreError(_strangers((first, second), names))
+    alone = [
+        {name: path for name, path in side.items() if name not in other}
+        for side, other in (names, names[::-1])
+    ]
+    pairs = _pair([(names[0][name], names[1][name]) for name in common], common)
+    unreadable = [ImageRecord(path, error=why) for found in sides for path, why in found.unreadable]
+
+    def write(scored: Scored, folder: Path) -> dict[str, Any]:
+        write_table(folder / PAIRS, _table(scored, alone))
+        return {"only_in_first": len(alone[0]), "only_in_second": len(alone[1])}
+
+    job = ListJob("compare", pairs, write, asked={"paired": True}, statistics=statistics)
+    with open_store(settings) as store:
+        records = survey_list(pairs, store, settings, clock, screen) + unreadable
+        return run_list(job, records, out, store, settings, clock, screen)
+
+
+def _find(folder: Path) -> Found:
+    if not folder.is_dir():
+        raise UsageError(
+            f"{printable(str(folder))} is not a folder: compare --paired takes two folders and "
+            "pairs images of the same name"
+        )
+    return find_images([folder])
+
+
+def _by_name(found: Found, folder: Path) -> dict[str, str]:
+    return {os.path.relpath(path, folder): path for path in found.paths}
+
+
+def _strangers(folders: tuple[Path, Path], names: list[dict[str, str]]) -> str:
+    told = [
+        f"{printable(str(folder))} has {len(side):,} images"
+        + (f", such as {printable(next(iter(side)))}" if side else "")
+        for folder, side in zip(folders, names, strict=True)
+    ]
+    return f"no two images have the same name: {'; '.join(told)}"
+
+
+def _pair(couples: list[tuple[str, str]], names: list[str]) -> PairList:
+    numbers: dict[str, int] = {}
+    left, right = (
+        np.array([numbers.setdefault(couple[side], len(numbers)) for couple in couples], np.int64)
+        for side in (0, 1)
+    )
+    return PairList(list(numbers), left, right, pa.table({"name": list(map(printable, names))}))
+
+
+def _table(scored: Scored, alone: list[dict[str, str]]) -> pa.Table:
+    """Return the pairs and, after them, the images without a partner; `status` tells which."""
+    table = scored.table().append_column("name", scored.pairs.extra["name"])
+    status = np.where(scored.usable, "scored", "failed")
+    parts = [table.append_column("status", pa.array(status, pa.string()))]
+    for side, column, where in zip(
+        alone, ("path_i", "path_j"), ("only in first", "only in second"), strict=True
+    ):
+        part = {
+            column: pa.array([printable(path) for path in side.values()], pa.string()),
+            "name": pa.array([printable(name) for name in side], pa.string()),
+            "status": pa.array([where] * len(side), pa.string()),
+        }
+        parts.append(pa.table(part))
+    return pa.concat_tables(parts, promote_options="default")
+
+
+def compare_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    facts = list_facts(summary, out)
+    alone = (
+        f"{summary['only_in_first']:,} only in the first folder, "
+        f"{summary['only_in_second']:,} only in the second"
+    )
+    place = [name for name, _ in facts].index("pairs") + 1
+    return [*facts[:place], ("no partner", alone), *facts[place:]]

@@ -1,0 +1,139 @@
+"""Score the pairs within each folder of a collection: the diversity of groups of images.
+
+The mean over groups of the mean distance within each is the diversity score of conditional
+generative models (Zhu et al. 2017, "Toward multimodal image-to-image translation", section 5).
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..cache.errors import LpipstoreError
+from ..pipeline.files import printable
+from ..pipeline.images import ImageRecord
+from ..pipeline.listresults import write_table
+from ..pipeline.listsummary import summarise_groups
+from ..pipeline.pairlists import PairList
+from ..pipeline.progress import Stopwatch
+from ..pipeline.results import GROUPS, PAIRS, SUMMARY
+from .collection import STAGES, find_collection, open_store
+from .console import Screen
+from .lists import ListJob, Scored, list_facts, run_list
+from .settings import Settings
+
+
+def score_groups(
+    sources: Sequence[str | os.PathLike[str]],
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+) -> dict[str, Any]:
+    """Score all pairs of images that lie in the same folder and write the run to `out`.
+
+    Every folder below the sources in which images lie is a group. Returns the summary.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    clock = Stopwatch(*STAGES)
+    with open_store(settings) as store:
+        records = find_collection(sources, store, settings, clock, screen)
+        names, group_of = _group(records)
+        pairs = _pairs_within(records, group_of, len(names))
+
+        def write(scored: Scored, folder: Path) -> dict[str, Any]:
+            return _write(scored, folder, names, group_of)
+
+        job = ListJob("pairs", pairs, write, asked={"group_by": "folder"})
+        return run_list(job, records, out, store, settings, clock, screen)
+
+
+def _group(records: Sequence[ImageRecord]) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the folders in which images lie, and the number of each record's folder."""
+    numbers: dict[str, int] = {}
+    folders: list[str] = []
+    group_of = np.empty(len(records), np.int64)
+    for place, record in enumerate(records):
+        folder = os.path.dirname(record.path)
+        number = numbers.setdefault(os.path.abspath(folder), len(folders))
+        if number == len(folders):
+            folders.append(folder or ".")
+        group_of[place] = number
+    return folders, group_of
+
+
+def _pairs_within(
+    records: Sequence[ImageRecord], group_of: NDArray[np.int64], groups: int
+) -> PairList:
+    usable = np.array([not record.error for record in records])
+    members = np.flatnonzero(usable)[np.argsort(group_of[usable], kind="stable")]
+    counts = np.bincount(group_of[usable], minlength=groups)
+    if counts.max() < 2:
+        raise LpipstoreError(
+            f"no folder holds two images that can be used: there are {len(members):,} in "
+            f"{groups:,} folders, and pairs are made within each"
+        )
+    starts = np.cumsum(counts) - counts
+    ends = [np.triu_indices(count, 1) for count in counts]
+    left, right = (
+        np.concatenate([start + end[side] for start, end in zip(starts, ends, strict=True)])
+        for side in (0, 1)
+    )
+    paths = [record.path for record in records]
+    return PairList(paths, members[left], members[right], pa.table({}))
+
+
+def _write(
+    scored: Scored, out: Path, names: Sequence[str], group_of: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Write ``groups.parquet`` and ``pairs.parquet``, and return what the summary says of groups.
+
+    Images that turned out to be unusable when they were decoded leave no pairs behind.
+    """
+    usable = scored.usable
+    shown = pa.array([printable(name) for name in names], pa.string())
+    pairs = scored.table().append_column("group", shown.take(pa.array(group_of[scored.pairs.left])))
+    write_table(out / PAIRS, pairs.filter(pa.array(usable)))
+    left, right = (scored.index[side[usable]] for side in (scored.pairs.left, scored.pairs.right))
+    found = summarise_groups(
+        scored.distances[usable], left, right, group_of[scored.index >= 0], len(names)
+    )
+    figures = {
+        name: pa.array(numbers, mask=np.isnan(numbers))
+        for name, numbers in (("mean", found.mean), ("std", found.std), ("stderr", found.stderr))
+    }
+    table = {"group": shown, "images": found.images, "pairs": found.pairs, **figures}
+    write_table(out / GROUPS, pa.table(table))
+    return {
+        "groups": {
+            "count": len(names),
+            "scored": int((found.pairs > 0).sum()),
+            "mean": found.overall,
+            "stderr": found.overall_stderr,
+        }
+    }
+
+
+def group_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    groups = summary["groups"]
+    few = groups["count"] - groups["scored"]
+    stderr = groups["stderr"]
+    spread = "" if stderr is None else f" ± {stderr:.4f} (standard error over groups)"
+    facts = dict(list_facts(summary, out))
+    facts["mean distance"] = f"{summary['mean']:.4f} over all pairs"
+    facts["results"] = f"{printable(str(out))} ({GROUPS}, {PAIRS}, images.parquet, {SUMMARY})"
+    added = [
+        ("groups", f"{groups['count']:,}" + (f" ({few:,} with fewer than two images)" * bool(few))),
+        ("mean of groups", f"{groups['mean']:.4f}{spread}"),
+    ]
+    place = list(facts).index("mean distance")
+    lines = list(facts.items())
+    return [*lines[:place], *added, *lines[place:]]

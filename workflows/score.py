@@ -1,0 +1,72 @@
+"""Score a list of pairs of images."""
+
+from pathlib import Path
+from typing import Any
+
+from ..cache.errors import UsageError
+from ..pipeline.files import printable
+from ..pipeline.listresults import write_table
+from ..pipeline.pairlists import read_pairs
+from ..pipeline.progress import Stopwatch
+from ..pipeline.results import PAIRS
+from .collection import STAGES, open_store
+from .console import Screen
+from .lists import ListJob, Scored, run_list, survey_list
+from .settings import Settings
+
+
+def score_table(
+    table: Path,
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+    *,
+    columns: str | None = None,
+    images: Path | None = None,
+    statistics: bool = False,
+) -> dict[str, Any]:
+    """Score the pairs that a table lists and write the run to the folder `out`.
+
+    Parameters
+    ----------
+    table
+        A CSV, TSV or Parquet file (see `lpipstore.pipeline.pairlists.read_pairs`).
+    columns
+        The names of the two columns of paths, with a comma in between.
+    images
+        The folder that paths start from; None stands for the table's own folder.
+    statistics
+        Keep the pairs' statistics, so that other heads need no rows.
+
+    Returns
+    -------
+    dict
+        The summary that is also written to ``summary.json``.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    clock = Stopwatch(*STAGES)
+    if images is not None and not images.is_dir():
+        raise UsageError(f"--images {printable(str(images))} is not a folder")
+    with clock("hash"):
+        pairs = read_pairs(table, None if columns is None else columns.split(","), images)
+    job = ListJob("score", pairs, _write, statistics=statistics)
+    with open_store(settings) as store:
+        records = survey_list(pairs, store, settings, clock, screen)
+        return run_list(job, records, out, store, settings, clock, screen)
+
+
+def _write(scored: Scored, out: Path) -> dict[str, Any]:
+    """Write ``pairs.parquet``; columns of the input with names of ours get ``input_`` in front."""
+    table = scored.table()
+    extra = scored.pairs.extra
+    for given, column in zip(extra.column_names, extra.columns, strict=True):
+        name = given
+        while name in table.column_names:
+            name = f"input_{name}"
+        table = table.append_column(name, column)
+    write_table(out / PAIRS, table)
+    return {}

@@ -160,3 +160,5 @@ def test_products_cover_each_cell_once(mirrored, share):
         assert across.stop - across.start <= 4
     if share == 1.0:
         assert len(products) == (6 if mirrored else 9)
+        # those on the diagonal compute one half and mirror it
+        assert sum(product.across is None for product in products) == (3 if mirrored else 0)

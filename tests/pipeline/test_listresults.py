@@ -1,0 +1,55 @@
+"""Distances of a list on disk: what a killed process leaves, and what cannot be gone on with."""
+
+import numpy as np
+import pytest
+
+from lpipstore.cache.errors import LpipstoreError
+from lpipstore.pipeline import listresults
+from lpipstore.pipeline.listresults import DistanceFile
+
+COUNT = 150_000  # three chunks
+
+
+def numbers(pairs):
+    return (pairs / 7).astype(np.float32)
+
+
+def test_what_was_written_in_time_outlives_a_process_that_never_closes(tmp_path, monkeypatch):
+    monkeypatch.setattr(listresults, "_LEAST_SECONDS", 0)
+    monkeypatch.setattr(listresults, "_WRITING_SHARE", 0)
+    pairs = np.arange(0, COUNT, 3)
+    DistanceFile(tmp_path, COUNT, {"of": "a"}).put(pairs, numbers(pairs))
+    again = DistanceFile(tmp_path, COUNT, {"of": "a"})
+    assert np.array_equal(again.values[::3], numbers(pairs))
+    assert np.isnan(again.values[1::3]).all()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_second_goes_by_between_two_writes_and_closing_writes_the_rest(tmp_path):
+    file = DistanceFile(tmp_path, COUNT, {})
+    file.put(np.array([5, 100_000]), np.array([0.5, 0.25], np.float32))
+    assert np.isnan(DistanceFile(tmp_path, COUNT, {}).values).all()
+    file.close()
+    values = DistanceFile(tmp_path, COUNT, {}).values
+    assert (values[5], values[100_000], np.isnan(values).sum()) == (0.5, 0.25, COUNT - 2)
+
+
+@pytest.mark.parametrize("content", [b"", b"short"])
+def test_a_torn_chunk_is_as_if_it_were_not_there(tmp_path, content):
+    pairs = np.arange(COUNT)
+    file = DistanceFile(tmp_path, COUNT, {})
+    file.put(pairs, numbers(pairs))
+    file.close()
+    (tmp_path / "distances.zarr" / "c" / "1").write_bytes(content)
+    known = ~np.isnan(DistanceFile(tmp_path, COUNT, {}).values)
+    assert np.array_equal(np.flatnonzero(~known), np.arange(65_536, 131_072))
+
+
+def test_other_pairs_and_damage_are_told(tmp_path):
+    DistanceFile(tmp_path, COUNT, {"of": "a"})
+    for count, of in ((COUNT, "b"), (COUNT - 1, "a")):
+        with pytest.raises(LpipstoreError, match="begun with other images"):
+            DistanceFile(tmp_path, count, {"of": of})
+    (tmp_path / "distances.zarr" / "zarr.json").write_text("{")
+    with pytest.raises(LpipstoreError, match="is damaged"):
+        DistanceFile(tmp_path, COUNT, {"of": "a"})

@@ -11,6 +11,7 @@ distance that comes out small is computed again from the difference.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,9 @@ from .layout import RowLayout
 from .rows import STEPS, row_taps
 
 _BLOCK = 256
+_BLOCK_BYTES = 400_000_000  # of stored rows: two blocks have to fit in a gigabyte
+_SMALLEST_BLOCK = 16
+_TRIANGLE = 64  # along the diagonal a product is not halved any further
 
 DIRECT_BELOW = 1e-2
 """Distances under this are computed from the difference, where the product would cancel."""
@@ -94,13 +98,17 @@ def _panels(live: NDArray[np.bool_]) -> Iterator[tuple[slice, ...]]:
         yield tuple(panel)
 
 
-def block_of(count: int) -> int:
-    """Return how many rows stand on either side of one product, for a collection of `count`.
+def block_of(count: int, row_bytes: int) -> int:
+    """Return how many rows stand on either side of one product.
 
-    The bits of a product depend on its shape, so that all products of a matrix must have the same
-    one; rows are filled up with zeros where a block is not full.
+    The bits of a product depend on its shape, so that it has to be the same whatever part of a
+    collection is in memory: it follows from the size of the collection and the length of a row
+    alone. Rows are filled up with zeros where a block is not full.
     """
-    return _BLOCK if count > _BLOCK else -(-count // 16) * 16
+    block = _BLOCK
+    while block > _SMALLEST_BLOCK and block * row_bytes > _BLOCK_BYTES:
+        block //= 2
+    return min(block, -(-count // _SMALLEST_BLOCK) * _SMALLEST_BLOCK)
 
 
 def centre_of(rows: torch.Tensor) -> torch.Tensor:
@@ -118,6 +126,8 @@ def gram_distances(
     columns: Columns,
     centre: torch.Tensor,
     block: int,
+    *,
+    fast: bool = False,
 ) -> torch.Tensor:
     """Compute all distances between two sets of rows.
 
@@ -132,6 +142,9 @@ def gram_distances(
         From `centre_of`; has to be the same for all parts of one matrix.
     block
         From `block_of`, for the size of the whole matrix.
+    fast
+        Let products take the shorter numbers that the hardware is faster with (bfloat16 on CPUs
+        that have it, TF32 on GPUs); sums stay as they are.
 
     Returns
     -------
@@ -140,7 +153,8 @@ def gram_distances(
         that are equal have exactly 0; bitwise symmetric. Whether the rows come in one call or in
         several does not change a bit, as long as each call begins at a multiple of `block`.
     """
-    sums, norms, other_norms = _products(left, right, columns, centre, block)
+    with _products_in("medium" if fast else "highest"):
+        sums, norms, other_norms = _products(left, right, columns, centre, block)
     distances = sums.mul_(-2).add_(norms[:, None]).add_(other_norms[None, :])
     if right is not None:
         distances = distances[: len(left), : len(right)]
@@ -149,6 +163,17 @@ def gram_distances(
     distances = distances[: len(left), : len(left)].triu(1)
     _refine(distances, (distances < DIRECT_BELOW).triu(1), left, left, columns)
     return distances + distances.T
+
+
+@contextmanager
+def _products_in(precision: str) -> Iterator[None]:
+    """Set what float32 products are made of (`torch.set_float32_matmul_precision`)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _refine(
@@ -182,34 +207,55 @@ def _products(
     for number, panel in enumerate(columns.panels):
         roots = columns.roots[number]
         width = len(roots)
-        sign = 1 if columns.signs is None else columns.signs[number]
+        sign = 1.0 if columns.signs is None else columns.signs[number]
         middle = _take(centre[None], panel, torch.empty(1, width, device=device))
         a = b = _scale(left, panel, middle, roots, scaled[:, :width])
+        _add_norms(a, sign, norms, block)
         if right is not None:
             b = _scale(right, panel, middle, roots, other[:, :width])
-            _add_norms(a, sign, norms, block)
             _add_norms(b, sign, other_norms, block)
-        _add_products(a, b if columns.signs is None else b * sign, sums, block, upper=right is None)
-    if right is None:
-        norms = other_norms = sums.diagonal().clone()
-    return sums, norms, other_norms
+        signed = b if columns.signs is None else b * sign
+        if right is None:
+            _add_upper_products(a, signed, sums, block)
+        else:
+            _add_products(a, signed, sums, block)
+    return sums, norms, norms if right is None else other_norms
 
 
-def _add_products(
-    a: torch.Tensor, b: torch.Tensor, sums: torch.Tensor, block: int, *, upper: bool
-) -> None:
-    """Add a·bᵀ to `sums` block by block; with `upper` only on and above the diagonal."""
+def _add_products(a: torch.Tensor, b: torch.Tensor, sums: torch.Tensor, block: int) -> None:
+    """Add a·bᵀ to `sums` block by block."""
     for top in range(0, len(a), block):
-        for left in range(top if upper else 0, len(b), block):
+        for left in range(0, len(b), block):
             product = torch.mm(a[top : top + block], b[left : left + block].T)
             sums[top : top + block, left : left + block].add_(product)
 
 
-def _add_norms(a: torch.Tensor, sign: torch.Tensor | int, norms: torch.Tensor, block: int) -> None:
-    """Add the norms of rows, bit by bit those of the diagonal where rows meet themselves."""
+def _add_upper_products(a: torch.Tensor, b: torch.Tensor, sums: torch.Tensor, block: int) -> None:
+    """Add what `_add_products` would, on and above the diagonal."""
+    for top in range(0, len(a), block):
+        here, rest = slice(top, top + block), slice(top + block, None)
+        _add_triangle(a[here], b[here], sums[here, here])
+        _add_products(a[here], b[rest], sums[here, rest], block)
+
+
+def _add_triangle(a: torch.Tensor, b: torch.Tensor, sums: torch.Tensor) -> None:
+    """Add a·bᵀ on and above the diagonal: half of a block of products is not wanted there."""
+    half = len(a) // 2
+    if len(a) <= _TRIANGLE or len(a) % 2:
+        sums.add_(torch.mm(a, b.T))
+        return
+    _add_triangle(a[:half], b[:half], sums[:half, :half])
+    _add_triangle(a[half:], b[half:], sums[half:, half:])
+    sums[:half, half:].add_(torch.mm(a[:half], b[half:].T))
+
+
+def _add_norms(
+    a: torch.Tensor, sign: torch.Tensor | float, norms: torch.Tensor, block: int
+) -> None:
+    """Add the norms of rows, a block at a time: then they always have the same bits."""
     for top in range(0, len(a), block):
         part = a[top : top + block]
-        norms[top : top + block].add_(torch.mm(part, (part * sign).T).diagonal())
+        norms[top : top + block].add_(torch.linalg.vecdot(part, part * sign))
 
 
 def _take(rows: torch.Tensor, panel: Sequence[slice], out: torch.Tensor) -> torch.Tensor:

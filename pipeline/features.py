@@ -1,6 +1,6 @@
 """From pixels to rows: run the backbone on what the store lacks, keep it, read rows back."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,6 +12,7 @@ from ..cache.errors import LpipstoreError, UsageError
 from ..cache.keys import PoolSpec
 from ..cache.store import FeatureStore, StoreFull
 from .backbones import Backbone
+from .distances import centre_of
 from .layers import unit_normalise
 from .layout import RowLayout
 from .loading import Decoded
@@ -25,6 +26,7 @@ TRUNK_DTYPES = {
 }
 _BATCH_BYTES = 256 << 20  # of float32 rows; the trunk's own activations take a few times as much
 _MOST_IN_BATCH = 32
+_CENTRE_ROWS = 16
 _ENOUGH = 16  # rows, before their mean time says anything
 _NO_WAIT_SECONDS = 1e-3  # a batch that lay ready: the workers are ahead and rest
 
@@ -206,19 +208,44 @@ class Features:
         """Run the backbone on every image whose row the store lacks.
 
         Returns the number of different images whose rows were there already. Images that cannot be
-        decoded end in `failures`; everything else is committed when this returns, and what a
-        crash interrupts is lost by one batch at most.
+        decoded end in `failures`. Everything else is committed when this returns, and what a crash
+        interrupts is lost by one batch at most; once the store is full, the others are left to
+        `read`, which makes their rows when they are needed.
         """
         by_key = {self.key(content): content for content in contents}
         with self.clock("read"):
             missing = self.store.missing(list(by_key))
-        done = len(by_key) - len(missing)
+        hits = done = len(by_key) - len(missing)
         self.report("images", done, len(by_key))
-        for batch, rows in self._compute([by_key[key] for key in missing]):
-            self._keep(batch, rows)
-            done += len(batch)
-            self.report("images", done + len(self.failures), len(by_key))
-        return len(by_key) - len(missing)
+        todo = [by_key[key] for key in missing]
+        kept = 0
+        for batch, _ in self._compute(todo):
+            kept += len(batch)
+            self.report("images", done + kept + len(self.failures), len(by_key))
+            if self.full is not None:
+                break
+        if self.full is not None:
+            self._try(todo[kept + len(self.failures) :], len(by_key))
+        return hits
+
+    def _try(self, contents: Sequence[bytes], total: int) -> None:
+        """Find out which images cannot be decoded; their rows would be lost if made now."""
+        left = len(contents)
+        for decoded in self.decode(contents, self.extractor.batch) if contents else ():
+            left -= len(decoded.indices) + len(decoded.failures)
+            for index, reason in decoded.failures.items():
+                self.failures[contents[index]] = reason
+            self.report("images", total - left, total)
+
+    def stored(self, contents: Sequence[bytes]) -> bool:
+        """Tell whether the store holds the rows of all of these images now."""
+        return not self.store.missing([self.key(content) for content in contents])
+
+    def load(self, contents: Sequence[bytes]) -> torch.Tensor:
+        """Return the rows of images on the device that scores, [n, length], of the row dtype."""
+        rows = np.empty((len(contents), self.extractor.spec.length), self.extractor.spec.dtype)
+        self.read(contents, rows)
+        return torch.from_numpy(rows).to(self.extractor.device)
 
     def read(self, contents: Sequence[bytes], out: NDArray[np.generic]) -> None:
         """Fill ``out[k]`` with the row of ``contents[k]``, computing again what the store lost.
@@ -235,7 +262,6 @@ class Features:
         for place in np.flatnonzero(~found).tolist():
             places.setdefault(contents[place], []).append(place)
         for batch, rows in self._compute(list(places)):
-            self._keep(batch, rows)
             for content, row in zip(batch, rows, strict=True):
                 out[places.pop(content)] = row
         for content in places:
@@ -243,6 +269,13 @@ class Features:
                 f"the row of {self.names.get(content, content.hex())} left the store, and its "
                 f"image cannot be decoded again: {self.failures[content]}"
             )
+
+    def centre(self, contents: Iterable[bytes]) -> torch.Tensor:
+        """Return the centre of a collection (see `centre_of`), from the rows of a few images.
+
+        They are chosen by key: the order of the images is all the same to every bit.
+        """
+        return centre_of(self.load(sorted(set(contents), key=self.key)[:_CENTRE_ROWS]))
 
     def row_seconds(self) -> tuple[float | None, float | None]:
         """Seconds that reading a row and computing one took; None where too few were seen."""
@@ -252,7 +285,7 @@ class Features:
         return read, computing / self.forwards if self.forwards >= _ENOUGH else None
 
     def _compute(self, contents: list[bytes]) -> Iterator[tuple[list[bytes], NDArray[np.generic]]]:
-        """Decode and forward images; yield (contents, rows) batch by batch."""
+        """Decode and forward images, keep their rows; yield (contents, rows) batch by batch."""
         if not contents:
             return
         batches = self.decode(contents, self.extractor.batch)
@@ -271,7 +304,9 @@ class Features:
                 with self.clock("forward"), self.extractor.memory_errors(), _threads_beside(beside):
                     rows = self.extractor.rows(decoded.pixels)
                 self.forwards += len(rows)
-                yield [contents[index] for index in decoded.indices], rows
+                batch = [contents[index] for index in decoded.indices]
+                self._keep(batch, rows)
+                yield batch, rows
 
     def _keep(self, contents: list[bytes], rows: NDArray[np.generic]) -> None:
         if self.full is not None:
@@ -279,6 +314,8 @@ class Features:
         try:
             with self.clock("write"):
                 keys = [self.key(content) for content in contents]
-                self.store.put_many(self.extractor.spec, keys, rows)
+                kept = self.store.put_many(self.extractor.spec, keys, rows)
+            if kept < len(keys):
+                self.full = f"the store at {self.store.path} has reached its limit"
         except StoreFull as error:
             self.full = str(error)

@@ -21,8 +21,6 @@ SAME, UNUSABLE = -1, -2
 _DENSE_SHARE = 64
 """A product pays when one pair in so many is wanted: measured with AlexNet and SqueezeNet."""
 
-_BLOCK_BYTES = 400_000_000  # of stored rows: two blocks have to fit in any memory
-
 
 @dataclass(frozen=True)
 class ListPlan:
@@ -88,7 +86,7 @@ def plan_list(
     order = _neighbours_together(edges)
     position = np.full(len(keys), -1, np.int64)
     position[order] = np.arange(len(order))
-    block = block_rows(len(order), row_bytes)
+    block = block_of(max(len(order), 1), row_bytes)
     pairs = np.sort(position[edges], axis=1)
     blocks = pairs // block
     along = -(-len(order) // block) or 1
@@ -109,14 +107,6 @@ def plan_list(
         cell_of=cell_of,
         dense=counts * _DENSE_SHARE >= block**2,
     )
-
-
-def block_rows(count: int, row_bytes: int) -> int:
-    """Return how many rows make a block, for a list of `count` rows: fewer where rows are long."""
-    block = block_of(max(count, 1))
-    while block > 16 and block * row_bytes > _BLOCK_BYTES:
-        block = max(16, block // 2 // 16 * 16)
-    return block
 
 
 def _neighbours_together(edges: NDArray[np.int64]) -> NDArray[np.int64]:

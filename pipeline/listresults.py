@@ -1,6 +1,5 @@
 """What a run over a list leaves on disk: distances as they become known, and tables at the end."""
 
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-import zarr
 from numpy.typing import NDArray
 
-from ..cache.errors import LpipstoreError
-from .files import printable
+from .arrayfile import chunk_is_whole, open_array
 from .results import DISTANCES
 
 _CHUNK = 1 << 16  # pairs
@@ -74,51 +71,6 @@ class DistanceFile:
     def close(self) -> None:
         """Write the rest."""
         self.flush()
-
-
-def open_array(
-    path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], attributes: Mapping[str, Any]
-) -> Any:  # noqa: ANN401 - zarr's own class is generic
-    """Create a float32 array filled with NaN, or open the one that a run has begun.
-
-    Raises
-    ------
-    LpipstoreError
-        The array that exists has another shape or other attributes, or is damaged.
-    """
-    if not (path / "zarr.json").exists():
-        return zarr.create_array(
-            path,
-            shape=shape,
-            chunks=chunks,
-            dtype="float32",
-            fill_value=float("nan"),
-            compressors=None,
-            attributes=dict(attributes),
-            config={"write_empty_chunks": True},
-        )
-    try:
-        array = zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
-    except (ValueError, KeyError, TypeError) as error:
-        raise LpipstoreError(
-            f"{printable(str(path))} is damaged ({error}): remove it and give the same command "
-            "again"
-        ) from error
-    if array.shape != shape or array.chunks != chunks or dict(array.attrs) != dict(attributes):
-        raise LpipstoreError(
-            f"{printable(str(path))} was begun with other images: files that could not be read "
-            "then can be now, or the other way round; choose another folder for --out"
-        )
-    return array
-
-
-def chunk_is_whole(path: Path, array: Any, *chunk: int) -> bool:  # noqa: ANN401 - as above
-    """Tell whether a chunk is there; a loss of power can leave a short file under its name."""
-    whole: int = array.dtype.itemsize * math.prod(array.chunks)
-    try:
-        return path.joinpath("c", *map(str, chunk)).stat().st_size == whole
-    except FileNotFoundError:
-        return False
 
 
 def write_table(path: Path, table: pa.Table) -> None:

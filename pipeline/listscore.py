@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .distances import Columns, centre_of, direct_distances, gram_distances
+from .distances import Columns, direct_distances, gram_distances
 from .features import Features
 from .listpasses import Room, RowSet, Step, steps
 from .listplan import ListPlan
 from .progress import Report, silent
 
-_CENTRE_ROWS = 16
 _DIRECT_AT_ONCE = 8192  # pairs: about a second of work
 
 
@@ -55,6 +54,8 @@ def score_list(
     room: Room,
     distances: Distances,
     report: Report = silent,
+    *,
+    fast: bool = False,
 ) -> None:
     """Score every pair of a plan whose distance is not known yet.
 
@@ -71,6 +72,8 @@ def score_list(
     distances
         Where distances go. Absolute error about 1e-7; those under
         `lpipstore.pipeline.distances.DIRECT_BELOW` relative error about 1e-6.
+    fast
+        As for `lpipstore.pipeline.distances.gram_distances`.
     """
     total = len(plan.pairs)
     todo = np.flatnonzero(np.isnan(distances.values))
@@ -81,11 +84,11 @@ def score_list(
     device, spec = features.extractor.device, features.extractor.spec
 
     def load(which: RowSet) -> _Loaded:
-        return _Loaded(which, load_rows(features, [contents[n] for n in plan.rows[which.rows]]))
+        return _Loaded(which, features.load([contents[n] for n in plan.rows[which.rows]]))
 
     columns = Columns.of(weights, spec.dtype, device)
-    first = sorted((contents[n] for n in plan.rows), key=features.key)[:_CENTRE_ROWS]
-    scorer = _Scorer(plan, room, columns, centre_of(load_rows(features, first)))
+    centre = features.centre([contents[n] for n in plan.rows])
+    scorer = _Scorer(plan, room, columns, centre, fast)
     left: _Loaded | None = None
     for step in steps(plan, todo, room):
         if left is None or left.which is not step.left:
@@ -99,20 +102,13 @@ def score_list(
         right = None
 
 
-def load_rows(features: Features, contents: Sequence[bytes]) -> torch.Tensor:
-    """Read the rows of images to the device that scores: [n, length], of the row dtype."""
-    spec = features.extractor.spec
-    rows = np.empty((len(contents), spec.length), spec.dtype)
-    features.read(contents, rows)
-    return torch.from_numpy(rows).to(features.extractor.device)
-
-
 @dataclass(frozen=True)
 class _Scorer:
     plan: ListPlan
     room: Room
     columns: Columns
     centre: torch.Tensor
+    fast: bool
 
     def score(
         self, step: Step, left: _Loaded, right: _Loaded | None, features: Features
@@ -171,7 +167,9 @@ class _Scorer:
         self, left: _Loaded, right: _Loaded | None, top: slice, across: slice | None
     ) -> torch.Tensor:
         others = None if across is None else (right or left).rows[across]
-        return gram_distances(left.rows[top], others, self.columns, self.centre, self.plan.block)
+        return gram_distances(
+            left.rows[top], others, self.columns, self.centre, self.plan.block, fast=self.fast
+        )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError, UsageError
+from .arrayfile import chunk_is_whole, open_array
 from .distances import pair_statistics
 from .features import Features
 from .files import printable
@@ -22,8 +23,6 @@ from .heads import Head
 from .layout import RowLayout
 from .listpasses import Room
 from .listplan import ListPlan
-from .listresults import chunk_is_whole, open_array
-from .listscore import load_rows
 from .progress import Report, silent
 
 STATISTICS = "statistics.zarr"
@@ -56,7 +55,7 @@ def keep_statistics(
     done = len(chunks) - len(todo)
     report("statistics", done, len(chunks))
     for together, needed in _batches(plan, todo, room):
-        rows = load_rows(features, [contents[n] for n in plan.rows[needed]])
+        rows = features.load([contents[n] for n in plan.rows[needed]])
         for chunk in together:
             part = slice(chunk * size, min((chunk + 1) * size, count))
             places = torch.from_numpy(np.searchsorted(needed, plan.pairs[part])).to(device)

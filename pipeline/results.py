@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError, UsageError
 from .files import printable
@@ -142,17 +141,25 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
-def write_images(folder: Path, records: Sequence[ImageRecord]) -> None:
-    """Write the table of a collection; images that were scored are numbered as in the matrix."""
+def write_images(
+    folder: Path, records: Sequence[ImageRecord], sides: Sequence[str] | None = None
+) -> None:
+    """Write the table of a collection; images that were scored are numbered as in the matrix.
+
+    `sides` says for each image to which side of the matrix it belongs: each is numbered by itself.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    scored = iter(range(len(records)))
+    scored: Counter[str] = Counter()
+    index = []
+    for record, side in zip(records, sides or [""] * len(records), strict=True):
+        index.append(None if record.error else scored[side])
+        scored[side] += not record.error
     table = pa.table(
         {
-            "index": pa.array(
-                [None if record.error else next(scored) for record in records], pa.int64()
-            ),
+            "index": pa.array(index, pa.int64()),
+            **({} if sides is None else {"side": list(sides)}),
             "path": [printable(record.path) for record in records],
             "status": ["failed" if record.error else "ok" for record in records],
             "error": pa.array([record.error for record in records], pa.string()),
@@ -169,96 +176,6 @@ def write_images(folder: Path, records: Sequence[ImageRecord]) -> None:
     with partial.open("wb") as file:  # an open file, for names that Arrow would not take
         pq.write_table(table, file)
     partial.replace(folder / IMAGES)
-
-
-class MatrixFile:
-    """``distances.zarr``: a symmetric float32 [count, count] matrix, written tile by tile.
-
-    A tile is a chunk, and a chunk is renamed into place when it is whole: what is there is done.
-    Opening a matrix that exists continues it.
-
-    Parameters
-    ----------
-    folder
-        The run's folder.
-    contents
-        Content hash of each image, in the order of rows and columns.
-    tile
-        Rows and columns of a tile.
-    attributes
-        What the distances are, for whoever opens the array.
-
-    Raises
-    ------
-    LpipstoreError
-        The matrix that exists is of other images or tiles, or is damaged.
-    """
-
-    def __init__(
-        self, folder: Path, contents: Sequence[bytes], tile: int, attributes: Mapping[str, Any]
-    ) -> None:
-        self.path = folder / DISTANCES
-        self.tile = tile
-        count = len(contents)
-        attributes = {**attributes, "contents": contents_digest(contents)}
-        if (self.path / "zarr.json").exists():
-            self.array = self._open(count, attributes["contents"])
-            return
-        import zarr
-
-        self.array = zarr.create_array(
-            self.path,
-            shape=(count, count),
-            chunks=(tile, tile),
-            dtype="float32",
-            fill_value=float("nan"),
-            compressors=None,
-            dimension_names=("i", "j"),
-            attributes=dict(attributes),
-            config={"write_empty_chunks": True},
-        )
-
-    def _open(self, count: int, contents: str) -> Any:  # noqa: ANN401 - zarr's own class is generic
-        import zarr
-
-        try:
-            array = zarr.open_array(self.path, mode="r+", config={"write_empty_chunks": True})
-        except (ValueError, KeyError, TypeError) as error:
-            raise LpipstoreError(
-                f"{printable(str(self.path))} is damaged ({error}): remove it and give the same "
-                "command again"
-            ) from error
-        if array.shape != (count, count) or array.attrs.get("contents") != contents:
-            raise LpipstoreError(
-                f"{printable(str(self.path))} was begun with other images: files that could not be "
-                "read then can be now, or the other way round; choose another folder for --out"
-            )
-        if array.chunks != (self.tile, self.tile):
-            raise LpipstoreError(
-                f"{printable(str(self.path))} was begun in tiles of {array.chunks[0]} and would go "
-                f"on in tiles of {self.tile}: give --memory as the first time, or choose another "
-                "folder for --out"
-            )
-        return array
-
-    def done(self, row: int, column: int) -> bool:
-        """Tell whether the tile at (row, column), counted in tiles, and its mirror are there."""
-        return all(self._whole(i, j) for i, j in ((row, column), (column, row)))
-
-    def _whole(self, row: int, column: int) -> bool:
-        try:  # a loss of power can leave an empty file under the name of a chunk
-            size = (self.path / "c" / str(row) / str(column)).stat().st_size
-        except FileNotFoundError:
-            return False
-        return size == 4 * self.tile * self.tile
-
-    def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
-        """Write one tile and, where it is off the diagonal, its mirror."""
-        rows = slice(row * self.tile, row * self.tile + distances.shape[0])
-        columns = slice(column * self.tile, column * self.tile + distances.shape[1])
-        self.array[rows, columns] = distances
-        if row != column:
-            self.array[columns, rows] = distances.T
 
 
 @dataclass(frozen=True)

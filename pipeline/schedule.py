@@ -1,179 +1,163 @@
-"""In which pieces a matrix is scored: tiles of the result, slabs of rows that fit in memory."""
+"""In which pieces a matrix is scored: tiles of the result, slabs of rows that fit in memory.
+
+What decides over bits, the tile and the block, follows from the collection alone. What follows from
+the memory decides only how often a row is read.
+"""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from ..cache.errors import UsageError
-from .distances import Columns, block_of, centre_of, gram_distances
-from .features import Features
-from .progress import Report, silent
-from .results import MatrixFile
+from .distances import block_of
 
-_TILES = (256, 128, 64, 32, 16)
+_TILE = 512
+_PIECES = (2048, 1024, 512, 256, 128, 64, 32, 16)
 _PANEL_BYTES = 4 * 4096  # of one row, converted, on either side of a product
-_PAIR_BYTES = 24  # of one pair in a slab: float64 sums, distances and their mirror
-_CENTRE_ROWS = 16
+_PAIR_BYTES = 28  # of one pair in a piece: float64 sums, distances, their mirror, the result
+_PIECE_SHARE = 4  # of the memory, one part in so many may go to the arithmetic
+
+
+class Slab(NamedTuple):
+    """Rows that are in memory together: some of those down the matrix, or of those across it."""
+
+    across: bool
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> slice:
+        """Which rows."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Two slabs that are in memory together, and meet; `across` is `down` on the diagonal."""
+
+    down: Slab
+    across: Slab
 
 
 @dataclass(frozen=True)
 class MatrixPlan:
-    """How the matrix of `count` images is cut.
+    """How a matrix is cut.
 
-    `tile` rows make a tile of the result, `slab` rows (a multiple of `tile`) are in memory at a
-    time on either side, products have `block` rows on either side.
+    Attributes
+    ----------
+    rows, columns
+        The shape; `columns` None stands for all pairs of the rows, of which half are computed.
+    tile
+        Rows and columns of a tile of the result, which is written at once.
+    block
+        Rows on either side of a product, from `lpipstore.pipeline.distances.block_of`.
+    slab
+        Rows in memory at a time, of either side; a multiple of `tile`, or all.
+    piece
+        Rows on either side of what is computed at once; a multiple of `tile`, or all.
+    ahead
+        Whether there is room to read a third slab while two are scored.
     """
 
-    count: int
+    rows: int
+    columns: int | None
     tile: int
-    slab: int
     block: int
+    slab: int
+    piece: int
+    ahead: bool
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs are scored."""
+        return self.rows * (self.rows - 1) // 2 if self.columns is None else self.area
+
+    @property
+    def area(self) -> int:
+        """How many numbers the matrix has."""
+        return self.rows * (self.rows if self.columns is None else self.columns)
 
     def tiles(self) -> list[tuple[int, int]]:
-        """List the tiles on and above the diagonal, as (row, column) counted in tiles."""
-        along = -(-self.count // self.tile)
-        return [(i, j) for i in range(along) for j in range(i, along)]
+        """List the tiles that are computed, as (row, column) counted in tiles."""
+        down = range(-(-self.rows // self.tile))
+        if self.columns is None:
+            return [(i, j) for i in down for j in down if j >= i]
+        return [(i, j) for i in down for j in range(-(-self.columns // self.tile))]
 
-    def slabs(self) -> Iterator[tuple[slice, slice]]:
-        """Yield the pairs of slabs on and above the diagonal, in an order that reuses the left."""
-        starts = range(0, self.count, self.slab)
-        for top in starts:
-            for left in starts:
-                if left >= top:
-                    yield slice(top, top + self.slab), slice(left, left + self.slab)
+    def steps(self) -> Iterator[Step]:
+        """Yield what is scored together, in an order in which each step needs one new slab.
+
+        Of all pairs of a collection, its last rows are read once and its first rows most often:
+        when a store has not room for all, the first are those that it has.
+        """
+        down = [Slab(False, part.start, part.stop) for part in _cut(self.rows, self.slab)]
+        if self.columns is None:
+            for last in reversed(range(len(down))):
+                yield Step(down[last], down[last])
+                for first in range(last):
+                    yield Step(down[first], down[last])
+            return
+        across = [Slab(True, part.start, part.stop) for part in _cut(self.columns, self.slab)]
+        for number, one in enumerate(down):
+            for other in across if number % 2 == 0 else reversed(across):
+                yield Step(one, other)
+
+    def loads(self) -> Iterator[Slab]:
+        """Yield the slabs in the order in which they are read."""
+        held: set[Slab] = set()
+        for step in self.steps():
+            needed = {step.down, step.across}
+            yield from needed - held
+            held = needed
+
+    def pieces(self, step: Step) -> Iterator[tuple[slice, slice]]:
+        """Yield the (rows, columns) of a step that are computed at once."""
+        for top in _cut(step.down.stop, self.piece, step.down.start):
+            for left in _cut(step.across.stop, self.piece, step.across.start):
+                if self.columns is not None or left.start >= top.start:
+                    yield top, left
 
 
-class Matrix(Protocol):
-    """Where tiles go: a file (`MatrixFile`) or memory."""
-
-    def done(self, row: int, column: int) -> bool:
-        """Tell whether the tile and its mirror are there already."""
-
-    def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
-        """Put one tile and its mirror in place."""
+def _cut(stop: int, width: int, start: int = 0) -> Iterator[slice]:
+    for begin in range(start, stop, width):
+        yield slice(begin, min(begin + width, stop))
 
 
-def plan_matrix(count: int, row_bytes: int, memory: int) -> MatrixPlan:
-    """Plan the matrix of `count` rows of `row_bytes` each within `memory` bytes.
+def plan_matrix(
+    rows: int, row_bytes: int, memory: int, *, columns: int | None = None
+) -> MatrixPlan:
+    """Plan a matrix of rows of `row_bytes` each within `memory` bytes.
 
     Raises
     ------
     UsageError
         Not even a few rows fit; the message says how much would.
     """
-    per_row = row_bytes + _PANEL_BYTES
-    if count * per_row + count * count * _PAIR_BYTES <= memory:
-        tile = min(_TILES[0], count)
-        return MatrixPlan(count, tile, count, block_of(count))
-    for tile in _TILES:
-        slab = tile
-        while 2 * (slab + tile) * per_row + (slab + tile) ** 2 * _PAIR_BYTES <= memory:
-            slab += tile
-        if 2 * slab * per_row + slab * slab * _PAIR_BYTES <= memory:
-            return MatrixPlan(count, min(tile, count), slab, min(tile, block_of(count)))
-    least = _TILES[-1]
-    need = (2 * least * per_row + least * least * _PAIR_BYTES) / 1e6
-    raise UsageError(
-        f"--memory is too small for rows of {row_bytes / 1e6:.3g} MB: it takes {math.ceil(need)}MB "
-        "at least"
-    )
+    longest = max(rows, columns or 0)
+    block = block_of(longest, row_bytes)
+    tile = min(_TILE if block == block_of(_TILE, 1) else block, longest)
+    least = _piece_bytes(tile) + 2 * tile * row_bytes
+    for side in _PIECES:
+        piece = max(tile, side // tile * tile)
+        room = memory - _piece_bytes(piece)
+        if _piece_bytes(piece) <= memory // _PIECE_SHARE and room >= 2 * tile * row_bytes:
+            break
+    fitting = room // row_bytes
+    if rows + (columns or 0) <= fitting:
+        slab, ahead = max(longest, 1), False
+    elif fitting // 3 >= tile:
+        slab, ahead = fitting // 3 // tile * tile, True
+    else:
+        slab, ahead = fitting // 2 // tile * tile, False
+    if slab < 1:
+        raise UsageError(
+            f"--memory is too small for rows of {row_bytes / 1e6:.3g} MB: it takes "
+            f"{math.ceil(least / 1e6)}MB at least"
+        )
+    return MatrixPlan(rows, columns, tile, block, slab, min(piece, longest), ahead)
 
 
-def score_matrix(
-    features: Features,
-    contents: Sequence[bytes],
-    weights: NDArray[np.float32],
-    plan: MatrixPlan,
-    matrix: Matrix,
-    report: Report = silent,
-) -> int:
-    """Score every pair of a collection from its rows, and write the tiles that are not there yet.
-
-    Parameters
-    ----------
-    features
-        Where rows come from.
-    contents
-        Content hash of each image; image k is row and column k of the matrix.
-    weights
-        Column weights of the head, float32 [length].
-
-    Returns
-    -------
-    int
-        Tiles that were written; those that were there already are left as they are.
-    """
-    tiles = plan.tiles()
-    todo = {tile for tile in tiles if not matrix.done(*tile)}
-    report("tiles", len(tiles) - len(todo), len(tiles))
-    if not todo:
-        return 0
-    clock, spec, device = features.clock, features.extractor.spec, features.extractor.device
-
-    def load(which: Sequence[bytes]) -> torch.Tensor:
-        rows = np.empty((len(which), spec.length), spec.dtype)
-        features.read(which, rows)
-        return torch.from_numpy(rows).to(device)
-
-    columns = Columns.of(weights, spec.dtype, device)
-    # Chosen by key: the centre, and with it every bit, does not depend on the images' order.
-    centre = centre_of(load(sorted(set(contents), key=features.key)[:_CENTRE_ROWS]))
-    written = 0
-    left: torch.Tensor | None = None
-    right: torch.Tensor | None = None
-    left_of = None
-    for top, across in plan.slabs():
-        here = [tile for tile in _tiles_within(plan, top, across) if tile in todo]
-        if not here:
-            continue
-        right = None  # two slabs have room: let go of one before the next comes
-        if left is None or left_of != top:
-            left = None
-            left, left_of = load(contents[top]), top
-        if across != top:
-            right = load(contents[across])
-        with clock("score"):
-            distances = gram_distances(left, right, columns, centre, plan.block)
-            numbers: NDArray[np.float32] = distances.to(torch.float32).cpu().numpy()
-        with clock("write"):
-            for row, column in here:
-                matrix.write(row, column, _cut(numbers, plan, (row, column), top, across))
-                written += 1
-                report("tiles", len(tiles) - len(todo) + written, len(tiles))
-    return written
-
-
-def _tiles_within(plan: MatrixPlan, top: slice, across: slice) -> Iterator[tuple[int, int]]:
-    for row in range(top.start // plan.tile, -(-min(top.stop, plan.count) // plan.tile)):
-        for column in range(
-            across.start // plan.tile, -(-min(across.stop, plan.count) // plan.tile)
-        ):
-            if column >= row:
-                yield row, column
-
-
-def _cut(
-    numbers: NDArray[np.float32],
-    plan: MatrixPlan,
-    tile: tuple[int, int],
-    top: slice,
-    across: slice,
-) -> NDArray[np.float32]:
-    row, column = (place * plan.tile for place in tile)
-    down = slice(row - top.start, row - top.start + plan.tile)
-    right = slice(column - across.start, column - across.start + plan.tile)
-    return numbers[down, right]
-
-
-def band_reader(matrix: MatrixFile) -> Callable[[int, int], NDArray[np.float32]]:
-    """Return a function that reads rows of the matrix, for `pair_summary`."""
-
-    def band(start: int, stop: int) -> NDArray[np.float32]:
-        return np.asarray(matrix.array[start:stop])
-
-    return band
+def _piece_bytes(piece: int) -> int:
+    """Bytes of the arithmetic on a piece: its numbers, and a panel of rows on either side."""
+    return piece * (piece * _PAIR_BYTES + 2 * _PANEL_BYTES)

@@ -1,6 +1,6 @@
 """What a distance matrix says as a whole: its mean, how sure that is, and its spread."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,24 +34,62 @@ def pair_summary(
     """
     totals = np.zeros(count)
     squares = 0.0
-    low, high = np.inf, -np.inf
     for start in range(0, count, height):
         rows = band(start, min(start + height, count)).astype(np.float64)
         totals[start : start + len(rows)] = rows.sum(1)
         squares += float(np.square(rows).sum())
-        upper = rows[_above_diagonal(start, rows.shape)]
-        if upper.size:
-            low, high = min(low, float(upper.min())), max(high, float(upper.max()))
+
+    def above() -> Iterator[NDArray[np.float32]]:
+        for start in range(0, count, height):
+            rows = band(start, min(start + height, count))
+            yield rows[_above_diagonal(start, rows.shape)]
+
     pairs = count * (count - 1) // 2
-    total = totals.sum() / 2
-    mean = total / pairs
-    variance = max(squares / 2 / pairs - mean**2, 0.0)
     return {
-        "mean": mean,
-        "std": float(np.sqrt(variance)),
-        "stderr": _jackknife(totals, total),
-        "quantiles": _quantiles(band, count, height, low, high),
+        **_moments(totals.sum() / 2, squares / 2, pairs),
+        "stderr": _jackknife(totals, totals.sum() / 2),
+        "quantiles": _quantiles(above),
     }
+
+
+def cross_summary(
+    band: Callable[[int, int], NDArray[np.float32]], shape: tuple[int, int], height: int
+) -> dict[str, Any]:
+    """Summarise the distances between two collections, band by band, as `pair_summary` does.
+
+    The standard error adds the jackknife over the images of one side to that over the other's
+    (a two-sample U-statistic; None if a side has only one image).
+    """
+    count, width = shape
+    down, across = np.zeros(count), np.zeros(width)
+    squares = 0.0
+
+    def bands() -> Iterator[NDArray[np.float32]]:
+        for start in range(0, count, height):
+            yield band(start, min(start + height, count))
+
+    for start, rows in zip(range(0, count, height), bands(), strict=True):
+        exact = rows.astype(np.float64)
+        down[start : start + len(rows)] = exact.sum(1)
+        across += exact.sum(0)
+        squares += float(np.square(exact).sum())
+    sides = [(down, width), (across, count)]
+    variances = [
+        (len(totals) - 1) / len(totals) * np.square(left_out - left_out.mean()).sum()
+        for totals, others in sides
+        if len(totals) > 1
+        for left_out in [(totals.sum() - totals) / ((len(totals) - 1) * others)]
+    ]
+    return {
+        **_moments(down.sum(), squares, count * width),
+        "stderr": float(np.sqrt(sum(variances))) if len(variances) == 2 else None,
+        "quantiles": _quantiles(bands),
+    }
+
+
+def _moments(total: float, squares: float, pairs: int) -> dict[str, float]:
+    mean = float(total) / pairs
+    return {"mean": mean, "std": float(np.sqrt(max(squares / pairs - mean**2, 0.0)))}
 
 
 def _above_diagonal(start: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -67,18 +105,13 @@ def _jackknife(totals: NDArray[np.float64], total: float) -> float | None:
     return float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
 
 
-def _quantiles(
-    band: Callable[[int, int], NDArray[np.float32]],
-    count: int,
-    height: int,
-    low: float,
-    high: float,
-) -> dict[str, float]:
+def _quantiles(parts: Callable[[], Iterator[NDArray[np.float32]]]) -> dict[str, float]:
+    """Return quantiles of all numbers in the parts, which are gone through twice."""
+    ends = [(part.min(), part.max()) for part in parts() if part.size]
+    low, high = float(min(end[0] for end in ends)), float(max(end[1] for end in ends))
     histogram = np.zeros(_BINS, np.int64)
-    for start in range(0, count, height):
-        rows = band(start, min(start + height, count))
-        upper = rows[_above_diagonal(start, rows.shape)]
-        histogram += np.histogram(upper, bins=_BINS, range=(low, high))[0]
+    for part in parts():
+        histogram += np.histogram(part, bins=_BINS, range=(low, high))[0]
     below = np.cumsum(histogram)
     # The value whose rank is q (pairs - 1), as numpy.quantile counts, at its bin's middle.
     ranks = np.array(QUANTILES) * (below[-1] - 1)

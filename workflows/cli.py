@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..cache.errors import LpipstoreError
+from ..cache.errors import LpipstoreError, UsageError
 from .options import LIST, OUTPUT, Store, takes_settings
 from .settings import Settings, store_path
 
@@ -154,16 +154,23 @@ def compare(
         typer.Option(
             "--paired",
             rich_help_panel=LIST,
-            help="Pair images that have the same name within their folders (the only mode so far).",
+            help="Only pairs of images that have the same name within their folders.",
         ),
-    ] = True,
+    ] = False,
     keep_statistics: KeepStatistics = False,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Score each image of a folder against its namesake in another."""
-    from .compare import compare_facts, compare_paired
+    """Score each image of a folder against each of another, or against its namesake."""
+    from .compare import compare_facts, compare_folders, compare_paired, folders_facts
 
+    if not paired:
+        if keep_statistics:
+            raise UsageError("--keep-statistics is for lists: give --paired, too")
+        summary = _watched(lambda screen: compare_folders(first, second, out, settings, screen))
+        _show(summary, "Compared", lambda: folders_facts(summary, out), as_json)
+        _exit_strictly(summary, strict)
+        return
     summary = _watched(
         lambda screen: compare_paired(
             first, second, out, settings, screen, statistics=keep_statistics

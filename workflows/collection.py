@@ -11,13 +11,16 @@ from ..cache.store import FeatureStore
 from ..pipeline.backbones import load_backbone
 from ..pipeline.features import TRUNK_DTYPES, Extractor, Features, choose_device
 from ..pipeline.files import printable
+from ..pipeline.heads import Head, load_head
 from ..pipeline.images import IMAGE_SUFFIXES, ImageRecord, find_images, survey
 from ..pipeline.loading import Decoded, decode_files
 from ..pipeline.progress import Stopwatch
 from ..pipeline.rows import ROW_DTYPES
+from ..pipeline.schedule import MatrixPlan
 from .console import Screen
 from .settings import Settings, choose_size, show_bytes, store_limit, store_path
 
+PRECISIONS = ("exact", "fast")
 STAGES = ("hash", "decode", "forward", "read", "score", "write")
 
 
@@ -129,6 +132,34 @@ class Collection:
         if self.features.full:
             screen.warn(f"{self.features.full}; the run goes on without keeping more rows")
 
+    def head(self, settings: Settings) -> Head:
+        """Load the head that the settings name."""
+        backbone = self.features.extractor.backbone
+        return load_head(settings.heads, backbone.name, backbone.channels, backbone.version)
+
+    def warn_of_repeats(
+        self,
+        plan: MatrixPlan,
+        down: Sequence[bytes],
+        across: Sequence[bytes] | None,
+        screen: Screen,
+    ) -> None:
+        """Say how many forwards a matrix costs whose rows have no room in the store."""
+        features = self.features
+        absent = set(features.store.missing([features.key(content) for content in self.contents()]))
+        if not absent:
+            return
+        sides = {False: down, True: across or ()}
+        forwards = sum(
+            features.key(content) in absent
+            for slab in plan.loads()
+            for content in set(sides[slab.across][slab.rows])
+        )
+        screen.warn(
+            f"{len(absent):,} rows have no room in the store ({show_bytes(self.row_bytes())} each):"
+            f" scoring takes {forwards:,} more forwards; a larger --store-limit saves them"
+        )
+
     def pinned(self, run: str) -> Pin:
         """Keep this collection's rows from eviction as long as the returned pin is held."""
         return self.features.store.pin(run, [self.features.key(c) for c in self.contents()])
@@ -187,7 +218,7 @@ def make_collection(
     if not settings.compress and store.limit is not None and need > store.limit:
         screen.warn(
             f"the rows of these images take {show_bytes(need)} and the store's limit is "
-            f"{show_bytes(store.limit)}: what does not fit is computed again when it is needed; "
+            f"{show_bytes(store.limit)}: what does not fit is made when it is needed; "
             "--store-limit raises the limit"
         )
     return collection
@@ -197,6 +228,7 @@ def make_extractor(size: tuple[int, int], store: FeatureStore, settings: Setting
     """Load the backbone that the settings name, for images of `size` (height, width)."""
     check_choice("--row-dtype", settings.row_dtype, ROW_DTYPES)
     check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
+    check_choice("--precision", settings.precision, PRECISIONS)
     device = choose_device(settings.device)
     backbone = load_backbone(
         settings.backbone,

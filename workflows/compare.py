@@ -13,11 +13,65 @@ from ..pipeline.images import Found, ImageRecord, find_images
 from ..pipeline.listresults import write_table
 from ..pipeline.pairlists import PairList
 from ..pipeline.progress import Stopwatch
-from ..pipeline.results import PAIRS
-from .collection import STAGES, open_store
+from ..pipeline.results import PAIRS, write_images, writing_run
+from ..pipeline.schedule import plan_matrix
+from ..pipeline.statistics import cross_summary
+from .collection import STAGES, find_collection, make_collection, need_images, open_store
 from .console import Screen
 from .lists import ListJob, Scored, list_facts, run_list, survey_list
-from .settings import Settings
+from .pairs import facts, finish_matrix, make_manifest, score_to_file
+from .settings import Settings, parse_bytes
+
+
+def compare_folders(
+    first: Path, second: Path, out: Path, settings: Settings, screen: Screen
+) -> dict[str, Any]:
+    """Score each image of a folder against each of another; write the run to `out`.
+
+    The matrix has a row for each image of the first and a column for each of the second. Returns
+    the summary.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    clock = Stopwatch(*STAGES)
+    with open_store(settings) as store:
+        sides = [
+            find_collection([folder], store, settings, clock, screen) for folder in (first, second)
+        ]
+        collection = make_collection(sides[0] + sides[1], store, settings, clock, screen)
+        plan_matrix(1, collection.row_bytes(), parse_bytes(settings.memory), columns=1)
+        manifest = {
+            **make_manifest("compare", collection, settings),
+            "paired": False,
+            "first": len(sides[0]),
+        }
+        with writing_run(out, manifest), collection.pinned(printable(str(out))):
+            hits = collection.extract()
+            downs, acrosses = (
+                collection.records[: len(sides[0])],
+                collection.records[len(sides[0]) :],
+            )
+            for records in (downs, acrosses):
+                need_images(records)
+            names = ["first"] * len(downs) + ["second"] * len(acrosses)
+            write_images(out, collection.records, names)
+            count = sum(not record.error for record in downs)
+            matrix, told = score_to_file(collection, count, out, settings, screen)
+            with clock("score"):
+                told |= cross_summary(matrix.band, matrix.array.shape, matrix.tile)
+            told |= {"first": count, "second": matrix.array.shape[1]}
+            return finish_matrix(collection, hits, told, out, screen)
+
+
+def folders_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    both = f"{summary['first']:,} × {summary['second']:,}"
+    return [
+        ("pairs", both) if name == "pairs" else (name, told) for name, told in facts(summary, out)
+    ]
 
 
 def compare_paired(

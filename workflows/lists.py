@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError
 from ..cache.store import FeatureStore
+from ..pipeline.distances import block_of
 from ..pipeline.files import printable
-from ..pipeline.heads import Head, column_weights, load_head
+from ..pipeline.heads import column_weights
 from ..pipeline.images import ImageRecord, survey
 from ..pipeline.listpasses import room_for
-from ..pipeline.listplan import UNUSABLE, ListPlan, block_rows, plan_list
+from ..pipeline.listplan import UNUSABLE, ListPlan, plan_list
 from ..pipeline.listresults import DistanceFile
 from ..pipeline.listscore import score_list
 from ..pipeline.liststatistics import keep_statistics
@@ -132,13 +133,11 @@ def run_list(
     memory = parse_bytes(settings.memory)
     need_images(records)
     collection = make_collection(records, store, settings, clock, screen)
-    backbone, spec = collection.features.extractor.backbone, collection.features.extractor.spec
-    head = load_head(settings.heads, backbone.name, backbone.channels, settings.lpips_version)
     row_bytes = collection.row_bytes()
-    block = block_rows(len(set(collection.contents())), row_bytes)
+    block = block_of(len(set(collection.contents())), row_bytes)
     room_for(memory, row_bytes, block)  # too little is told before the forwards
     manifest = {
-        **make_manifest(job.command, records, spec, backbone, head),
+        **make_manifest(job.command, collection, settings),
         "list": _list_digest(job.pairs),
         **job.asked,
         "statistics": job.statistics,
@@ -148,7 +147,7 @@ def run_list(
         collection.warn_of_trouble(screen)
         need_images(collection.records)
         write_images(out, collection.records)
-        scored = _score(job, collection, head, out, memory, screen)
+        scored = _score(job, collection, settings, out, memory, screen)
         with clock("write"):
             added = job.finish(scored, out)
         summary = {
@@ -171,7 +170,12 @@ def _list_digest(pairs: PairList) -> str:
 
 
 def _score(
-    job: ListJob, collection: Collection, head: Head, out: Path, memory: int, screen: Screen
+    job: ListJob,
+    collection: Collection,
+    settings: Settings,
+    out: Path,
+    memory: int,
+    screen: Screen,
 ) -> Scored:
     features, contents = collection.features, list(dict.fromkeys(collection.contents()))
     number = {content: n for n, content in enumerate(contents)}
@@ -197,10 +201,16 @@ def _score(
         "pairs": xxhash.xxh3_128(plan.pairs.tobytes()).hexdigest(),
         **features.extractor.spec.recipe,
     }
+    head = collection.head(settings)
     weights = column_weights(head, features.extractor.layout)
-    of_head = {"quantity": "LPIPS distance", "head_digest": head.digest}
+    fast = settings.precision == "fast"
+    of_head = {
+        "quantity": "LPIPS distance",
+        "head_digest": head.digest,
+        "precision": settings.precision,
+    }
     with closing(DistanceFile(out, len(plan.pairs), {**of_head, **attributes})) as distances:
-        score_list(features, contents, weights, plan, room, distances, screen.report)
+        score_list(features, contents, weights, plan, room, distances, screen.report, fast=fast)
     if job.statistics:
         keep_statistics(features, contents, plan, room, out, attributes, screen.report)
     listed = plan.in_list_order(distances.values)

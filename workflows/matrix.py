@@ -26,8 +26,9 @@ from ..pipeline.files import printable
 from ..pipeline.heads import column_weights, load_head
 from ..pipeline.images import ImageRecord
 from ..pipeline.loading import Decoded, decode_arrays
+from ..pipeline.matrix import score_matrix
 from ..pipeline.progress import Stopwatch
-from ..pipeline.schedule import plan_matrix, score_matrix
+from ..pipeline.schedule import plan_matrix
 from .collection import STAGES, Collection, find_collection, make_collection, make_extractor
 from .console import Screen
 from .settings import Settings, parse_bytes, parse_size, store_limit
@@ -36,7 +37,7 @@ PathLike = str | os.PathLike[str]
 
 
 class MatrixInMemory:
-    """A matrix in memory, with the face of `lpipstore.pipeline.results.MatrixFile`."""
+    """A matrix in memory, with the face of `lpipstore.pipeline.arrayfile.MatrixFile`."""
 
     def __init__(self, count: int, tile: int) -> None:
         self.array = np.full((count, count), np.nan, np.float32)
@@ -154,7 +155,7 @@ def _score(collection: Collection, settings: Settings) -> NDArray[np.float32]:
         contents = collection.contents()
         matrix = MatrixInMemory(len(contents), plan.tile)
         weights = column_weights(head, extractor.layout)
-        score_matrix(collection.features, contents, weights, plan, matrix)
+        score_matrix(collection.features, contents, None, weights, plan, matrix)
     return matrix.array
 
 

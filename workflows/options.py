@@ -110,6 +110,14 @@ _OPTIONS: dict[str, Any] = {
     "memory": Annotated[
         str, typer.Option(rich_help_panel=MACHINE, metavar="4GB", help="Memory for rows and tiles.")
     ],
+    "precision": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MACHINE,
+            metavar="exact|fast",
+            help="fast: shorter numbers in products (bfloat16, TF32); the error is shown.",
+        ),
+    ],
     "device": Annotated[
         str,
         typer.Option(rich_help_panel=MACHINE, metavar="auto|cpu|cuda", help="Where to compute."),

@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.errors import LpipstoreError
-from ..cache.keys import PoolSpec
-from ..pipeline.backbones import Backbone
+from ..pipeline.arrayfile import MatrixFile
 from ..pipeline.files import printable
-from ..pipeline.heads import Head, column_weights, load_head
+from ..pipeline.heads import column_weights
 from ..pipeline.images import ImageRecord
+from ..pipeline.matrix import fast_error, score_matrix
 from ..pipeline.progress import Stopwatch
 from ..pipeline.results import (
     DISTANCES,
     FORMAT,
     SUMMARY,
-    MatrixFile,
     contents_digest,
     write_images,
     write_json,
     writing_run,
 )
-from ..pipeline.schedule import band_reader, plan_matrix, score_matrix
+from ..pipeline.schedule import MatrixPlan, plan_matrix
 from ..pipeline.statistics import pair_summary
 from .collection import (
     STAGES,
@@ -52,50 +51,79 @@ def score_pairs(
         There is something that a person has to change; the message says what.
     """
     clock = Stopwatch(*STAGES)
-    memory = parse_bytes(settings.memory)
     with open_store(settings) as store:
         records = find_collection(sources, store, settings, clock, screen)
         _need_two(records)
         collection = make_collection(records, store, settings, clock, screen)
-        features = collection.features
-        backbone, spec = features.extractor.backbone, features.extractor.spec
-        head = load_head(settings.heads, backbone.name, backbone.channels, settings.lpips_version)
-        plan_matrix(2, collection.row_bytes(), memory)  # too little is told before the forwards
-        manifest = make_manifest("pairs", records, spec, backbone, head)
+        manifest = make_manifest("pairs", collection, settings)
+        plan_pairs(collection, settings)  # too little memory is told before the forwards
         with writing_run(out, manifest), collection.pinned(printable(str(out))):
             hits = collection.extract()
-            collection.warn_of_trouble(screen)
             _need_two(collection.records)
             write_images(out, collection.records)
-            statistics = _score(collection, head, out, memory, screen)
-            count = len(collection.good)
-            summary = {
-                **collection.counts(hits),
-                "pairs": count * (count - 1) // 2,
-                **statistics,
-                "seconds": {**clock.seconds, "total": clock.total()},
-            }
-            write_json(out / SUMMARY, summary)
-        collection.warn_if_reading_is_slow(screen)
-        return summary
+            matrix, told = score_to_file(collection, None, out, settings, screen)
+            with clock("score"):
+                told |= pair_summary(matrix.band, len(collection.good), matrix.tile)
+            return finish_matrix(collection, hits, told, out, screen)
 
 
-def _score(
-    collection: Collection, head: Head, out: Path, memory: int, screen: Screen
-) -> dict[str, Any]:
-    """Score what is not scored yet; return the statistics of the whole matrix."""
+def plan_pairs(collection: Collection, settings: Settings) -> MatrixPlan:
+    """Plan the matrix of all pairs; raises `UsageError` where memory is too small."""
+    return plan_matrix(len(collection.good), collection.row_bytes(), parse_bytes(settings.memory))
+
+
+def score_to_file(
+    collection: Collection,
+    first: int | None,
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+) -> tuple[MatrixFile, dict[str, Any]]:
+    """Score what is not scored yet of a matrix; return it, with what the summary says of it.
+
+    `first` of the collection's usable images are the rows, the others the columns; None stands for
+    all pairs.
+    """
     features, contents = collection.features, collection.contents()
-    plan = plan_matrix(len(contents), collection.row_bytes(), memory)
+    down, across = contents[:first], None if first is None else contents[first:]
+    head = collection.head(settings)
+    plan = plan_matrix(
+        len(down),
+        collection.row_bytes(),
+        parse_bytes(settings.memory),
+        columns=None if across is None else len(across),
+    )
+    collection.warn_of_repeats(plan, down, across, screen)
     attributes = {
         "quantity": "LPIPS distance",
         "head_digest": head.digest,
+        "precision": settings.precision,
         **features.extractor.spec.recipe,
     }
-    matrix = MatrixFile(out, contents, plan.tile, attributes)
+    matrix = MatrixFile(out, down, across, plan.tile, attributes)
     weights = column_weights(head, features.extractor.layout)
-    score_matrix(features, contents, weights, plan, matrix, screen.report)
-    with features.clock("score"):
-        return pair_summary(band_reader(matrix), len(contents), plan.tile)
+    fast = settings.precision == "fast"
+    score_matrix(features, down, across, weights, plan, matrix, screen.report, fast=fast)
+    told: dict[str, Any] = {"pairs": plan.pairs, "precision": settings.precision}
+    if fast:
+        told["precision_error"] = fast_error(features, contents, weights)
+    return matrix, told
+
+
+def finish_matrix(
+    collection: Collection, hits: int, told: dict[str, Any], out: Path, screen: Screen
+) -> dict[str, Any]:
+    """Say what went wrong, write the summary of a matrix and return it."""
+    collection.warn_of_trouble(screen)
+    clock = collection.features.clock
+    summary = {
+        **collection.counts(hits),
+        **told,
+        "seconds": {**clock.seconds, "total": clock.total()},
+    }
+    write_json(out / SUMMARY, summary)
+    collection.warn_if_reading_is_slow(screen)
+    return summary
 
 
 def _need_two(records: Sequence[ImageRecord]) -> None:
@@ -109,24 +137,20 @@ def _need_two(records: Sequence[ImageRecord]) -> None:
         )
 
 
-def make_manifest(
-    command: str,
-    records: Sequence[ImageRecord],
-    spec: PoolSpec,
-    backbone: Backbone,
-    head: Head,
-) -> dict[str, Any]:
+def make_manifest(command: str, collection: Collection, settings: Settings) -> dict[str, Any]:
     """Return what identifies a run and tells how to make it again."""
+    extractor, head = collection.features.extractor, collection.head(settings)
     return {
         "format": FORMAT,
         "command": command,
-        "images": len(records),
-        "collection": contents_digest(record.content for record in records),
-        **spec.recipe,
-        "weights_origin": backbone.weights_origin,
-        "row_dtype": spec.dtype,
+        "images": len(collection.records),
+        "collection": contents_digest(record.content for record in collection.records),
+        **extractor.spec.recipe,
+        "weights_origin": extractor.backbone.weights_origin,
+        "row_dtype": extractor.spec.dtype,
         "head": head.name,
         "head_digest": head.digest,
+        "precision": settings.precision,
         "folder": printable(os.getcwd()),
         "versions": versions(),
     }
@@ -140,9 +164,13 @@ def versions() -> dict[str, str]:
 
 def facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
+    fast = []
+    if "precision_error" in summary:
+        fast = [("precision", f"fast: within {summary['precision_error']:.1g} of exact (sampled)")]
     return [
         *count_images(summary),
         ("pairs", f"{summary['pairs']:,}"),
+        *fast,
         *show_figures(summary, "over images"),
         ("results", f"{printable(str(out))} ({DISTANCES}, images.parquet, {SUMMARY})"),
     ]

@@ -38,6 +38,7 @@ class Settings:
     rehash: bool = False
     trunk_dtype: str = "float32"
     memory: str = "4GB"
+    precision: str = "exact"
     device: str = "auto"
     workers: int | None = None
 

@@ -26,8 +26,9 @@ from lpipstore.pipeline.features import Extractor, Features
 from lpipstore.pipeline.heads import column_weights, load_head
 from lpipstore.pipeline.images import content_hash, decode, find_images, read_file
 from lpipstore.pipeline.loading import decode_files
+from lpipstore.pipeline.matrix import score_matrix
 from lpipstore.pipeline.progress import Stopwatch
-from lpipstore.pipeline.schedule import plan_matrix, score_matrix
+from lpipstore.pipeline.schedule import plan_matrix
 from lpipstore.workflows.console import Screen
 from lpipstore.workflows.matrix import MatrixInMemory
 from lpipstore.workflows.pairs import score_pairs
@@ -114,7 +115,7 @@ class Comparison:
                 features.clock = Stopwatch()
                 clocks.append(features.clock)
                 matrix = MatrixInMemory(len(contents), plan.tile)
-                return timed(lambda: score_matrix(features, contents, weights, plan, matrix))
+                return timed(lambda: score_matrix(features, contents, None, weights, plan, matrix))
 
             seconds_theirs, seconds = self.median(theirs, ours)
             arithmetic = statistics.median(clock.seconds["score"] for clock in clocks[1:])

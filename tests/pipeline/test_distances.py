@@ -65,7 +65,7 @@ def exact(left, right, weights, dtype):
 def gram(rows, weights, dtype="uint16", right=None, block=None):
     columns = Columns.of(weights, dtype, CPU)
     centre = centre_of(rows[:16])
-    return gram_distances(rows, right, columns, centre, block or block_of(len(rows))).numpy()
+    return gram_distances(rows, right, columns, centre, block or block_of(len(rows), 1)).numpy()
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
@@ -159,3 +159,11 @@ def test_rows_give_their_taps_back():
     taps = row_taps(rows, LAYOUT, "float32")
     assert [tuple(tap.shape[1:]) for tap in taps] == list(LAYOUT.taps)
     assert torch.equal(torch.cat([tap.flatten(1) for tap in taps], 1), rows)
+
+
+@pytest.mark.parametrize(
+    ("count", "row_bytes", "block"),
+    [(1, 1, 16), (17, 1, 32), (5000, 1, 256), (5000, 12_200_000, 32), (5000, 10**9, 16)],
+)
+def test_blocks_are_shorter_where_rows_are_long(count, row_bytes, block):
+    assert block_of(count, row_bytes) == block

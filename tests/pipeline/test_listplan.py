@@ -1,9 +1,8 @@
 """Planning a list: which rows stand together, and what is a product."""
 
 import numpy as np
-import pytest
 
-from lpipstore.pipeline.listplan import SAME, UNUSABLE, block_rows, plan_list
+from lpipstore.pipeline.listplan import SAME, UNUSABLE, plan_list
 
 ROW_BYTES = 1000
 
@@ -101,14 +100,6 @@ def test_full_cells_are_products_and_thin_ones_are_not():
     assert wanted[plan.dense].min() > wanted[~plan.dense].max()
     thin = plan_of(random.permutation(chain), keys_of(901))
     assert not thin.dense.any()
-
-
-@pytest.mark.parametrize(
-    ("count", "row_bytes", "block"),
-    [(1, 1, 16), (17, 1, 32), (5000, 1, 256), (5000, 12_200_000, 32), (5000, 10**9, 16)],
-)
-def test_blocks_are_shorter_where_rows_are_long(count, row_bytes, block):
-    assert block_rows(count, row_bytes) == block
 
 
 def test_distances_are_spread_over_the_list():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lpipstore.pipeline.statistics import QUANTILES, pair_summary
+from lpipstore.pipeline.statistics import QUANTILES, cross_summary, pair_summary
 
 
 def matrix_of(count, seed=0):
@@ -60,3 +60,29 @@ def test_the_height_of_the_bands_changes_nothing():
     whole, bands = summary_of(matrix, 30), summary_of(matrix, 4)
     assert bands["quantiles"] == whole["quantiles"]
     assert bands["mean"] == pytest.approx(whole["mean"], rel=1e-12)
+
+
+def test_a_cross_summary_is_that_of_its_numbers():
+    random = np.random.default_rng(3)
+    matrix = random.random((50, 30), np.float32)
+    found = cross_summary(lambda start, stop: matrix[start:stop], matrix.shape, 16)
+    exact = matrix.astype(np.float64)
+    assert found["mean"] == pytest.approx(exact.mean())
+    assert found["std"] == pytest.approx(exact.std())
+    assert found["quantiles"]["0.5"] == pytest.approx(np.median(exact), abs=1e-3)
+    assert found["quantiles"]["1.0"] == matrix.max()
+    left_out = [np.delete(exact, n, 0).mean() for n in range(50)]
+    across = [np.delete(exact, n, 1).mean() for n in range(30)]
+    variance = 49 * np.var(left_out) + 29 * np.var(across)
+    assert found["stderr"] == pytest.approx(np.sqrt(variance))
+
+
+def test_the_error_of_a_cross_mean_covers_the_truth():
+    random = np.random.default_rng(4)
+    misses = 0
+    for _ in range(200):
+        down, across = random.normal(size=20), random.normal(size=30)
+        matrix = (down[:, None] + across[None, :] + 5).astype(np.float32)
+        found = cross_summary(lambda start, stop, m=matrix: m[start:stop], matrix.shape, 7)
+        misses += abs(found["mean"] - 5) > 2 * found["stderr"]
+    assert 2 <= misses <= 22  # 5 % are expected

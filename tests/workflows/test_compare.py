@@ -60,7 +60,9 @@ def test_namesakes_are_scored_and_the_others_listed(cli, folders, tmp_path):
 
 def test_distances_are_those_of_the_matrix(cli, folders, tmp_path):
     first, second = folders
-    summary_of(cli("compare", first, second, *MODEL, "--out", tmp_path / "run", "--json"))
+    summary_of(
+        cli("compare", "--paired", first, second, *MODEL, "--out", tmp_path / "run", "--json")
+    )
     summary_of(cli("pairs", first, second, *MODEL, "--out", tmp_path / "all", "--json"))
     every = lpipstore.open_run(tmp_path / "all")
     place = {path: n for n, path in enumerate(every.images["path"].to_pylist())}
@@ -71,7 +73,7 @@ def test_distances_are_those_of_the_matrix(cli, folders, tmp_path):
 
 
 def test_what_people_see(cli, folders, tmp_path):
-    outcome = cli("compare", *folders, *MODEL, "--out", tmp_path / "run")
+    outcome = cli("compare", "--paired", *folders, *MODEL, "--out", tmp_path / "run")
     assert outcome.code == 0
     assert "1 only in the first folder, 2 only in the second" in outcome.out
 
@@ -79,7 +81,7 @@ def test_what_people_see(cli, folders, tmp_path):
 def test_a_pair_that_cannot_be_scored_says_so(cli, folders, tmp_path):
     whole = (folders[1] / "002.png").read_bytes()
     (folders[1] / "002.png").write_bytes(whole[: len(whole) // 2])
-    command = ("compare", *folders, *MODEL, "--out", tmp_path / "run", "--json")
+    command = ("compare", "--paired", *folders, *MODEL, "--out", tmp_path / "run", "--json")
     summary = summary_of(cli(*command))
     assert (summary["failed"], summary["failed_pairs"], summary["pairs"]) == (1, 1, 5)
     line = lpipstore.open_run(tmp_path / "run").pairs.to_pylist()[2]
@@ -93,7 +95,7 @@ def test_folders_that_cannot_be_read_are_counted(cli, folders, tmp_path, monkeyp
         return Found(found.paths, [(f"{sources[0]}/locked", "folder cannot be read: no way")])
 
     monkeypatch.setattr("lpipstore.workflows.compare.find_images", find)
-    outcome = cli("compare", *folders, *MODEL, "--out", tmp_path / "run", "--json")
+    outcome = cli("compare", "--paired", *folders, *MODEL, "--out", tmp_path / "run", "--json")
     summary = summary_of(outcome)
     assert (summary["failed"], summary["pairs"]) == (2, 6)
     assert outcome.err.count("locked is left out: folder cannot be read") == 2
@@ -102,7 +104,7 @@ def test_folders_that_cannot_be_read_are_counted(cli, folders, tmp_path, monkeyp
 
 
 def test_the_same_command_goes_on(cli, folders, tmp_path):
-    command = ("compare", *folders, *MODEL, "--out", tmp_path / "run", "--json")
+    command = ("compare", "--paired", *folders, *MODEL, "--out", tmp_path / "run", "--json")
     summary_of(cli(*command))
     before = (tmp_path / "run" / "pairs.parquet").read_bytes()
     (tmp_path / "run" / "pairs.parquet").unlink()
@@ -124,6 +126,39 @@ def test_what_people_get_wrong(cli, folders, tmp_path):
         (tmp_path / "strangers", 1, "no two images have the same name"),
         (tmp_path / "empty", 1, "has 0 images"),
     ):
-        outcome = cli("compare", first, second, *MODEL, "--out", tmp_path / "run")
+        outcome = cli("compare", "--paired", first, second, *MODEL, "--out", tmp_path / "run")
         assert (outcome.code, outcome.out) == (code, "")
         assert message in " ".join(outcome.err.split())
+
+
+def test_every_image_is_scored_against_every_image_of_the_other_folder(cli, draw, tmp_path):
+    draw(tmp_path / "first", 5)
+    draw(tmp_path / "second", 3, seed=1)
+    shutil.copy(tmp_path / "first" / "002.png", tmp_path / "second" / "same.png")
+    (tmp_path / "second" / "broken.png").write_bytes(b"nothing")
+    command = ("compare", tmp_path / "first", tmp_path / "second", *MODEL)
+    summary = summary_of(cli(*command, "--out", tmp_path / "run", "--json"))
+    assert (summary["first"], summary["second"], summary["pairs"]) == (5, 4, 20)
+    assert (summary["forwards"], summary["failed"]) == (8, 1)
+    run = lpipstore.open_run(tmp_path / "run")
+    matrix = run.distances.compute()
+    both = [tmp_path / "first", *sorted((tmp_path / "second").glob("[0-9s]*.png"))]
+    whole = lpipstore.distance_matrix(both, backbone="squeeze", weights="random")
+    assert np.abs(matrix - whole[:5, 5:]).max() < 1e-6
+    assert (matrix == 0).sum() == 1
+    assert matrix[2, 3] == 0
+    assert summary["mean"] == pytest.approx(matrix.mean(), rel=1e-6)
+    images = run.images.to_pydict()
+    assert images["side"] == ["first"] * 5 + ["second"] * 5
+    assert images["index"] == [0, 1, 2, 3, 4, 0, 1, 2, None, 3]
+    again = summary_of(cli(*command, "--out", tmp_path / "run", "--json"))
+    assert again["forwards"] == 0
+    assert cli(*command, "--heads", "none", "--out", tmp_path / "run").code == 2
+
+
+def test_statistics_are_for_lists(cli, draw, tmp_path):
+    draw(tmp_path / "first", 2)
+    command = ("compare", tmp_path / "first", tmp_path / "first", "--keep-statistics")
+    outcome = cli(*command, *MODEL, "--out", tmp_path / "run")
+    assert outcome.code == 2
+    assert "--paired" in outcome.err

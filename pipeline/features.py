@@ -19,6 +19,9 @@ from .loading import Decoded
 from .progress import Report, Stopwatch, silent
 from .rows import quantise
 
+Computed = Callable[[Sequence[bytes], NDArray[np.generic]], None]
+"""``computed(contents, rows)``: called with each batch of rows that came out of the trunk."""
+
 TRUNK_DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -178,6 +181,10 @@ def _threads_beside(workers: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def _nobody(contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
+    """Tell nobody of rows."""
+
+
 @dataclass
 class Features:
     """Rows by content hash: taken from the store where they are, computed and kept where not.
@@ -185,8 +192,9 @@ class Features:
     `decode` turns content hashes into batches of pixels; indices in a batch count along the hashes
     that it was given. `names` call the images in messages. `forwards` counts images that went
     through the trunk, `rows_read` rows that came from the store. `failures` maps content hashes to
-    the reason why there is no row. `full` holds the store's words once it could take no more: rows
-    are then computed again whenever they are needed.
+    the reason why there is no row. `computed` is told of every batch that went through the trunk.
+    `full` holds the store's words once it could take no more: rows are then computed again whenever
+    they are needed.
     """
 
     extractor: Extractor
@@ -195,6 +203,7 @@ class Features:
     clock: Stopwatch = field(default_factory=Stopwatch)
     report: Report = silent
     names: Mapping[bytes, str] = field(default_factory=dict)
+    computed: Computed = _nobody
     forwards: int = 0
     rows_read: int = 0
     failures: dict[bytes, str] = field(default_factory=dict)
@@ -243,9 +252,13 @@ class Features:
 
     def load(self, contents: Sequence[bytes]) -> torch.Tensor:
         """Return the rows of images on the device that scores, [n, length], of the row dtype."""
-        rows = np.empty((len(contents), self.extractor.spec.length), self.extractor.spec.dtype)
-        self.read(contents, rows)
-        return torch.from_numpy(rows).to(self.extractor.device)
+        return torch.from_numpy(self.rows(contents)).to(self.extractor.device)
+
+    def rows(self, contents: Sequence[bytes]) -> NDArray[np.generic]:
+        """Return the rows of images, [n, length], as `read` finds them."""
+        out = np.empty((len(contents), self.extractor.spec.length), self.extractor.spec.dtype)
+        self.read(contents, out)
+        return out
 
     def read(self, contents: Sequence[bytes], out: NDArray[np.generic]) -> None:
         """Fill ``out[k]`` with the row of ``contents[k]``, computing again what the store lost.
@@ -271,11 +284,15 @@ class Features:
             )
 
     def centre(self, contents: Iterable[bytes]) -> torch.Tensor:
-        """Return the centre of a collection (see `centre_of`), from the rows of a few images.
+        """Return the centre of a collection (see `centre_of`), from the rows of a few images."""
+        return centre_of(self.load(self.central(contents)))
+
+    def central(self, contents: Iterable[bytes]) -> list[bytes]:
+        """Choose the few images that make the centre of a collection.
 
         They are chosen by key: the order of the images is all the same to every bit.
         """
-        return centre_of(self.load(sorted(set(contents), key=self.key)[:_CENTRE_ROWS]))
+        return sorted(set(contents), key=self.key)[:_CENTRE_ROWS]
 
     def row_seconds(self) -> tuple[float | None, float | None]:
         """Seconds that reading a row and computing one took; None where too few were seen."""
@@ -305,16 +322,18 @@ class Features:
                     rows = self.extractor.rows(decoded.pixels)
                 self.forwards += len(rows)
                 batch = [contents[index] for index in decoded.indices]
-                self._keep(batch, rows)
+                self.keep(self.extractor.spec, batch, rows)
+                self.computed(batch, rows)
                 yield batch, rows
 
-    def _keep(self, contents: list[bytes], rows: NDArray[np.generic]) -> None:
+    def keep(self, spec: PoolSpec, contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
+        """Put rows into the pool of `spec`, as long as the disk takes them."""
         if self.full is not None:
             return
         try:
             with self.clock("write"):
-                keys = [self.key(content) for content in contents]
-                kept = self.store.put_many(self.extractor.spec, keys, rows)
+                keys = [spec.key(content) for content in contents]
+                kept = self.store.put_many(spec, keys, rows)
             if kept < len(keys):
                 self.full = f"the store at {self.store.path} has reached its limit"
         except StoreFull as error:

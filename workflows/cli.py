@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import LpipstoreError, UsageError
-from .options import LIST, OUTPUT, Store, takes_settings
+from .options import LIST, NEAREST, OUTPUT, Store, takes_settings
 from .settings import Settings, store_path
 
 if TYPE_CHECKING:
@@ -57,6 +57,24 @@ KeepStatistics = Annotated[
     ),
 ]
 
+Below = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel=NEAREST,
+        metavar="0.1",
+        help="List the pairs that are closer, instead of the matrix of all.",
+    ),
+]
+
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        rich_help_panel=NEAREST,
+        metavar="10",
+        help="List the nearest 10 images of each image; with --below, those that are closer.",
+    ),
+]
+
 
 @app.command(epilog="Example: lpipstore pairs photos --backbone squeeze --size 64 --out run")
 @takes_settings()
@@ -73,11 +91,22 @@ def pairs(
             show_default="all pairs",
         ),
     ] = None,
+    below: Below = None,
+    top_k: TopK = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Score all pairs of a collection of images."""
-    if group_by is None:
+    """Score all pairs of a collection of images, or only find those that are close."""
+    if below is not None or top_k is not None:
+        from .nearest import close_facts, find_close
+
+        if group_by is not None:
+            raise UsageError("--group-by scores all pairs: leave out --below and --top-k")
+        summary = _watched(
+            lambda screen: find_close(sources, out, settings, screen, below=below, top_k=top_k)
+        )
+        _show(summary, "Close pairs", lambda: close_facts(summary, out), as_json)
+    elif group_by is None:
         from .pairs import facts, score_pairs
 
         summary = _watched(lambda screen: score_pairs(sources, out, settings, screen))

@@ -96,6 +96,11 @@ class Collection:
         Images that turn out not to be decodable get their ``error`` in `records`.
         """
         hits = self.features.ensure(self.contents())
+        self.mark_failures()
+        return hits
+
+    def mark_failures(self) -> None:
+        """Give images that turned out not to be decodable their ``error``."""
         failures = self.features.failures
         self.records = [
             replace(record, error=failures[record.content])
@@ -103,7 +108,6 @@ class Collection:
             else record
             for record in self.records
         ]
-        return hits
 
     def row_bytes(self) -> int:
         """Bytes of one row as stored."""

@@ -11,6 +11,7 @@ import typer
 
 from .settings import STORE_VARIABLE, Settings
 
+NEAREST = "Close pairs only"
 MODEL, STORE, MACHINE, OUTPUT = "The metric", "The store", "The machine", "Output"
 LIST = "The list"
 

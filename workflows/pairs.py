@@ -53,13 +53,13 @@ def score_pairs(
     clock = Stopwatch(*STAGES)
     with open_store(settings) as store:
         records = find_collection(sources, store, settings, clock, screen)
-        _need_two(records)
+        need_two(records)
         collection = make_collection(records, store, settings, clock, screen)
         manifest = make_manifest("pairs", collection, settings)
         plan_pairs(collection, settings)  # too little memory is told before the forwards
         with writing_run(out, manifest), collection.pinned(printable(str(out))):
             hits = collection.extract()
-            _need_two(collection.records)
+            need_two(collection.records)
             write_images(out, collection.records)
             matrix, told = score_to_file(collection, None, out, settings, screen)
             with clock("score"):
@@ -126,7 +126,8 @@ def finish_matrix(
     return summary
 
 
-def _need_two(records: Sequence[ImageRecord]) -> None:
+def need_two(records: Sequence[ImageRecord]) -> None:
+    """Raise `LpipstoreError` with the reasons if fewer than two images can be used."""
     good = [record for record in records if not record.error]
     if len(good) < 2:
         reasons = "".join(

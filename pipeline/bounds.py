@@ -1,0 +1,210 @@
+"""Lower bounds of distances from pooled rows, with a margin for every rounding on the way.
+
+Three errors stand between a bound as computed and the distance that the dense matrix holds:
+
+* *of the product*: a float32 sum of n products in any order errs by γ_n times the sum of their
+  absolute values at most, γ_n = n u / (1 - n u) with u = 2⁻²⁴ (Higham, *Accuracy and Stability of
+  Numerical Algorithms*, 2002, section 3.1). For ``‖x‖² + ‖y‖² - 2 x·y`` that makes
+  2 γ_n (‖x‖² + ‖y‖²);
+* *of the stored means*: each is off by e at most, so that the root of a bound is off by
+  2 e √(Σ v);
+* *of the dense matrix*: its products err as well. γ_n with n = 4,096 would be far too careful
+  there; rounding errors that do not conspire stay under 8 √n u times the norms, but for one case
+  in 10⁹ (Higham and Mary, *A new approach to probabilistic rounding error analysis*, 2019,
+  theorem 3.1 with λ = 8). What is measured is ten times smaller than that.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .distances import DIRECT_BELOW, Columns, direct_distances
+from .layout import RowLayout
+from .pooling import POOLED_ERROR, pooled_weights
+
+_UNIT = 2.0**-24  # of float32 rounding
+_AROUND = 8  # roundings of the operands and sums around a product, all in all
+_LIKELY = 8  # λ of Higham and Mary
+_PANEL = 4096  # columns of one float32 sum: the longer, the wider the margin
+_PAIRS = 64  # of one direct computation: their points fit in the L2 cache
+
+
+def sure_error(terms: int) -> float:
+    """Return γ of Higham: the largest relative error of a float32 sum of so many products."""
+    return terms * _UNIT / (1 - terms * _UNIT)
+
+
+def likely_error(terms: int) -> float:
+    """Return the relative error that a float32 sum of so many products stays under in practice."""
+    return _LIKELY * math.sqrt(terms) * _UNIT
+
+
+_DIRECT = sure_error(2 * _AROUND)  # relative error of a distance from differences, rounded
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the cascade: bounds from the pooled rows of one grid, under one head.
+
+    Attributes
+    ----------
+    grid
+        Cells along each side.
+    columns, centre
+        The head on pooled rows, and their centre: see `lpipstore.pipeline.distances`.
+    slack
+        How far the root of a bound is off because stored means are rounded.
+    """
+
+    grid: int
+    columns: Columns
+    centre: torch.Tensor
+    slack: float
+
+    @classmethod
+    def of(
+        cls,
+        grid: int,
+        weights: NDArray[np.float32],
+        layout: RowLayout,
+        dtype: str,
+        centre: torch.Tensor,
+    ) -> "Level":
+        """Prepare a level for a head of non-negative column weights (see `column_weights`)."""
+        pooled = pooled_weights(weights, layout, grid)
+        slack = 2 * POOLED_ERROR[dtype] * math.sqrt(float(pooled.sum(dtype=np.float64)))
+        return cls(grid, Columns.of(pooled, dtype, torch.device("cpu")), centre, slack)
+
+    @property
+    def name(self) -> str:
+        """What the level is called in summaries."""
+        return f"{self.grid}x{self.grid}"
+
+    @property
+    def width(self) -> int:
+        """Columns that take part."""
+        return live(self.columns)
+
+    def prepare(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Turn pooled rows as stored into points whose squared distances are the bounds.
+
+        Returns
+        -------
+        ndarray of shape (n, width), float32
+        """
+        stored, out = torch.from_numpy(rows), np.empty((len(rows), self.width), np.float32)
+        points, start = torch.from_numpy(out), 0
+        for panel, roots in zip(self.columns.panels, self.columns.roots, strict=True):
+            whole = points[:, start : start + len(roots)]
+            for columns in panel:
+                part = points[:, start : start + columns.stop - columns.start]
+                part.copy_(stored[:, columns]).sub_(self.centre[columns])
+                start += part.shape[1]
+            whole.mul_(roots)
+        return out
+
+    def limit(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the largest bound that a pair can have whose true distance is `distance`."""
+        roots = np.sqrt(np.maximum(distance, 0)) + self.slack
+        return np.asarray(roots**2 * (1 + _AROUND * _UNIT))
+
+    def bounds(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """Return a bound for all pairs of two sets of points, float32 [n, m]."""
+        sums = torch.zeros(len(left), len(right), device=left.device)
+        for panel in self._panels():
+            sums.addmm_(left[:, panel], right[:, panel].T)
+        lowered = 1 - self._margin()
+        norms, others = (self._norms(points).mul_(lowered) for points in (left, right))
+        return sums.mul_(-2).add_(norms[:, None]).add_(others)
+
+    def bounds_of(self, points: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+        """Return a bound for each of some pairs [p, 2] of points, float32 [p]."""
+        bounds = self._norms(points).mul_(-self._margin())[pairs].sum(1)
+        for panel in self._panels():
+            part = points[:, panel]
+            for start in range(0, len(pairs), _PAIRS):
+                i, j = pairs[start : start + _PAIRS].unbind(1)
+                apart = part.index_select(0, i).sub_(part.index_select(0, j))
+                bounds[start : start + _PAIRS].add_(torch.linalg.vecdot(apart, apart))
+        return bounds
+
+    def _panels(self) -> list[slice]:
+        return [slice(start, start + _PANEL) for start in range(0, self.width, _PANEL)]
+
+    def _margin(self) -> float:
+        """Return the largest error of a squared distance, over the squared norms of both points."""
+        return 2 * sure_error(min(self.width, _PANEL) + len(self._panels()) + _AROUND)
+
+    def _norms(self, points: torch.Tensor) -> torch.Tensor:
+        """Return the squared norms of points."""
+        norms = torch.zeros(len(points), device=points.device)
+        for panel in self._panels():
+            norms.add_(torch.linalg.vecdot(points[:, panel], points[:, panel]))
+        return norms
+
+
+@dataclass(frozen=True)
+class DenseError:
+    """How far the distances of the dense matrix may be from the true ones of the stored rows.
+
+    Attributes
+    ----------
+    share
+        Largest error, over ‖x‖² + ‖y‖² of the centred rows under absolute weights.
+    most
+        Largest error for any two rows: activations have norm 1 at each position at most, and
+        those that are never negative are never more than a right angle apart.
+    """
+
+    share: float
+    most: float
+
+    @classmethod
+    def of(
+        cls, weights: NDArray[np.float32], layout: RowLayout, dtype: str, columns: Columns
+    ) -> "DenseError":
+        """Find the errors that a head of any sign allows."""
+        share = 2 * likely_error(widest(columns) + _AROUND)
+        norm = sum(
+            float(np.abs(weights[tap]).max()) * height * width
+            for tap, (_, height, width) in zip(layout.slices, layout.taps, strict=True)
+        )
+        centred = (2 if dtype == "uint16" else 4) * norm * 1.01  # 1 % for rounded activations
+        return cls(share, share * 2 * centred)
+
+    def reach(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how far two rows may truly be whose distance in the dense matrix is `distance`."""
+        rounded = distance * (1 + np.copysign(_DIRECT, distance))
+        return np.asarray(np.where(distance < DIRECT_BELOW, rounded, rounded + self.most))
+
+    def doubt(self, distances: torch.Tensor) -> torch.Tensor:
+        """Return how far direct distances may be off those in the dense matrix, for any rows."""
+        return distances.abs().mul_(_DIRECT).add_(self.most)
+
+    def doubt_of(
+        self,
+        distances: torch.Tensor,
+        rows: torch.Tensor,
+        pairs: torch.Tensor,
+        columns: Columns,
+        centre: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the same for the pairs [p, 2] of stored rows that they belong to, much smaller."""
+        which, places = torch.unique(pairs, return_inverse=True)
+        to_centre = torch.stack([which, torch.zeros_like(which)], 1)
+        absolute = replace(columns, signs=None)
+        norms = direct_distances(rows, centre.to(rows.dtype)[None], to_centre, absolute)
+        return distances.abs().mul_(_DIRECT).add_(norms[places].sum(1), alpha=self.share)
+
+
+def widest(columns: Columns) -> int:
+    """Return the number of products in the longest float32 sum."""
+    return max((len(roots) for roots in columns.roots), default=1)
+
+
+def live(columns: Columns) -> int:
+    """Return how many columns take part."""
+    return sum(len(roots) for roots in columns.roots)

@@ -1,0 +1,141 @@
+"""Which pairs can be close: bounds from pooled rows, level by level from coarse to fine.
+
+Nothing here holds a matrix. The images are taken a block at a time, and each block with all later
+ones; what one level rules out is not looked at again.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bounds import Level
+from .cells import BLOCK, Pairs, local, split, windows
+from .rowcache import RowCache
+
+Bounds = NDArray[np.float32]
+
+_STRIP = 8  # blocks that a block meets in one product of the coarsest level
+_MOST_PAIRS = 1 << 20  # that are passed on together
+_DENSE_SHARE = 24  # a product pays when one pair in so many is left
+_MOST_ROWS = 2048  # of one direct computation
+
+
+@dataclass
+class Tally:
+    """What a search did: pairs that each level left, and multiply-adds.
+
+    Everything that is computed counts, wanted or not, zeros that fill up blocks included; a direct
+    difference counts two for each number.
+    """
+
+    left: dict[str, int] = field(default_factory=dict)
+    arithmetic: int = 0
+
+    def leave(self, level: str, pairs: int) -> None:
+        """Count pairs that a level did not rule out."""
+        self.left[level] = self.left.get(level, 0) + pairs
+
+    def add(self, other: "Tally") -> None:
+        """Add what another search did."""
+        for level, pairs in other.left.items():
+            self.leave(level, pairs)
+        self.arithmetic += other.arithmetic
+
+
+class Cascade:
+    """The levels of a search among `count` images.
+
+    Parameters
+    ----------
+    levels
+        Each level with the pooled rows that it needs, in blocks of `BLOCK`; coarse to fine. Without
+        any, all pairs are left.
+    count
+        Images.
+    """
+
+    def __init__(self, levels: Sequence[tuple[Level, RowCache]], count: int) -> None:
+        self._levels = levels
+        self._count = count
+
+    def left(
+        self, block: int, others: range, limits: NDArray[np.float64], tally: Tally
+    ) -> Iterator[tuple[Pairs, Bounds]]:
+        """Yield the pairs of one block with later images that no level rules out.
+
+        Parameters
+        ----------
+        block, others
+            Number of the block, and of the blocks to pair it with: its own or later ones.
+        limits
+            For each image, the largest true distance that matters to it; float64 [count]. A pair is
+            left as long as it can matter to one of both.
+        tally
+            Counts what is done.
+
+        Yields
+        ------
+        pairs, bounds
+            Pairs (i, j), i < j, about a million at most, and the last bound of each.
+        """
+        waiting: list[tuple[Pairs, Bounds]] = []
+        for start in range(others.start, others.stop, _STRIP):
+            strip = range(start, min(start + _STRIP, others.stop))
+            waiting.append(self._coarsest(block, strip, limits, tally))
+            if strip.stop == others.stop or sum(len(some) for some, _ in waiting) > _MOST_PAIRS:
+                pairs, bounds = (np.concatenate(part) for part in zip(*waiting, strict=True))
+                waiting.clear()
+                for level, rows in self._levels[1:]:
+                    bounds = _bounds(level, rows, pairs, tally)
+                    possible = _matters(bounds, level.limit(limits), pairs)
+                    pairs, bounds = pairs[possible], bounds[possible]
+                    tally.leave(level.name, len(pairs))
+                yield pairs, bounds
+
+    def matters(
+        self, bounds: Bounds, limits: NDArray[np.float64], pairs: Pairs
+    ) -> NDArray[np.bool_]:
+        """Tell which pairs are still left under smaller limits."""
+        if not self._levels:
+            return np.ones(len(pairs), bool)
+        return _matters(bounds, self._levels[-1][0].limit(limits), pairs)
+
+    def _coarsest(
+        self, block: int, strip: range, limits: NDArray[np.float64], tally: Tally
+    ) -> tuple[Pairs, Bounds]:
+        """Return the pairs of a block with a strip of blocks that the first level leaves."""
+        top = np.arange(block * BLOCK, min((block + 1) * BLOCK, self._count))
+        across = np.arange(strip.start * BLOCK, min(strip.stop * BLOCK, self._count))
+        later = across[None, :] > top[:, None]
+        bounds = np.zeros(later.shape, np.float32)
+        if self._levels:
+            level, rows = self._levels[0]
+            bounds = level.bounds(rows.block(block), rows.take(across)).cpu().numpy()
+            tally.arithmetic += bounds.size * level.width
+            own, others = level.limit(limits[top]), level.limit(limits[across])
+            later &= (bounds <= own[:, None]) | (bounds <= others[None, :])
+            tally.leave(level.name, int(later.sum()))
+        return np.argwhere(later) + np.array([top[0], across[0]]), bounds[later]
+
+
+def _bounds(level: Level, rows: RowCache, pairs: Pairs, tally: Tally) -> Bounds:
+    """Return the bounds of one level: by products where many pairs are left, else one by one."""
+    bounds = np.empty(len(pairs), np.float32)
+    dense, sparse = split(pairs, BLOCK, _DENSE_SHARE)
+    for which in dense:
+        top, left = (int(number) for number in pairs[which[0]] // BLOCK)
+        cell = level.bounds(rows.block(top), rows.block(left)).cpu().numpy()
+        places = pairs[which] - (top * BLOCK, left * BLOCK)
+        bounds[which] = cell[places[:, 0], places[:, 1]]
+        tally.arithmetic += cell.size * level.width
+    for which in windows(pairs, sparse, _MOST_ROWS):
+        numbers, within = local(pairs[which])
+        bounds[which] = level.bounds_of(rows.take(numbers), within).cpu().numpy()
+    tally.arithmetic += 2 * len(sparse) * level.width
+    return bounds
+
+
+def _matters(bounds: Bounds, limits: NDArray[np.float64], pairs: Pairs) -> NDArray[np.bool_]:
+    return np.asarray(bounds <= np.maximum(limits[pairs[:, 0]], limits[pairs[:, 1]]))

@@ -1,0 +1,123 @@
+"""Close pairs on disk: parts while a search goes on, one table at its end."""
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cascade import Tally
+from .files import printable
+from .images import ImageRecord
+from .results import PAIRS, contents_digest
+
+_TALLY = b"lpipstore_search"
+
+
+class SearchParts:
+    """What a search has found so far, part by part: a part is there whole or not at all.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    contents
+        Content hash of each image: parts of other images are not seen.
+    """
+
+    def __init__(self, folder: Path, contents: Sequence[bytes]) -> None:
+        self._folder = folder / "parts"
+        self._digest = contents_digest(contents)
+        self._folder.mkdir(exist_ok=True)
+
+    def read(self, name: str) -> tuple[dict[str, NDArray[Any]], Tally] | None:
+        """Return what `write` was given, or None."""
+        try:
+            with np.load(self._path(name)) as arrays:
+                found = dict(arrays)
+        except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
+            return None  # not there, or torn by a loss of power
+        return found, Tally(**json.loads(found.pop("tally").item()))
+
+    def write(self, name: str, arrays: Mapping[str, NDArray[Any]], tally: Tally) -> None:
+        """Keep a part."""
+        path = self._path(name)
+        partial = path.with_suffix(".partial")
+        everything: dict[str, Any] = {**arrays, "tally": np.array(json.dumps(vars(tally)))}
+        with partial.open("wb") as file:
+            np.savez(file, **everything)
+        partial.replace(path)
+
+    def remove(self) -> None:
+        """Remove all parts: what they held is in the table now."""
+        for path in self._folder.iterdir():
+            path.unlink()
+        self._folder.rmdir()
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{self._digest[:16]}-{name}.npz"
+
+
+def write_pairs(
+    folder: Path,
+    records: Sequence[ImageRecord],
+    columns: Mapping[str, NDArray[Any]],
+    tally: Tally,
+) -> None:
+    """Write ``pairs.parquet``.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    records
+        The images that were scored.
+    columns
+        ``i`` and ``j``, numbers of images, and more; the paths are put behind those two.
+    tally
+        What the search did.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    paths = pa.array([printable(record.path) for record in records], pa.string())
+    table = pa.table(
+        {
+            "i": columns["i"],
+            "j": columns["j"],
+            "path_i": paths.take(pa.array(columns["i"])),
+            "path_j": paths.take(pa.array(columns["j"])),
+            **{name: values for name, values in columns.items() if name not in ("i", "j")},
+        }
+    )
+    done = {"contents": _digest_of(records), **vars(tally)}
+    table = table.replace_schema_metadata({_TALLY: json.dumps(done)})
+    partial = folder / f"{PAIRS}.partial"
+    with partial.open("wb") as file:
+        pq.write_table(table, file)
+    partial.replace(folder / PAIRS)
+
+
+def finished_pairs(
+    folder: Path, records: Sequence[ImageRecord]
+) -> tuple[NDArray[np.float32], Tally] | None:
+    """Return the distances of a table that is there for these images, and what the search did."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with (folder / PAIRS).open("rb") as file:
+            table = pq.read_table(file)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None  # not there, or torn by a loss of power
+    done = json.loads((table.schema.metadata or {}).get(_TALLY, b"{}"))
+    if done.pop("contents", None) != _digest_of(records):
+        return None
+    return table["distance"].to_numpy(), Tally(**done)
+
+
+def _digest_of(records: Sequence[ImageRecord]) -> str:
+    return contents_digest(record.content for record in records)

@@ -1,0 +1,121 @@
+"""Distances of the pairs that are left, decided as the dense matrix decides."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .bounds import DenseError, live
+from .cascade import Tally
+from .cells import Pairs, local, split, windows
+from .distances import Columns, direct_distances, gram_distances
+from .rowcache import RowCache
+
+_DENSE_SHARE = 64  # a product pays when one pair in so many is left
+
+
+class ExactRows:
+    """The stored rows of a collection under one head, with the arithmetic of its dense matrix.
+
+    Parameters
+    ----------
+    rows
+        In blocks of `side` rows.
+    side
+        Rows of a block, `BLOCK` at most.
+    room
+        Rows to have in memory at a time.
+    columns, centre, block
+        Those of the dense matrix: see `gram_distances`.
+    dense
+        How far the dense matrix may err.
+    """
+
+    def __init__(
+        self,
+        rows: RowCache,
+        side: int,
+        room: int,
+        columns: Columns,
+        centre: torch.Tensor,
+        block: int,
+        dense: DenseError,
+    ) -> None:
+        self._rows, self._side, self._room = rows, side, room
+        self._columns, self._centre, self._block = columns, centre, block
+        self.dense = dense
+
+    def below(self, pairs: Pairs, below: float, tally: Tally) -> tuple[Pairs, NDArray[np.float32]]:
+        """Return those of some pairs whose distance in the dense matrix is under `below`.
+
+        Distances are computed from differences, so that they do not depend on which other pairs
+        are asked for. They are the dense matrix's to the bit where that is under `DIRECT_BELOW`
+        or was close to `below`, and equal it to 1e-7 times the rows' squared norms otherwise.
+
+        Returns
+        -------
+        pairs, distances
+            In no particular order.
+        """
+        dense, sparse = split(pairs, self._side, _DENSE_SHARE)
+        wanted = [sparse]
+        for which in dense:
+            top, left = (int(number) for number in pairs[which[0]] // self._side)
+            cell = self.cell(top, left, tally)
+            places = pairs[which] - (top * self._side, left * self._side)
+            wanted.append(which[_under(cell[places[:, 0], places[:, 1]], below)])
+        self._rows.clear()  # the same memory now takes the rows of single pairs
+        distances = np.full(len(pairs), np.inf, np.float32)
+        for which in windows(pairs, np.concatenate(wanted), self._room):
+            numbers, within = local(pairs[which])
+            distances[which] = self._decided(self._rows.take(numbers), within, below, tally)
+        close = _under(distances, below)
+        return pairs[close], distances[close]
+
+    def cell(self, top: int, left: int, tally: Tally) -> NDArray[np.float32]:
+        """Return the dense matrix's distances of two blocks of images."""
+        other = self._rows.block(left) if left != top else None
+        return self._as_in_matrix(self._rows.block(top), other, tally).cpu().numpy()
+
+    def product(
+        self, top: NDArray[np.int64], left: NDArray[np.int64], tally: Tally
+    ) -> NDArray[np.float32]:
+        """Return the dense matrix's distances of two sets of images, `side` at most in each."""
+        rows, others = self._rows.take(top), self._rows.take(left)
+        return self._as_in_matrix(rows, others, tally).cpu().numpy()
+
+    def _decided(
+        self, rows: torch.Tensor, pairs: torch.Tensor, below: float, tally: Tally
+    ) -> NDArray[np.float32]:
+        """Return direct distances; the dense matrix's where the two might decide differently."""
+        distances = direct_distances(rows, rows, pairs, self._columns)
+        tally.arithmetic += 2 * len(pairs) * live(self._columns)
+        shown = distances.to(torch.float32)
+        off = (distances - below).abs()
+        near = (off <= self.dense.doubt(distances)).nonzero()[:, 0]
+        if len(near):
+            doubt = self.dense.doubt_of(
+                distances[near], rows, pairs[near], self._columns, self._centre
+            )
+            near = near[off[near] <= doubt]
+        bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # can be indexed
+        for start in range(0, len(near), self._block):
+            part = near[start : start + self._block]
+            (left, i), (right, j) = (
+                torch.unique(pairs[part, side], return_inverse=True) for side in (0, 1)
+            )
+            chosen, others = (bits[numbers].view(rows.dtype) for numbers in (left, right))
+            shown[part] = self._as_in_matrix(chosen, others, tally)[i, j]
+        return shown.cpu().numpy()
+
+    def _as_in_matrix(
+        self, left: torch.Tensor, right: torch.Tensor | None, tally: Tally
+    ) -> torch.Tensor:
+        """Return the dense matrix's float32 distances of a block's worth of rows on either side."""
+        tally.arithmetic += self._block**2 * live(self._columns)
+        distances = gram_distances(left, right, self._columns, self._centre, self._block)
+        return distances.to(torch.float32)
+
+
+def _under(distances: NDArray[np.float32], below: float) -> NDArray[np.bool_]:
+    """Compare as real numbers: NumPy would round `below` to float32 first."""
+    return np.asarray(distances.astype(np.float64) < below)

@@ -1,0 +1,211 @@
+"""Pairs that are close, out of all pairs of a collection, without the matrix of all."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..cache.errors import UsageError
+from .bounds import DenseError, Level, live
+from .cascade import Bounds, Cascade, Tally
+from .cells import BLOCK, Pairs
+from .distances import Columns, block_of, centre_of
+from .exact import ExactRows
+from .features import Features
+from .neighbours import Neighbours
+from .pooled import PooledRows
+from .rowcache import Read, RowCache
+
+_SHARE_OF_ROWS = 0.75  # of the memory; the rest is for pooled rows
+_PANELS = 2 * 4 * 4096  # bytes of a row, converted, on either side of a computation
+_LEAST_ROWS = 16
+
+
+class Close(NamedTuple):
+    """Pairs and their distances: int64 [p], int64 [p], float32 [p]."""
+
+    i: NDArray[np.int64]
+    j: NDArray[np.int64]
+    distance: NDArray[np.float32]
+
+
+class Search:
+    """A collection under one head, ready to be searched.
+
+    Parameters
+    ----------
+    features, pooled
+        Where rows and pooled rows come from; no grids where the head has weights under 0.
+    contents
+        Content hash of each image.
+    weights
+        Column weights of the head, float32 [length].
+    memory
+        Bytes for rows and pooled rows.
+    revisit
+        Rows will be wanted again and again, as for the nearest of each image.
+
+    Attributes
+    ----------
+    count
+        Images.
+    blocks, steps
+        Blocks of images, and steps of a search for the nearest.
+    arithmetic
+        Multiply-adds of the dense matrix, counted like those of a `Tally`.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        pooled: PooledRows,
+        contents: Sequence[bytes],
+        weights: NDArray[np.float32],
+        memory: int,
+        *,
+        revisit: bool = False,
+    ) -> None:
+        extractor = features.extractor
+        spec, layout, device = extractor.spec, extractor.layout, extractor.device
+        columns = Columns.of(weights, spec.dtype, device)
+        block = block_of(len(contents), spec.row_bytes)
+        self._features = features
+        self.count = len(contents)
+        self.blocks = -(-self.count // BLOCK)
+        self.steps = 2 * self.blocks
+        along = -(-self.count // block)
+        self.arithmetic = along * (along + 1) // 2 * block**2 * live(columns)
+        middle = features.central(contents)
+
+        def rows_of(which: NDArray[np.int64]) -> NDArray[np.generic]:
+            return features.rows([contents[number] for number in which])
+
+        def points_of(grid: int, level: Level) -> Read:
+            return lambda which: level.prepare(
+                pooled.read(grid, [contents[number] for number in which])
+            )
+
+        room = rows_that_fit(spec.row_bytes, memory)
+        # Rows that are held stand in memory beside the two blocks that are just compared
+        side = min(BLOCK, 1 << (room // (4 if revisit else 2)).bit_length() - 1)
+        held = room - 2 * side if revisit else room
+        rows = RowCache(rows_of, self.count, side, held, device, whole=revisit)
+        dense = DenseError.of(weights, layout, spec.dtype, columns)
+        centre = features.centre(contents)
+        self._side = side
+        self._exact = ExactRows(rows, side, room, columns, centre, block, dense)
+        levels = []
+        together = sum(4 * pool.length for pool in pooled.specs.values())
+        for grid in pooled.grids:
+            middle_of_grid = centre_of(torch.from_numpy(pooled.read(grid, middle)))
+            level = Level.of(grid, weights, layout, spec.dtype, middle_of_grid)
+            room = int(memory * (1 - _SHARE_OF_ROWS)) // together
+            points = RowCache(points_of(grid, level), self.count, BLOCK, room, device, whole=True)
+            levels.append((level, points))
+        self._cascade = Cascade(levels, self.count)
+
+    def below(self, block: int, below: float) -> tuple[Close, Tally]:
+        """Find the pairs of one block of images with later ones that are closer than `below`.
+
+        Returns
+        -------
+        Close
+            The pairs (i, j), i < j, whose distance in the dense matrix is under `below`, sorted by
+            i, then j. See `ExactRows.below` for the distances.
+        Tally
+            What that took.
+        """
+        tally, found = Tally(), []
+        with self._features.clock("score"):
+            reach = self._exact.dense.reach(np.full(self.count, below))
+            for pairs, _ in self._cascade.left(block, range(block, self.blocks), reach, tally):
+                found.append(self._exact.below(pairs, below, tally))
+            pairs, distances = (np.concatenate(part) for part in zip(*found, strict=True))
+            order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+        return Close(pairs[order, 0], pairs[order, 1], distances[order]), tally
+
+    def nearest(self, step: int, found: Neighbours, below: float) -> Tally:
+        """Take one of `steps` steps towards the nearest images of each image.
+
+        First every block is compared with itself, so that each image has neighbours to begin with;
+        then each block with all later ones, as far as its bounds leave a chance to either image.
+
+        Parameters
+        ----------
+        step
+            From 0 on, one after another.
+        found
+            The neighbours so far; those of this step are added, with the distances of the dense
+            matrix.
+        below
+            Distance from which on an image is no neighbour; infinite for none.
+        """
+        tally, block = Tally(), step % self.blocks
+        images = np.arange(block * BLOCK, min((block + 1) * BLOCK, self.count))
+        with self._features.clock("score"):
+            if step < self.blocks:
+                self._compare(images, images, found, tally)
+                return tally
+            later = range(block + 1, self.blocks)
+            limits = self._limits(found, below)
+            for pairs, bounds in self._cascade.left(block, later, limits, tally):
+                self._promising_first(pairs, bounds, found, below, tally)
+        return tally
+
+    def _promising_first(
+        self, pairs: Pairs, bounds: Bounds, found: Neighbours, below: float, tally: Tally
+    ) -> None:
+        """Compare what may be near, likely neighbours first: the rest is then further ruled out."""
+        while len(pairs):
+            limits = self._limits(found, below)
+            left = self._cascade.matters(bounds, limits, pairs)
+            pairs, bounds = pairs[left], bounds[left]
+            others = np.unique(pairs[:, 1])
+            if not len(others):
+                return
+            smallest = np.full(len(others), np.inf, np.float32)
+            np.minimum.at(smallest, np.searchsorted(others, pairs[:, 1]), bounds)
+            first = np.sort(others[np.argsort(smallest, kind="stable")[: self._side]])
+            now = np.isin(pairs[:, 1], first)
+            self._compare(np.unique(pairs[now, 0]), first, found, tally)
+            pairs, bounds = pairs[~now], bounds[~now]
+
+    def _compare(
+        self,
+        images: NDArray[np.int64],
+        others: NDArray[np.int64],
+        found: Neighbours,
+        tally: Tally,
+    ) -> None:
+        """Offer two sets of images to each other."""
+        starts = range(0, len(images), self._side)
+        for top in (images[start : start + self._side] for start in starts):
+            for start in range(0, len(others), self._side):
+                left = others[start : start + self._side]
+                distances = self._exact.product(top, left, tally)
+                found.offer(top, left, distances)
+                found.offer(left, top, distances.T)
+
+    def _limits(self, found: Neighbours, below: float) -> NDArray[np.float64]:
+        return self._exact.dense.reach(np.minimum(found.reach(), below))
+
+
+def rows_that_fit(row_bytes: int, memory: int) -> int:
+    """Return how many rows to have in memory at a time.
+
+    Raises
+    ------
+    UsageError
+        Too few; the message says how much memory would do.
+    """
+    per_row = row_bytes + _PANELS
+    room = int(memory * _SHARE_OF_ROWS / per_row)
+    if room < _LEAST_ROWS:
+        need = int(_LEAST_ROWS * per_row / _SHARE_OF_ROWS / 1e6) + 1
+        raise UsageError(
+            f"--memory is too small for rows of {row_bytes / 1e6:.3g} MB: it takes {need}MB at "
+            "least"
+        )
+    return room

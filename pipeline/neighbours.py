@@ -1,0 +1,70 @@
+"""The nearest images of each image so far: distance and number in one sortable number."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NONE = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+_NUMBER = np.uint64(0xFFFF_FFFF)
+_HALF = np.uint64(32)
+_SIGN = np.uint32(0x8000_0000)
+
+
+class Neighbours:
+    """For each of `count` images the `most` nearest of those that were offered.
+
+    A neighbour is kept as one uint64: the bits of its distance, changed so that they sort as the
+    distances do, and below them its number. So equal distances are sorted by number, and which
+    neighbours are kept does not depend on the order in which they are offered.
+
+    Attributes
+    ----------
+    codes
+        uint64 [count, most], sorted; all bits set where there is no neighbour yet.
+    """
+
+    def __init__(self, count: int, most: int, codes: NDArray[np.uint64] | None = None) -> None:
+        self.most = most
+        self.codes = np.full((count, most), _NONE) if codes is None else codes
+
+    def offer(
+        self,
+        images: NDArray[np.int64],
+        others: NDArray[np.int64],
+        distances: NDArray[np.float32],
+    ) -> None:
+        """Take in the distances [n, m] of images to others; the same pair twice is once."""
+        offered = _encode(distances, others)
+        offered[images[:, None] == others[None, :]] = _NONE  # no image is its own neighbour
+        known = self.codes[images]
+        # Others that are kept already come back with the same code
+        both = np.sort(np.concatenate([known, offered], 1), axis=1)
+        both[:, 1:][both[:, 1:] == both[:, :-1]] = _NONE
+        both.partition(min(self.most, both.shape[1] - 1), axis=1)
+        self.codes[images] = np.sort(both[:, : self.most], axis=1)
+
+    def reach(self) -> NDArray[np.float64]:
+        """Return the distance up to which another image could be a neighbour; float64 [count]."""
+        last = self.codes[:, -1]
+        return np.where(last == _NONE, np.inf, _decode(last).astype(np.float64))
+
+    def table(self) -> dict[str, NDArray[np.generic]]:
+        """Return columns i, j, distance and rank (from 1), sorted by i, then rank."""
+        i, place = np.nonzero(self.codes != _NONE)
+        codes = self.codes[i, place]
+        return {
+            "i": i,
+            "j": (codes & _NUMBER).astype(np.int64),
+            "distance": _decode(codes),
+            "rank": place + 1,
+        }
+
+
+def _encode(distances: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    bits = (distances + np.float32(0)).view(np.uint32)  # minus zero is zero
+    ordered = np.where(bits & _SIGN, ~bits, bits | _SIGN)
+    return (ordered.astype(np.uint64) << _HALF) | numbers.astype(np.uint64)
+
+
+def _decode(codes: NDArray[np.uint64]) -> NDArray[np.float32]:
+    ordered = (codes >> _HALF).astype(np.uint32)
+    return np.where(ordered & _SIGN, ordered ^ _SIGN, ~ordered).astype(np.uint32).view(np.float32)

@@ -1,0 +1,243 @@
+"""Find the close pairs of a collection, without its matrix."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cache.errors import UsageError
+from ..pipeline.cascade import Tally
+from ..pipeline.closepairs import SearchParts, finished_pairs, write_pairs
+from ..pipeline.files import printable
+from ..pipeline.heads import Head, column_weights
+from ..pipeline.nearest import Search, rows_that_fit
+from ..pipeline.neighbours import Neighbours
+from ..pipeline.pooled import PooledRows
+from ..pipeline.pooling import useful_grids
+from ..pipeline.progress import Report, Stopwatch
+from ..pipeline.results import PAIRS, SUMMARY, write_images, write_json, writing_run
+from ..pipeline.statistics import QUANTILES
+from .collection import (
+    STAGES,
+    Collection,
+    count_images,
+    find_collection,
+    make_collection,
+    open_store,
+)
+from .console import Screen
+from .pairs import make_manifest, need_two
+from .settings import Settings, parse_bytes
+
+Columns = dict[str, NDArray[Any]]
+
+_STAGES = (*STAGES[:3], "pool", *STAGES[3:])
+
+
+def find_close(
+    sources: Sequence[str | os.PathLike[str]],
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+    *,
+    below: float | None = None,
+    top_k: int | None = None,
+) -> dict[str, Any]:
+    """Find close pairs of images and write the run to the folder `out`.
+
+    The same call on the same folder goes on where it was interrupted.
+
+    Parameters
+    ----------
+    below
+        List all pairs that are closer than this.
+    top_k
+        List the nearest so many images of each image; with `below`, those of them that are closer.
+
+    Returns
+    -------
+    dict
+        The summary that is also written to ``summary.json``.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    if below is not None and not math.isfinite(below):
+        raise UsageError(f"--below takes a distance such as 0.1, not {below}")
+    if top_k is not None and top_k < 1:
+        raise UsageError(f"--top-k takes a number from 1 on, not {top_k}")
+    if settings.precision != "exact":
+        raise UsageError("--below and --top-k are exact: leave out --precision fast")
+    clock = Stopwatch(*_STAGES)
+    memory = parse_bytes(settings.memory)
+    with open_store(settings) as store:
+        records = find_collection(sources, store, settings, clock, screen)
+        need_two(records)
+        collection = make_collection(records, store, settings, clock, screen)
+        features = collection.features
+        head = collection.head(settings)
+        # Too little memory is told before the forwards
+        rows_that_fit(features.extractor.spec.row_bytes, memory)
+        pooled = PooledRows(features, _grids(head, collection, screen))
+        keys = [*map(features.key, collection.contents()), *pooled.keys(collection.contents())]
+        question = {"below": below, "top_k": top_k}
+        manifest = {**make_manifest("pairs", collection, settings), **question}
+        with writing_run(out, manifest), store.pin(printable(str(out)), keys):
+            hits = pooled.ensure(collection.contents())
+            collection.mark_failures()
+            collection.warn_of_trouble(screen)
+            need_two(collection.records)
+            write_images(out, collection.records)
+            weights = column_weights(head, features.extractor.layout)
+            search = Search(
+                features,
+                pooled,
+                collection.contents(),
+                weights,
+                memory,
+                revisit=top_k is not None,
+            )
+            done = finished_pairs(out, collection.good)
+            distances, tally = done or _search(search, collection, out, below, top_k, screen.report)
+            summary = {
+                **collection.counts(hits),
+                "pairs": search.count * (search.count - 1) // 2,
+                "left": tally.left,
+                "listed": len(distances),
+                "arithmetic": tally.arithmetic,
+                "arithmetic_of_all": search.arithmetic,
+                **_statistics(distances),
+                "seconds": {**clock.seconds, "total": clock.total()},
+            }
+            write_json(out / SUMMARY, summary)
+        collection.warn_if_reading_is_slow(screen)
+        return summary
+
+
+def _grids(head: Head, collection: Collection, screen: Screen) -> tuple[int, ...]:
+    """Return the grids whose pooled rows bound the distances of this head."""
+    if head.nonnegative:
+        return useful_grids(collection.features.extractor.layout)
+    screen.warn(
+        "the head has weights below 0, so that nothing bounds a distance from below: the distances "
+        "of all pairs are computed"
+    )
+    return ()
+
+
+def _search(
+    search: Search,
+    collection: Collection,
+    out: Path,
+    below: float | None,
+    top_k: int | None,
+    report: Report,
+) -> tuple[NDArray[np.float32], Tally]:
+    """Find what is not found yet and write the table; return its distances and what it took."""
+    parts, clock = SearchParts(out, collection.contents()), collection.features.clock
+    limit = math.inf if below is None else below
+    if top_k is None:
+        columns, tally = _all_below(search, parts, clock, limit, report)
+    else:
+        most = min(top_k, search.count - 1)
+        columns, tally = _nearest(search, parts, clock, most, limit, report)
+    with clock("write"):
+        write_pairs(out, collection.good, columns, tally)
+        parts.remove()
+    return columns["distance"], tally
+
+
+def _all_below(
+    search: Search, parts: SearchParts, clock: Stopwatch, below: float, report: Report
+) -> tuple[Columns, Tally]:
+    """Find the pairs closer than `below`, block by block, sorted by distance."""
+    tally, found = Tally(), []
+    for block in range(search.blocks):
+        report("blocks", block, search.blocks)
+        part = parts.read(str(block))
+        if part is None:
+            close, taken = search.below(block, below)
+            part = close._asdict(), taken
+            with clock("write"):
+                parts.write(str(block), *part)
+        found.append(part[0])
+        tally.add(part[1])
+    report("blocks", search.blocks, search.blocks)
+    columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    order = np.lexsort((columns["j"], columns["i"], columns["distance"]))
+    return {name: values[order] for name, values in columns.items()}, tally
+
+
+def _nearest(
+    search: Search,
+    parts: SearchParts,
+    clock: Stopwatch,
+    most: int,
+    below: float,
+    report: Report,
+) -> tuple[Columns, Tally]:
+    """Find the `most` nearest of each image, step by step, sorted by image and rank."""
+    known = parts.read("nearest")
+    found, tally, done = Neighbours(search.count, most), Tally(), 0
+    if known is not None:
+        found = Neighbours(search.count, most, known[0]["codes"])
+        tally, done = known[1], int(known[0]["done"])
+    for step in range(done, search.steps):
+        report("steps", step, search.steps)
+        tally.add(search.nearest(step, found, below))
+        with clock("write"):
+            parts.write("nearest", {"codes": found.codes, "done": np.array(step + 1)}, tally)
+    report("steps", search.steps, search.steps)
+    columns = found.table()
+    close = columns["distance"].astype(np.float64) < below
+    return {name: values[close] for name, values in columns.items()}, tally
+
+
+def _statistics(distances: NDArray[np.float32]) -> dict[str, Any]:
+    """Summarise the distances that were listed; None where there are none.
+
+    There is no standard error: the pairs were chosen by their distances.
+    """
+    if not len(distances):
+        return {"mean": None, "std": None, "stderr": None, "quantiles": None}
+    listed = distances.astype(np.float64)
+    quantiles = np.quantile(listed, QUANTILES).tolist()
+    return {
+        "mean": float(listed.mean()),
+        "std": float(listed.std()),
+        "stderr": None,
+        "quantiles": {str(q): value for q, value in zip(QUANTILES, quantiles, strict=True)},
+    }
+
+
+def close_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    seconds, quantiles = summary["seconds"], summary["quantiles"]
+    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in _STAGES)
+    left = ", ".join(f"{pairs:,} after {level}" for level, pairs in summary["left"].items())
+    facts = [
+        *count_images(summary),
+        ("pairs", f"{summary['pairs']:,}{left and f' ({left})'}"),
+        ("listed", f"{summary['listed']:,}"),
+    ]
+    if quantiles is not None:
+        facts.append(
+            (
+                "distances",
+                f"smallest {quantiles['0.0']:.4f}, median {quantiles['0.5']:.4f}, "
+                f"largest {quantiles['1.0']:.4f}",
+            )
+        )
+    share = summary["arithmetic"] / max(1, summary["arithmetic_of_all"])
+    return [
+        *facts,
+        ("arithmetic", f"{share:.1%} of that for all distances"),
+        ("seconds", f"{seconds['total']:.2f} ({stages})"),
+        ("results", f"{printable(str(out))} ({PAIRS}, images.parquet, {SUMMARY})"),
+    ]

@@ -31,7 +31,7 @@ DIRECT_BELOW = 1e-2
 
 _PANEL = 4096  # columns of one float32 product: long enough to be fast, short enough to be exact
 _SHORTEST_GAP = 64  # dead columns that are worth cutting a run of live ones for
-_DIRECT_PAIRS = 64  # pairs of one direct computation: two panels of them fit in the L2 cache
+_DIRECT_PAIRS = 128  # pairs of one direct computation: two panels of them fit in the caches
 
 
 @dataclass(frozen=True)
@@ -313,15 +313,13 @@ def direct_distances(
         )
         for start in range(0, len(pairs), _DIRECT_PAIRS):
             part = slice(start, start + _DIRECT_PAIRS)
-            a, b = (places[part] for _, places in sides)
-            if len(a) == 1:  # the sum of one row would be split among the threads: ask for two
-                a, b = a.expand(2), b.expand(2)
-            squares = x[a].sub_(y[b]).mul_(roots).square_()
-            if columns.signs is not None:
-                squares.mul_(columns.signs[number])
-            sums = squares.sum(1, dtype=torch.float64)
+            i, j = (places[part] for _, places in sides)
+            if len(i) == 1:  # the sum of one row would be split among the threads: ask for two
+                i, j = i.expand(2), j.expand(2)
+            apart = x.index_select(0, i).sub_(y.index_select(0, j)).mul_(roots)
+            signed = apart if columns.signs is None else apart * columns.signs[number]
             wanted = distances[part]
-            wanted += sums[: len(wanted)]
+            wanted += torch.linalg.vecdot(apart, signed)[: len(wanted)]
     return distances
 
 

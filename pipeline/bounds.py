@@ -120,15 +120,23 @@ class Level:
         norms, others = (self._norms(points).mul_(lowered) for points in (left, right))
         return sums.mul_(-2).add_(norms[:, None]).add_(others)
 
-    def bounds_of(self, points: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-        """Return a bound for each of some pairs [p, 2] of points, float32 [p]."""
+    def bounds_of(
+        self, points: torch.Tensor, pairs: torch.Tensor, limits: torch.Tensor
+    ) -> torch.Tensor:
+        """Return a bound for each of some pairs [p, 2] of points, float32 [p].
+
+        A pair is given up at the first panel that takes its bound beyond its limit, float32 [p]:
+        squares only add up, so that what there is by then is a bound as well.
+        """
         bounds = self._norms(points).mul_(-self._margin())[pairs].sum(1)
+        left = torch.arange(len(pairs), device=points.device)
         for panel in self._panels():
             part = points[:, panel]
-            for start in range(0, len(pairs), _PAIRS):
-                i, j = pairs[start : start + _PAIRS].unbind(1)
+            for some in left.split(_PAIRS):
+                i, j = pairs[some].unbind(1)
                 apart = part.index_select(0, i).sub_(part.index_select(0, j))
-                bounds[start : start + _PAIRS].add_(torch.linalg.vecdot(apart, apart))
+                bounds[some] += torch.linalg.vecdot(apart, apart)
+            left = left[bounds[left] <= limits[left]]
         return bounds
 
     def _panels(self) -> list[slice]:

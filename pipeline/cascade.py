@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .bounds import Level
-from .cells import BLOCK, Pairs, local, split, windows
+from .cells import BLOCK, Pairs, split, windows
 from .rowcache import RowCache
 
 Bounds = NDArray[np.float32]
@@ -88,8 +89,9 @@ class Cascade:
                 pairs, bounds = (np.concatenate(part) for part in zip(*waiting, strict=True))
                 waiting.clear()
                 for level, rows in self._levels[1:]:
-                    bounds = _bounds(level, rows, pairs, tally)
-                    possible = _matters(bounds, level.limit(limits), pairs)
+                    reach = _reach(level.limit(limits), pairs)
+                    bounds = _bounds(level, rows, pairs, reach, tally)
+                    possible = bounds <= reach
                     pairs, bounds = pairs[possible], bounds[possible]
                     tally.leave(level.name, len(pairs))
                 yield pairs, bounds
@@ -100,7 +102,7 @@ class Cascade:
         """Tell which pairs are still left under smaller limits."""
         if not self._levels:
             return np.ones(len(pairs), bool)
-        return _matters(bounds, self._levels[-1][0].limit(limits), pairs)
+        return np.asarray(bounds <= _reach(self._levels[-1][0].limit(limits), pairs))
 
     def _coarsest(
         self, block: int, strip: range, limits: NDArray[np.float64], tally: Tally
@@ -120,7 +122,9 @@ class Cascade:
         return np.argwhere(later) + np.array([top[0], across[0]]), bounds[later]
 
 
-def _bounds(level: Level, rows: RowCache, pairs: Pairs, tally: Tally) -> Bounds:
+def _bounds(
+    level: Level, rows: RowCache, pairs: Pairs, reach: NDArray[np.float64], tally: Tally
+) -> Bounds:
     """Return the bounds of one level: by products where many pairs are left, else one by one."""
     bounds = np.empty(len(pairs), np.float32)
     dense, sparse = split(pairs, BLOCK, _DENSE_SHARE)
@@ -131,11 +135,15 @@ def _bounds(level: Level, rows: RowCache, pairs: Pairs, tally: Tally) -> Bounds:
         bounds[which] = cell[places[:, 0], places[:, 1]]
         tally.arithmetic += cell.size * level.width
     for which in windows(pairs, sparse, _MOST_ROWS):
-        numbers, within = local(pairs[which])
-        bounds[which] = level.bounds_of(rows.take(numbers), within).cpu().numpy()
+        # Rounded up: a pair is only given up early where it is beyond its limit for sure
+        limits = np.nextafter(reach[which].astype(np.float32), np.float32(np.inf))
+        points, places = rows.pick(pairs[which])
+        beyond = torch.from_numpy(limits).to(points.device)
+        bounds[which] = level.bounds_of(points, places, beyond).cpu().numpy()
     tally.arithmetic += 2 * len(sparse) * level.width
     return bounds
 
 
-def _matters(bounds: Bounds, limits: NDArray[np.float64], pairs: Pairs) -> NDArray[np.bool_]:
-    return np.asarray(bounds <= np.maximum(limits[pairs[:, 0]], limits[pairs[:, 1]]))
+def _reach(limits: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:
+    """Return the largest bound with which each pair still matters to one of its images."""
+    return np.asarray(np.maximum(limits[pairs[:, 0]], limits[pairs[:, 1]]))

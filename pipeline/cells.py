@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 Pairs = NDArray[np.int64]
@@ -46,9 +45,3 @@ def windows(pairs: Pairs, which: NDArray[np.int64], room: int) -> Iterator[NDArr
         run = which[: int(fits.sum())]
         yield run
         which = which[len(run) :]
-
-
-def local(pairs: Pairs) -> tuple[NDArray[np.int64], torch.Tensor]:
-    """Return the different images of some pairs, and the pairs as places among those."""
-    numbers, places = np.unique(pairs, return_inverse=True)
-    return numbers, torch.from_numpy(places.reshape(pairs.shape))

@@ -326,8 +326,10 @@ def direct_distances(
 def _pick(
     rows: torch.Tensor, which: torch.Tensor, panel: Sequence[slice], width: int
 ) -> torch.Tensor:
-    """Return the columns of a panel of chosen rows, as float32 [len(which), width]."""
+    """Return the columns of a panel of chosen rows, each once, as float32 [len(which), width]."""
     out = torch.empty(len(which), width, device=rows.device)
+    if len(which) == len(rows):  # all, in order
+        return _take(rows, panel, out)
     bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # which torch can index
     start = 0
     for columns in panel:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from .bounds import DenseError, live
 from .cascade import Tally
-from .cells import Pairs, local, split, windows
+from .cells import Pairs, split, windows
 from .distances import Columns, direct_distances, gram_distances
 from .rowcache import RowCache
 
@@ -66,8 +66,7 @@ class ExactRows:
         self._rows.clear()  # the same memory now takes the rows of single pairs
         distances = np.full(len(pairs), np.inf, np.float32)
         for which in windows(pairs, np.concatenate(wanted), self._room):
-            numbers, within = local(pairs[which])
-            distances[which] = self._decided(self._rows.take(numbers), within, below, tally)
+            distances[which] = self._decided(*self._rows.pick(pairs[which]), below, tally)
         close = _under(distances, below)
         return pairs[close], distances[close]
 

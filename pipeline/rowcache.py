@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .cells import Pairs
+
 Read = Callable[[NDArray[np.int64]], NDArray[np.generic]]
 """``read(numbers)`` returns the stored rows of images [n, length], in that order."""
 
@@ -25,8 +27,7 @@ class RowCache:
     room
         Rows to hold, two blocks at least.
     whole
-        Read whole blocks even where single rows are asked for, if there is room for all rows: they
-        will be asked for again.
+        Hold all rows, from the first that is asked for, if there is room: all will be asked for.
     device
         Where rows are handed out.
     """
@@ -47,24 +48,26 @@ class RowCache:
         self._blocks: OrderedDict[int, NDArray[np.generic]] = OrderedDict()
         self._most = max(2, room // block)
         self._all = whole and self._most * block >= count
+        self._whole: NDArray[np.generic] | None = None
         self._device = device
 
     def block(self, number: int) -> torch.Tensor:
         """Return one block of rows."""
+        start = number * self._block
+        if self._all:
+            return self._place(self._everything()[start : start + self._block])
         return self._place(self._held(number))
 
     def take(self, which: NDArray[np.int64]) -> torch.Tensor:
         """Return chosen rows, in the order given."""
+        if self._all:
+            return self._place(_chosen(self._everything(), which))
         numbers = which // self._block
-        absent = np.ones(len(which), bool)
-        parts = []
-        for number in np.unique(numbers).tolist():
-            if self._all or number in self._blocks:
-                here = numbers == number
-                absent &= ~here
-                parts.append((here, self._held(number)[which[here] - number * self._block]))
-        if absent.any():
-            parts.append((absent, self._read(which[absent])))
+        absent = ~np.isin(numbers, list(self._blocks))
+        parts = [(absent, self._read(which[absent]))] if absent.any() else []
+        for number in np.unique(numbers[~absent]).tolist():
+            here = numbers == number
+            parts.append((here, self._held(number)[which[here] - number * self._block]))
         if len(parts) == 1:
             return self._place(parts[0][1])
         first = parts[0][1]
@@ -73,9 +76,23 @@ class RowCache:
             out[here] = rows
         return self._place(out)
 
+    def pick(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return rows that hold those of some pairs, and the pairs as places among them."""
+        if self._all:  # nothing is copied
+            return self._place(self._everything()), torch.from_numpy(pairs).to(self._device)
+        numbers, inverse = np.unique(pairs, return_inverse=True)
+        places = torch.from_numpy(inverse.reshape(pairs.shape))
+        return self.take(numbers), places.to(self._device)
+
     def clear(self) -> None:
         """Let go of all rows."""
         self._blocks.clear()
+        self._whole = None
+
+    def _everything(self) -> NDArray[np.generic]:
+        if self._whole is None:
+            self._whole = self._read(np.arange(self._count))
+        return self._whole
 
     def _held(self, number: int) -> NDArray[np.generic]:
         if number not in self._blocks:
@@ -89,3 +106,10 @@ class RowCache:
 
     def _place(self, rows: NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(rows).to(self._device)
+
+
+def _chosen(rows: NDArray[np.generic], which: NDArray[np.int64]) -> NDArray[np.generic]:
+    """Return chosen rows; those that follow one another are not copied."""
+    if len(which) and (np.diff(which) == 1).all():
+        return rows[which[0] : which[-1] + 1]
+    return rows[which]

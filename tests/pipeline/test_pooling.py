@@ -88,7 +88,15 @@ def test_no_distance_is_under_its_bound(layout, dtype, closeness, seed):
         points = torch.from_numpy(level.prepare(pooled.numpy()))
         limits = level.limit(distances)
         assert (level.bounds(points, points).numpy() <= limits).all()
-        assert (level.bounds_of(points, pairs).numpy() <= limits.reshape(-1)).all()
+        all_of_it = torch.full((len(pairs),), torch.inf)
+        whole = level.bounds_of(points, pairs, all_of_it)
+        assert (whole.numpy() <= limits.reshape(-1)).all()
+        # Giving up early on half of the pairs drops none that is within its limit
+        middle = torch.full((len(pairs),), float(whole.median()))
+        early = level.bounds_of(points, pairs, middle)
+        within = whole <= middle
+        assert torch.equal(early <= middle, within)
+        assert torch.equal(early[within], whole[within])
 
 
 def test_bounds_are_tight_where_cells_are_positions():

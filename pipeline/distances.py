@@ -207,14 +207,14 @@ def _products(
     for number, panel in enumerate(columns.panels):
         roots = columns.roots[number]
         width = len(roots)
-        sign = 1.0 if columns.signs is None else columns.signs[number]
+        sign = None if columns.signs is None else columns.signs[number]
         middle = _take(centre[None], panel, torch.empty(1, width, device=device))
         a = b = _scale(left, panel, middle, roots, scaled[:, :width])
         _add_norms(a, sign, norms, block)
         if right is not None:
             b = _scale(right, panel, middle, roots, other[:, :width])
             _add_norms(b, sign, other_norms, block)
-        signed = b if columns.signs is None else b * sign
+        signed = b if sign is None else b * sign
         if right is None:
             _add_upper_products(a, signed, sums, block)
         else:
@@ -249,13 +249,12 @@ def _add_triangle(a: torch.Tensor, b: torch.Tensor, sums: torch.Tensor) -> None:
     sums[:half, half:].add_(torch.mm(a[:half], b[half:].T))
 
 
-def _add_norms(
-    a: torch.Tensor, sign: torch.Tensor | float, norms: torch.Tensor, block: int
-) -> None:
+def _add_norms(a: torch.Tensor, sign: torch.Tensor | None, norms: torch.Tensor, block: int) -> None:
     """Add the norms of rows, a block at a time: then they always have the same bits."""
     for top in range(0, len(a), block):
         part = a[top : top + block]
-        norms[top : top + block].add_(torch.linalg.vecdot(part, part * sign))
+        signed = part if sign is None else part * sign
+        norms[top : top + block].add_(torch.linalg.vecdot(part, signed))
 
 
 def _take(rows: torch.Tensor, panel: Sequence[slice], out: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ GROUPS = "groups.parquet"
 DISTANCES = "distances.zarr"
 SUMMARY = "summary.json"
 # For people; what is the same run, the digests decide
-_PROVENANCE = ("folder", "head", "versions", "weights_origin")
+_PROVENANCE = ("folder", "head", "rescored_from", "versions", "weights_origin")
 
 
 def contents_digest(contents: Iterable[bytes | None]) -> str:

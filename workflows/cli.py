@@ -3,23 +3,21 @@
 torch is imported only once a command runs, so that ``--help`` answers at once.
 """
 
-import json
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..cache.errors import LpipstoreError, UsageError
-from .options import LIST, NEAREST, OUTPUT, Store, takes_settings
+from .options import LIST, NEAREST, Store, takes_settings
+from .runcommands import rescore
 from .settings import Settings, store_path
-
-if TYPE_CHECKING:
-    from .console import Screen
+from .watching import Json, Strict
+from .watching import exit_strictly as _exit_strictly
+from .watching import show as _show
+from .watching import watched as _watched
 
 app = typer.Typer(
     name="lpipstore",
@@ -38,16 +36,6 @@ Sources = Annotated[
     typer.Argument(metavar="DIR…", help="Folders, image files or quoted glob patterns."),
 ]
 Out = Annotated[Path, typer.Option(metavar="RUN", help="Folder of the results.")]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict", rich_help_panel=OUTPUT, help="Exit with 1 if any image cannot be used."
-    ),
-]
-Json = Annotated[
-    bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the summary as JSON.")
-]
-
 KeepStatistics = Annotated[
     bool,
     typer.Option(
@@ -301,6 +289,9 @@ def demo(
         print_table("Mean distance to the undistorted picture", header, demo_rows(outcome))
 
 
+app.command(epilog="Example: lpipstore rescore run --heads my-head.pth --out run2")(rescore)
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -310,67 +301,6 @@ def _root(
 
         typer.echo(f"lpipstore {installed('lpipstore')}")
         raise typer.Exit
-
-
-def _watched(work: "Callable[[Screen], dict[str, Any]]") -> dict[str, Any]:
-    """Do the work of a command under progress bars."""
-    import warnings
-
-    from PIL import Image
-
-    from .console import Screen, print_error
-
-    # An image is refused from twice Pillow's limit on; up to there it is just a large photograph.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    screen = Screen()
-    try:
-        with _stopped_by_signals(screen), screen:
-            return work(screen)
-    except KeyboardInterrupt as interruption:
-        print_error(
-            "interrupted; what is finished is kept: give the same command again to go on from there"
-        )
-        raise typer.Exit(128 + (screen.stopped_by or signal.SIGINT)) from interruption
-
-
-@contextmanager
-def _stopped_by_signals(screen: "Screen") -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM stop the work at its next step, a second one at once.
-
-    An exception that a signal raises anywhere can come up where Python drops it, in a finaliser
-    say, and then the work would just go on.
-    """
-
-    def stop(number: int, _: object) -> None:
-        if screen.stopped_by is not None:
-            raise KeyboardInterrupt
-        screen.stopped_by = number
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _show(
-    summary: dict[str, Any],
-    title: str,
-    facts: Callable[[], list[tuple[str, str]]],
-    as_json: bool,
-) -> None:
-    from .console import print_facts, print_text
-
-    if as_json:
-        print_text(json.dumps(summary, indent=2, default=str))
-    else:
-        print_facts(title, facts())
-
-
-def _exit_strictly(summary: dict[str, Any], strict: bool) -> None:
-    if strict and summary["failed"]:
-        raise LpipstoreError(f"--strict: {summary['failed']} image(s) cannot be used")
 
 
 def main() -> None:

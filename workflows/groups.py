@@ -98,18 +98,39 @@ def _write(
     Images that turned out to be unusable when they were decoded leave no pairs behind.
     """
     usable = scored.usable
-    shown = pa.array([printable(name) for name in names], pa.string())
-    pairs = scored.table().append_column("group", shown.take(pa.array(group_of[scored.pairs.left])))
+    shown = [printable(name) for name in names]
+    column = pa.array(shown, pa.string()).take(pa.array(group_of[scored.pairs.left]))
+    pairs = scored.table().append_column("group", column)
     write_table(out / PAIRS, pairs.filter(pa.array(usable)))
     left, right = (scored.index[side[usable]] for side in (scored.pairs.left, scored.pairs.right))
-    found = summarise_groups(
-        scored.distances[usable], left, right, group_of[scored.index >= 0], len(names)
+    return write_groups(
+        out, shown, group_of[scored.index >= 0], scored.distances[usable], left, right
     )
+
+
+def write_groups(
+    out: Path,
+    names: Sequence[str],
+    group_of: NDArray[np.int64],
+    distances: NDArray[np.float32],
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+) -> dict[str, Any]:
+    """Write ``groups.parquet`` and return what the summary says of groups.
+
+    `group_of` has the group of each usable image; `left` and `right` number those of each pair.
+    """
+    found = summarise_groups(distances, left, right, group_of, len(names))
     figures = {
         name: pa.array(numbers, mask=np.isnan(numbers))
         for name, numbers in (("mean", found.mean), ("std", found.std), ("stderr", found.stderr))
     }
-    table = {"group": shown, "images": found.images, "pairs": found.pairs, **figures}
+    table = {
+        "group": pa.array(names, pa.string()),
+        "images": found.images,
+        "pairs": found.pairs,
+        **figures,
+    }
     write_table(out / GROUPS, pa.table(table))
     return {
         "groups": {

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from ..cache.errors import LpipstoreError, UsageError
-from .options import LIST, NEAREST, Store, takes_settings
+from .options import LIST, Store, takes_settings
+from .paircommand import Out, pairs
 from .runcommands import rescore
 from .settings import Settings, store_path
 from .watching import Json, Strict
@@ -35,7 +36,6 @@ Sources = Annotated[
     list[str],
     typer.Argument(metavar="DIR…", help="Folders, image files or quoted glob patterns."),
 ]
-Out = Annotated[Path, typer.Option(metavar="RUN", help="Folder of the results.")]
 KeepStatistics = Annotated[
     bool,
     typer.Option(
@@ -45,68 +45,7 @@ KeepStatistics = Annotated[
     ),
 ]
 
-Below = Annotated[
-    float | None,
-    typer.Option(
-        rich_help_panel=NEAREST,
-        metavar="0.1",
-        help="List the pairs that are closer, instead of the matrix of all.",
-    ),
-]
-
-TopK = Annotated[
-    int | None,
-    typer.Option(
-        rich_help_panel=NEAREST,
-        metavar="10",
-        help="List the nearest 10 images of each image; with --below, those that are closer.",
-    ),
-]
-
-
-@app.command(epilog="Example: lpipstore pairs photos --backbone squeeze --size 64 --out run")
-@takes_settings()
-def pairs(
-    sources: Sources,
-    out: Out,
-    settings: Settings,
-    group_by: Annotated[
-        str | None,
-        typer.Option(
-            metavar="folder",
-            rich_help_panel=LIST,
-            help="Only pairs within each folder, with a mean for each.",
-            show_default="all pairs",
-        ),
-    ] = None,
-    below: Below = None,
-    top_k: TopK = None,
-    strict: Strict = False,
-    as_json: Json = False,
-) -> None:
-    """Score all pairs of a collection of images, or only find those that are close."""
-    if below is not None or top_k is not None:
-        from .nearest import close_facts, find_close
-
-        if group_by is not None:
-            raise UsageError("--group-by scores all pairs: leave out --below and --top-k")
-        summary = _watched(
-            lambda screen: find_close(sources, out, settings, screen, below=below, top_k=top_k)
-        )
-        _show(summary, "Close pairs", lambda: close_facts(summary, out), as_json)
-    elif group_by is None:
-        from .pairs import facts, score_pairs
-
-        summary = _watched(lambda screen: score_pairs(sources, out, settings, screen))
-        _show(summary, "All pairs", lambda: facts(summary, out), as_json)
-    else:
-        from .collection import check_choice
-        from .groups import group_facts, score_groups
-
-        check_choice("--group-by", group_by, ("folder",))
-        summary = _watched(lambda screen: score_groups(sources, out, settings, screen))
-        _show(summary, "Pairs within folders", lambda: group_facts(summary, out), as_json)
-    _exit_strictly(summary, strict)
+app.command(epilog="Example: lpipstore pairs photos --backbone squeeze --size 64 --out run")(pairs)
 
 
 @app.command(epilog="Example: lpipstore score pairs.csv --images photos --out run")

@@ -120,10 +120,12 @@ def run_list(
     settings: Settings,
     clock: Stopwatch,
     screen: Screen,
+    check: Callable[[Collection], None] | None = None,
 ) -> dict[str, Any]:
     """Score a list of pairs and write the run to the folder `out`; return its summary.
 
-    `records` belong to the paths of the list, one by one.
+    `records` belong to the paths of the list, one by one. `check` may refuse the collection before
+    anything is done.
 
     Raises
     ------
@@ -133,6 +135,8 @@ def run_list(
     memory = parse_bytes(settings.memory)
     need_images(records)
     collection = make_collection(records, store, settings, clock, screen)
+    if check is not None:
+        check(collection)
     row_bytes = collection.row_bytes()
     block = block_of(len(set(collection.contents())), row_bytes)
     room_for(memory, row_bytes, block)  # too little is told before the forwards

@@ -14,6 +14,7 @@ from .settings import STORE_VARIABLE, Settings
 NEAREST = "Close pairs only"
 MODEL, STORE, MACHINE, OUTPUT = "The metric", "The store", "The machine", "Output"
 LIST = "The list"
+EARLIER = "An earlier run"
 
 Store = Annotated[
     Path | None,

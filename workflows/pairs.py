@@ -2,12 +2,13 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..cache.errors import LpipstoreError
+from ..cache.store import FeatureStore
 from ..pipeline.arrayfile import MatrixFile
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, column_weights
@@ -53,18 +54,33 @@ def score_pairs(
     clock = Stopwatch(*STAGES)
     with open_store(settings) as store:
         records = find_collection(sources, store, settings, clock, screen)
-        need_two(records)
-        collection = make_collection(records, store, settings, clock, screen)
-        manifest = make_manifest("pairs", collection, settings)
-        plan_pairs(collection, settings)  # too little memory is told before the forwards
-        with writing_run(out, manifest), collection.pinned(printable(str(out))):
-            hits = collection.extract()
-            need_two(collection.records)
-            write_images(out, collection.records)
-            matrix, told = score_to_file(collection, None, out, settings, screen)
-            with clock("score"):
-                told |= pair_summary(matrix.band, len(collection.good), matrix.tile)
-            return finish_matrix(collection, hits, told, out, screen)
+        return score_records(records, out, store, settings, clock, screen)
+
+
+def score_records(
+    records: list[ImageRecord],
+    out: Path,
+    store: FeatureStore,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
+    check: Callable[[Collection], None] | None = None,
+) -> dict[str, Any]:
+    """Score all pairs of images that were surveyed; `check` may refuse before anything is done."""
+    need_two(records)
+    collection = make_collection(records, store, settings, clock, screen)
+    if check is not None:
+        check(collection)
+    manifest = make_manifest("pairs", collection, settings)
+    plan_pairs(collection, settings)  # too little memory is told before the forwards
+    with writing_run(out, manifest), collection.pinned(printable(str(out))):
+        hits = collection.extract()
+        need_two(collection.records)
+        write_images(out, collection.records)
+        matrix, told = score_to_file(collection, None, out, settings, screen)
+        with clock("score"):
+            told |= pair_summary(matrix.band, len(collection.good), matrix.tile)
+        return finish_matrix(collection, hits, told, out, screen)
 
 
 def plan_pairs(collection: Collection, settings: Settings) -> MatrixPlan:

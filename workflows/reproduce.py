@@ -17,7 +17,7 @@ from .collection import STAGES, Collection, open_store
 from .console import Screen
 from .groups import group_facts, score_folders
 from .pairs import facts, score_records, versions
-from .settings import Settings
+from .settings import Settings, parse_size
 
 _SHOWN = 10  # names in a message
 
@@ -82,16 +82,21 @@ def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Se
     default = Settings()
     for name, value in decided.items():
         chosen = getattr(settings, name)
-        if chosen not in (getattr(default, name), value, value.partition("x")[0]):
+        if name == "size":
+            same = parse_size(chosen) in (None, recipe.pixels)
+        else:
+            same = chosen in (getattr(default, name), value)
+        if not same:
             raise UsageError(
                 f"--{name.replace('_', '-')} {printable(chosen)} contradicts {option}: the run in "
                 f"{printable(str(run.path))} was made with {value}"
             )
+    more: dict[str, Any] = dict(decided)
     if settings.weights == default.weights:
-        decided["weights"] = recipe.weights_choice
+        more["weights"] = recipe.weights_choice
     if settings.heads is None:
-        return replace(settings, **decided, heads=_head_choice(recipe))
-    return replace(settings, **decided)
+        more["heads"] = _head_choice(recipe)
+    return replace(settings, **more)
 
 
 def _head_choice(recipe: Recipe) -> str | None:

@@ -280,7 +280,7 @@ def _rows_of(run: Run, records: Sequence[ImageRecord]) -> int | None:
     """How many usable images are rows of a matrix of two sides; None for all pairs of one side."""
     if "side" not in run.images.column_names:
         return None
-    sides = run.images.column("side").to_pylist()
+    sides: list[str] = run.images.column("side").to_pylist()
     return sum(
         side == "first" and not record.error for side, record in zip(sides, records, strict=True)
     )

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from ..cache.errors import LpipstoreError, UsageError
-from .options import LIST, Store, takes_settings
+from .options import LIST, Quiet, Store, takes_settings
 from .paircommand import Out, pairs
-from .runcommands import rescore
+from .runcommands import export, rescore
 from .settings import Settings, store_path
 from .watching import Json, Strict
 from .watching import exit_strictly as _exit_strictly
@@ -92,7 +92,8 @@ def score(
             columns=columns,
             images=images,
             statistics=keep_statistics,
-        )
+        ),
+        quiet=settings.quiet,
     )
     _show(summary, "Scored", lambda: list_facts(summary, out), as_json)
     _exit_strictly(summary, strict)
@@ -123,14 +124,18 @@ def compare(
     if not paired:
         if keep_statistics:
             raise UsageError("--keep-statistics is for lists: give --paired, too")
-        summary = _watched(lambda screen: compare_folders(first, second, out, settings, screen))
+        summary = _watched(
+            lambda screen: compare_folders(first, second, out, settings, screen),
+            quiet=settings.quiet,
+        )
         _show(summary, "Compared", lambda: folders_facts(summary, out), as_json)
         _exit_strictly(summary, strict)
         return
     summary = _watched(
         lambda screen: compare_paired(
             first, second, out, settings, screen, statistics=keep_statistics
-        )
+        ),
+        quiet=settings.quiet,
     )
     _show(summary, "Compared", lambda: compare_facts(summary, out), as_json)
     _exit_strictly(summary, strict)
@@ -144,7 +149,9 @@ def extract(
     """Run the backbone on images and keep their rows in the store, scoring nothing yet."""
     from .extract import extract_features, facts
 
-    summary = _watched(lambda screen: extract_features(sources, settings, screen))
+    summary = _watched(
+        lambda screen: extract_features(sources, settings, screen), quiet=settings.quiet
+    )
     _show(summary, "Extracted", lambda: facts(summary), as_json)
     _exit_strictly(summary, strict)
 
@@ -213,6 +220,7 @@ def demo(
         Path | None,
         typer.Option(metavar="DIR", help="Keep pictures, store and runs in this new folder."),
     ] = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Draw pictures with graded distortions, score all pairs twice, show what came out."""
@@ -221,7 +229,7 @@ def demo(
 
     with tempfile.TemporaryDirectory(prefix="lpipstore-demo-") as scratch:
         folder = out or Path(scratch) / "demo"
-        outcome = _watched(lambda screen: run_demo(folder, screen))
+        outcome = _watched(lambda screen: run_demo(folder, screen), quiet=quiet)
     _show(outcome, "Demo", lambda: demo_facts(outcome), as_json)
     if not as_json:
         header = ("distortion", *(f"strength {s}" for s in STRENGTHS), "distance")
@@ -229,6 +237,7 @@ def demo(
 
 
 app.command(epilog="Example: lpipstore rescore run --heads my-head.pth --out run2")(rescore)
+app.command(epilog="Example: lpipstore export run --format csv --out distances.csv")(export)
 
 
 @app.callback(invoke_without_command=True)

@@ -26,6 +26,13 @@ Store = Annotated[
     ),
 ]
 
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", rich_help_panel=OUTPUT, help="No progress, no messages but warnings."
+    ),
+]
+
 _OPTIONS: dict[str, Any] = {
     "backbone": Annotated[
         str,
@@ -133,6 +140,7 @@ _OPTIONS: dict[str, Any] = {
             show_default="one for each core, 8 at most",
         ),
     ],
+    "quiet": Quiet,
 }
 
 

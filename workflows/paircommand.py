@@ -95,7 +95,7 @@ def pairs(
         way = _close(sources, out, settings, below, top_k)
     else:
         way = _all(sources, out, settings)
-    summary = watched(way.work)
+    summary = watched(way.work, quiet=settings.quiet)
     show(summary, way.title, lambda: way.facts(summary, out), as_json)
     exit_strictly(summary, strict)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import LIST, MODEL, takes_settings
+from .options import LIST, MODEL, Quiet, takes_settings
 from .settings import Settings
 from .watching import Json, show, watched
 
@@ -66,10 +66,42 @@ def rescore(
         outcome = watched(
             lambda screen: rescore_run(
                 run, heads, out, settings, screen, compute=not no_compute, from_rows=from_rows
-            )
+            ),
+            quiet=settings.quiet,
         )
     except RowsMissing as missing:
         for path in missing.paths:
             print_text(path)
         raise
     show(outcome, "Rescored", lambda: rescore_facts(outcome), as_json)
+
+
+def export(
+    run: Run,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="csv|parquet|npz",
+            help="csv: the square of a matrix, or the list of pairs; parquet: a pair in a line; "
+            "npz: arrays, also condensed as SciPy takes them.",
+            show_default="by the ending of --out",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The file to write; - prints csv.",
+            show_default="export.FORMAT in RUN",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write the distances of a run for pandas, SciPy or a spreadsheet."""
+    from .export import STDOUT, export_facts, export_run
+
+    outcome = watched(lambda screen: export_run(run, kind, out, screen), quiet=quiet)
+    if out != STDOUT:
+        show(outcome, "Exported", lambda: export_facts(outcome), as_json)

@@ -1,7 +1,9 @@
 """What all commands have in common at the prompt: progress, signals, how results are shown."""
 
 import json
+import shlex
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import LpipstoreError
+from ..pipeline.files import printable
 from .options import OUTPUT
 
 if TYPE_CHECKING:
@@ -25,8 +28,8 @@ Json = Annotated[
 ]
 
 
-def watched(work: "Callable[[Screen], dict[str, Any]]") -> dict[str, Any]:
-    """Do the work of a command under progress bars."""
+def watched(work: "Callable[[Screen], dict[str, Any]]", *, quiet: bool = False) -> dict[str, Any]:
+    """Do the work of a command under progress bars, or without if it is to be `quiet`."""
     import warnings
 
     from PIL import Image
@@ -35,13 +38,16 @@ def watched(work: "Callable[[Screen], dict[str, Any]]") -> dict[str, Any]:
 
     # An image is refused from twice Pillow's limit on; up to there it is just a large photograph.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    screen = Screen()
+    screen = Screen(quiet=quiet)
     try:
         with _stopped_by_signals(screen), screen:
             return work(screen)
     except KeyboardInterrupt as interruption:
+        kept = f" ({screen.reached()})" if screen.reached() else ""
+        command = printable(shlex.join(["lpipstore", *sys.argv[1:]]))
         print_error(
-            "interrupted; what is finished is kept: give the same command again to go on from there"
+            f"interrupted; what is finished is kept{kept}: give the same command again to go on "
+            f"from there:\n  {command}"
         )
         raise typer.Exit(128 + (screen.stopped_by or signal.SIGINT)) from interruption
 

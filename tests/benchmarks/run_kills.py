@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet  # noqa: F401
 import scipy.sparse.csgraph  # noqa: F401
-import torch  # noqa: F401
+import torch
 import torchvision.models  # noqa: F401
 import zarr  # noqa: F401
 from PIL import Image
@@ -153,6 +153,7 @@ def start(command, output, log):
 
         Extractor.rows = counted
         schedule._TILE = distances._BLOCK = TILE
+        torch.set_num_threads(1)  # threads that share a core with other runs wait for one another
         sys.argv = ["lpipstore", *map(str, command)]
         try:
             cli.main()

@@ -40,6 +40,7 @@ from .collection import (
     need_images,
 )
 from .console import Screen
+from .foresight import tell_forwards
 from .pairs import head_attributes, make_manifest, show_figures
 from .settings import Settings, parse_bytes
 
@@ -140,6 +141,7 @@ def run_list(
     row_bytes = collection.row_bytes()
     block = block_of(len(set(collection.contents())), row_bytes)
     room_for(memory, row_bytes, block)  # too little is told before the forwards
+    tell_forwards(collection, screen)
     manifest = {
         **make_manifest(job.command, collection, settings),
         "list": _list_digest(job.pairs),

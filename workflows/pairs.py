@@ -35,6 +35,7 @@ from .collection import (
     open_store,
 )
 from .console import Screen
+from .foresight import tell_forwards, tell_matrix
 from .settings import Settings, parse_bytes
 
 
@@ -72,7 +73,9 @@ def score_records(
     if check is not None:
         check(collection)
     manifest = make_manifest("pairs", collection, settings)
-    plan_pairs(collection, settings)  # too little memory is told before the forwards
+    plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
+    tell_forwards(collection, screen)
+    tell_matrix(plan.area, out, screen)
     with writing_run(out, manifest), collection.pinned(printable(str(out))):
         hits = collection.extract()
         need_two(collection.records)

@@ -24,6 +24,7 @@ from ..pipeline.schedule import plan_matrix
 from ..pipeline.statistics import pair_summary
 from .collection import STAGES, Collection, find_collection, make_collection, open_store
 from .console import Screen
+from .foresight import tell_forwards, tell_matrix
 from .pairs import facts, finish_matrix, head_attributes, make_manifest, need_two, plan_pairs
 from .reproduce import need_same_recipe, settings_of, shorten
 from .settings import Settings, parse_bytes
@@ -101,7 +102,9 @@ def update_pairs(
         need_two(records)
         collection = make_collection(records, store, settings, clock, screen)
         need_same_recipe(run, collection, settings)
-        plan_pairs(collection, settings)  # too little memory is told before the forwards
+        plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
+        tell_forwards(collection, screen)
+        tell_matrix(plan.area, out, screen)
         manifest = {
             **make_manifest("pairs", collection, settings),
             "updated_from": content_hash((run.path / MANIFEST).read_bytes()).hex(),

@@ -178,7 +178,7 @@ def export_pairs(run: Run, kind: str, file: IO[bytes]) -> None:
         ) from error
 
 
-def _arrays(table: pa.Table) -> dict[str, NDArray[Any]]:
+def _arrays(table: pa.Table) -> dict[str, Any]:
     numbers = {name: table.column(name).fill_null(-1).to_numpy() for name in ("i", "j")}
     paths = {
         name: np.array(table.column(name).fill_null("").to_pylist(), np.str_)

@@ -151,7 +151,5 @@ def test_two_runs_at_once_on_one_store(tmp_path, draw):
         for folder in (tmp_path / name / "distances.zarr" for name in ("one", "two", "alone"))
     ]
     assert files[0] == files[1] == files[2]
-    verified = subprocess.run(
-        [program, "store", "verify", *store], check=False, stdout=subprocess.DEVNULL
-    )
-    assert verified.returncode == 0
+    verify = [program, "store", "verify", *store]
+    assert subprocess.run(verify, check=False, capture_output=True).returncode == 0

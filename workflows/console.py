@@ -44,14 +44,14 @@ class _Lines:
     def report(self, stage: str, done: int, total: int) -> None:
         """Print where a stage is, if it is time to."""
         now = time.monotonic()
-        if stage not in self._began:
+        if stage not in self._began or (stage not in self._next and done < total):
             self._began[stage] = now, done
             self._next[stage] = now + _FIRST_LINE_SECONDS
         began, before = self._began[stage]
         if done >= total:
             if self._next.pop(stage, None) is not None:
                 self._print(f"{stage} {total:,} in {show_seconds(now - began)}")
-        elif now >= self._next.get(stage, now):
+        elif now >= self._next[stage]:
             self._next[stage] = now + _LINE_SECONDS
             left = ""
             if done > before:

@@ -150,7 +150,7 @@ def _tell_versions(run: Run, screen: Screen) -> None:
 
 def _need_unchanged(then: Sequence[ImageRecord], now: Sequence[ImageRecord]) -> None:
     changed = [
-        f"{printable(new.path)} ({new.error or 'other content'})"
+        f"{near(new.path)} ({new.error or 'other content'})"
         for old, new in zip(then, now, strict=True)
         if old.content != new.content
     ]
@@ -159,6 +159,12 @@ def _need_unchanged(then: Sequence[ImageRecord], now: Sequence[ImageRecord]) -> 
             f"{len(changed):,} of {len(then):,} images are not what they were, so that the run "
             f"cannot be made again: {shorten(changed)}"
         )
+
+
+def near(path: str) -> str:
+    """Return an absolute path for a message: from here, if it is below."""
+    below = os.path.relpath(path)
+    return printable(path if below.startswith(os.pardir) else below)
 
 
 def shorten(names: Sequence[str]) -> str:

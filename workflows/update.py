@@ -26,7 +26,7 @@ from .collection import STAGES, Collection, find_collection, make_collection, op
 from .console import Screen
 from .foresight import tell_forwards, tell_matrix
 from .pairs import facts, finish_matrix, head_attributes, make_manifest, need_two, plan_pairs
-from .reproduce import need_same_recipe, settings_of, shorten
+from .reproduce import near, need_same_recipe, settings_of, shorten
 from .settings import Settings, parse_bytes
 
 CHANGES = "changes.json"
@@ -61,7 +61,7 @@ class Changes:
         for kind, names in self.__dict__.items():
             if names:
                 words = "there under a new name" if kind == "renamed" else kind
-                screen.say(f"{len(names):,} {words}: {shorten(names)}")
+                screen.say(f"{len(names):,} {words}: {shorten([*map(near, names)])}")
         if not any(self.__dict__.values()):
             screen.say("no image was added, removed or changed since the run")
 

@@ -79,6 +79,13 @@ def test_a_long_stage_tells_now_and_then_how_long_it_takes(capsys, monkeypatch):
     assert len(lines) == 8
 
 
+def test_a_stage_that_begins_again_is_told_when_it_ends(capsys):
+    with Screen() as screen:
+        for done, total in ((0, 2), (2, 2), (2, 2), (0, 1), (1, 1)):
+            screen.report("tiles", done, total)
+    assert capsys.readouterr().err.splitlines() == ["tiles 2 in 0.0 s", "tiles 1 in 0.0 s"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.04, "0.0 s"), (9.94, "9.9 s"), (45.2, "45 s"), (170, "3 min"), (7800, "2 h 10 min")],

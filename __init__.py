@@ -12,17 +12,28 @@ if TYPE_CHECKING:
     from .cache.errors import LpipstoreError
     from .cache.store import FeatureStore
     from .pipeline.metric import LPIPS
-    from .pipeline.results import open_run
+    from .pipeline.results import DifferentMetrics, open_run, open_runs
     from .workflows.matrix import distance_matrix
 
-__all__ = ["LPIPS", "FeatureStore", "LpipstoreError", "__version__", "distance_matrix", "open_run"]
+__all__ = [
+    "LPIPS",
+    "DifferentMetrics",
+    "FeatureStore",
+    "LpipstoreError",
+    "__version__",
+    "distance_matrix",
+    "open_run",
+    "open_runs",
+]
 
 _HOME = {
     "LPIPS": ".pipeline.metric",
     "FeatureStore": ".cache.store",
     "LpipstoreError": ".cache.errors",
     "distance_matrix": ".workflows.matrix",
+    "DifferentMetrics": ".pipeline.results",
     "open_run": ".pipeline.results",
+    "open_runs": ".pipeline.results",
 }
 
 

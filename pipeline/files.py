@@ -1,7 +1,8 @@
 """Files that need not be read again: what tells one version of a file from another."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,3 +41,32 @@ def printable(path: str) -> str:
     """Return a path as text to store and show: no control characters, no undecodable bytes."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+_ESCAPE = re.compile(
+    r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U(000[0-9a-f]{5}|0010[0-9a-f]{4})|([nrt]))"
+)
+
+
+def unprinted(text: str) -> str:
+    """Return the path that `printable` showed as `text`: one that is there, if there is one.
+
+    The inverse is not unique (a name can hold the four characters of an escape itself), so that who
+    relies on the path has to check what lies there. Where nothing does, `text` comes back.
+    """
+    return next((path for path in _readings(text) if os.path.lexists(path)), text)
+
+
+def _readings(text: str) -> Iterator[str]:
+    yield text
+    for bytes_first in (True, False):
+
+        def unescape(match: re.Match[str], *, bytes_first: bool = bytes_first) -> str:
+            byte, short, long, control = match.groups()
+            if control is not None:
+                return {"n": "\n", "r": "\r", "t": "\t"}[control]
+            if byte is not None and bytes_first:
+                return os.fsdecode(bytes([int(byte, 16)]))
+            return chr(int(byte or short or long, 16))
+
+        yield _ESCAPE.sub(unescape, text)

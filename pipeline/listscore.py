@@ -1,8 +1,8 @@
 """Score the pairs of a list from rows: products where many pairs meet, differences elsewhere."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -38,6 +38,13 @@ class InMemory:
         self.values[pairs] = distances
 
 
+class Target(NamedTuple):
+    """Distances to compute: the column weights of a head, float32 [length], and where they go."""
+
+    weights: NDArray[np.float32]
+    distances: Distances
+
+
 @dataclass(frozen=True)
 class _Loaded:
     """Stored rows [n, length], and which rows of the plan they are."""
@@ -57,7 +64,22 @@ def score_list(
     *,
     fast: bool = False,
 ) -> None:
-    """Score every pair of a plan whose distance is not known yet.
+    """Score the pairs of a plan under one head; see `score_lists`."""
+    target = Target(weights, distances)
+    score_lists(features, contents, [target], plan, room, report, fast=fast)
+
+
+def score_lists(
+    features: Features,
+    contents: Sequence[bytes],
+    targets: Sequence[Target],
+    plan: ListPlan,
+    room: Room,
+    report: Report = silent,
+    *,
+    fast: bool = False,
+) -> None:
+    """Score every pair of a plan whose distance is not known yet, reading rows once for all heads.
 
     Parameters
     ----------
@@ -65,20 +87,18 @@ def score_list(
         Where rows come from.
     contents
         Content hash of each image that the plan was made for.
-    weights
-        Column weights of the head, float32 [length].
+    targets
+        The heads, and where their distances go. Absolute error about 1e-7; those under
+        `lpipstore.pipeline.distances.DIRECT_BELOW` relative error about 1e-6.
     plan, room
         What to score, and what fits in memory.
-    distances
-        Where distances go. Absolute error about 1e-7; those under
-        `lpipstore.pipeline.distances.DIRECT_BELOW` relative error about 1e-6.
     fast
         As for `lpipstore.pipeline.distances.gram_distances`.
     """
-    total = len(plan.pairs)
-    todo = np.flatnonzero(np.isnan(distances.values))
-    done = total - len(todo)
+    unknown = np.stack([np.isnan(target.distances.values) for target in targets])
+    total, done = unknown.size, int((~unknown).sum())
     report("pairs", done, total)
+    todo = np.flatnonzero(unknown.any(0))
     if not len(todo):
         return
     device, spec = features.extractor.device, features.extractor.spec
@@ -86,19 +106,23 @@ def score_list(
     def load(which: RowSet) -> _Loaded:
         return _Loaded(which, features.load([contents[n] for n in plan.rows[which.rows]]))
 
-    columns = Columns.of(weights, spec.dtype, device)
     centre = features.centre([contents[n] for n in plan.rows])
-    scorer = _Scorer(plan, room, columns, centre, fast)
+    scorers = [
+        _Scorer(plan, room, Columns.of(target.weights, spec.dtype, device), centre, fast)
+        for target in targets
+    ]
     left: _Loaded | None = None
     for step in steps(plan, todo, room):
         if left is None or left.which is not step.left:
             left = None  # let go of these rows before the next come
             left = load(step.left)
         right = None if step.right is None else load(step.right)
-        for pairs, numbers in scorer.score(step, left, right, features):
-            distances.put(pairs, numbers)
-            done += len(pairs)
-            report("pairs", done, total)
+        for target, scorer, wanted in zip(targets, scorers, unknown, strict=True):
+            mine = replace(step, pairs=step.pairs[wanted[step.pairs]])
+            for pairs, numbers in scorer.score(mine, left, right, features):
+                target.distances.put(pairs, numbers)
+                done += len(pairs)
+                report("pairs", done, total)
         right = None
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import product
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +29,13 @@ class Matrix(Protocol):
         """Put one tile, and its mirror if it has one, in place."""
 
 
+class Target(NamedTuple):
+    """A matrix to score: the column weights of its head, float32 [length], and where it goes."""
+
+    weights: NDArray[np.float32]
+    matrix: Matrix
+
+
 def score_matrix(
     features: Features,
     down: Sequence[bytes],
@@ -39,7 +47,24 @@ def score_matrix(
     *,
     fast: bool = False,
 ) -> int:
-    """Score a matrix from the rows of its images, and write the tiles that are not there yet.
+    """Score one matrix; see `score_matrices`. Returns how many tiles were written."""
+    target = Target(weights, matrix)
+    return score_matrices(features, down, across, [target], plan, report, fast=fast)
+
+
+def score_matrices(
+    features: Features,
+    down: Sequence[bytes],
+    across: Sequence[bytes] | None,
+    targets: Sequence[Target],
+    plan: MatrixPlan,
+    report: Report = silent,
+    *,
+    fast: bool = False,
+) -> int:
+    """Score matrices from the rows of their images, and write the tiles that are not there yet.
+
+    Rows are read once for all of them.
 
     Parameters
     ----------
@@ -48,8 +73,8 @@ def score_matrix(
     down, across
         Content hash of each image: of the rows of the matrix, and of its columns. `across` None
         stands for all pairs of `down`.
-    weights
-        Column weights of the head, float32 [length].
+    targets
+        The matrices: one for each head.
     fast
         As for `lpipstore.pipeline.distances.gram_distances`.
 
@@ -59,22 +84,25 @@ def score_matrix(
         Tiles that were written; those that were there already are left as they are.
     """
     tiles = plan.tiles()
-    todo = {tile for tile in tiles if not matrix.done(*tile)}
-    done = len(tiles) - len(todo)
-    report("tiles", done, len(tiles))
-    if not todo:
+    todo = [{tile for tile in tiles if not target.matrix.done(*tile)} for target in targets]
+    count = sum(map(len, todo))
+    total = len(tiles) * len(targets)
+    done = total - count
+    report("tiles", done, total)
+    if not count:
         return 0
     spec, device = features.extractor.spec, features.extractor.device
-    columns = Columns.of(weights, spec.dtype, device)
+    columns = [Columns.of(target.weights, spec.dtype, device) for target in targets]
     centre = features.centre([*down, *(across or ())])
-    wanted = [step for step in plan.steps() if not todo.isdisjoint(_tiles_of(plan, step))]
+    somewhere = set().union(*todo)
+    wanted = [step for step in plan.steps() if not somewhere.isdisjoint(_tiles_of(plan, step))]
     rows = _Slabs(features, down, across, plan.ahead)
-    with rows.reading(), _writing_behind(matrix, features) as write:
+    with rows.reading(), _writing_behind(features) as write:
         for number, step in enumerate(wanted):
             following = wanted[number + 1] if number + 1 < len(wanted) else None
             one, other = rows.get(step, following)
-            for top, left in plan.pieces(step):
-                here = [tile for tile in _tiles_in(plan, top, left) if tile in todo]
+            for (top, left), which in product(plan.pieces(step), range(len(targets))):
+                here = [tile for tile in _tiles_in(plan, top, left) if tile in todo[which]]
                 if not here:
                     continue
                 with features.clock("score"):
@@ -82,17 +110,17 @@ def score_matrix(
                     numbers = gram_distances(
                         one[_within(top, step.down)],
                         None if mirrored else other[_within(left, step.across)],
-                        columns,
+                        columns[which],
                         centre,
                         plan.block,
                         fast=fast,
                     )
                     piece = numbers.to(torch.float32).cpu().numpy()
                 for tile in here:
-                    write(*tile, _cut(piece, plan, tile, top, left))
+                    write(targets[which].matrix, tile, _cut(piece, plan, tile, top, left))
                     done += 1
-                    report("tiles", done, len(tiles))
-    return len(todo)
+                    report("tiles", done, total)
+    return count
 
 
 def fast_error(
@@ -152,17 +180,17 @@ class _Slabs:
 
 @contextmanager
 def _writing_behind(
-    matrix: Matrix, features: Features
-) -> Iterator[Callable[[int, int, NDArray[np.float32]], None]]:
+    features: Features,
+) -> Iterator[Callable[[Matrix, tuple[int, int], NDArray[np.float32]], None]]:
     """Give a function that leaves tiles to a thread; all are written when the block ends."""
     waiting: list[Future[None]] = []
 
-    def write(row: int, column: int, distances: NDArray[np.float32]) -> None:
+    def write(matrix: Matrix, tile: tuple[int, int], distances: NDArray[np.float32]) -> None:
         with features.clock("write"):
-            matrix.write(row, column, distances)
+            matrix.write(*tile, distances)
 
-    def submit(row: int, column: int, distances: NDArray[np.float32]) -> None:
-        waiting.append(thread.submit(write, row, column, distances))
+    def submit(matrix: Matrix, tile: tuple[int, int], distances: NDArray[np.float32]) -> None:
+        waiting.append(thread.submit(write, matrix, tile, distances))
         while len(waiting) > _MOST_WAITING or (waiting and waiting[0].done()):
             waiting.pop(0).result()  # raises what went wrong
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ GROUPS = "groups.parquet"
 DISTANCES = "distances.zarr"
 SUMMARY = "summary.json"
 # For people; what is the same run, the digests decide
-_PROVENANCE = ("folder", "head", "versions", "weights_origin")
+_PROVENANCE = ("folder", "head", "rescored_from", "versions", "weights_origin")
 
 
 def contents_digest(contents: Iterable[bytes | None]) -> str:
@@ -231,6 +232,41 @@ class Run:
 
         array: dask.array.Array = dask.array.from_zarr(self.path / DISTANCES)  # type: ignore[no-untyped-call]
         return array
+
+
+class DifferentMetrics(UserWarning):
+    """Distances of several runs do not mean the same: heads, backbones or sizes differ."""
+
+
+_METRIC = ("head_digest", "backbone", "taps", "weights", "lpips_version", "size", "precision")
+
+
+def open_runs(*folders: str | os.PathLike[str]) -> list[Run]:
+    """Open several finished runs that are to be compared or put together.
+
+    Warns with `DifferentMetrics`, and names what differs, unless all distances were made by the
+    same head, backbone, weights, size and precision.
+
+    Raises
+    ------
+    UsageError
+        A folder is not a run, or its run is not finished.
+    """
+    runs = [open_run(folder) for folder in folders]
+    for run in runs[1:]:
+        different = [
+            f"{name} {run.manifest.get(name)} and {runs[0].manifest.get(name)}"
+            for name in _METRIC
+            if run.manifest.get(name) != runs[0].manifest.get(name)
+        ]
+        if different:
+            warnings.warn(
+                f"the distances in {run.path} and {runs[0].path} do not mean the same: "
+                f"{'; '.join(different)}",
+                DifferentMetrics,
+                stacklevel=2,
+            )
+    return runs
 
 
 def open_run(folder: str | os.PathLike[str]) -> Run:

@@ -25,6 +25,8 @@ from ..cache.errors import LpipstoreError, UsageError
 WEIGHTS_VARIABLE = "LPIPSTORE_WEIGHTS"
 WeightsChoice = str | Path | Mapping[str, Tensor]
 
+RANDOM_ORIGIN = "random (untrained)"
+
 _REACH_SECONDS = 8.0
 
 
@@ -145,7 +147,7 @@ def load_weights(
         state, origin = select(choice, expected, "the given tensors", backbone), "given tensors"
         return TrunkWeights(state, origin, True)
     if choice == "random":
-        return TrunkWeights(random_state(expected), "random (untrained)", False)
+        return TrunkWeights(random_state(expected), RANDOM_ORIGIN, False)
     if found is None:
         found = _download(_torchvision_entry(torchvision_name, member), torchvision_name)
     tensors = select(read_tensors(found.path), expected, str(found.path), backbone)

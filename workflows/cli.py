@@ -3,23 +3,22 @@
 torch is imported only once a command runs, so that ``--help`` answers at once.
 """
 
-import json
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..cache.errors import LpipstoreError, UsageError
-from .options import LIST, NEAREST, OUTPUT, Store, takes_settings
+from .options import LIST, Quiet, Store, takes_settings
+from .paircommand import Out, pairs
+from .runcommands import export, rescore
 from .settings import Settings, store_path
-
-if TYPE_CHECKING:
-    from .console import Screen
+from .watching import Json, Strict
+from .watching import exit_strictly as _exit_strictly
+from .watching import show as _show
+from .watching import watched as _watched
 
 app = typer.Typer(
     name="lpipstore",
@@ -37,17 +36,6 @@ Sources = Annotated[
     list[str],
     typer.Argument(metavar="DIR…", help="Folders, image files or quoted glob patterns."),
 ]
-Out = Annotated[Path, typer.Option(metavar="RUN", help="Folder of the results.")]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict", rich_help_panel=OUTPUT, help="Exit with 1 if any image cannot be used."
-    ),
-]
-Json = Annotated[
-    bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the summary as JSON.")
-]
-
 KeepStatistics = Annotated[
     bool,
     typer.Option(
@@ -57,68 +45,7 @@ KeepStatistics = Annotated[
     ),
 ]
 
-Below = Annotated[
-    float | None,
-    typer.Option(
-        rich_help_panel=NEAREST,
-        metavar="0.1",
-        help="List the pairs that are closer, instead of the matrix of all.",
-    ),
-]
-
-TopK = Annotated[
-    int | None,
-    typer.Option(
-        rich_help_panel=NEAREST,
-        metavar="10",
-        help="List the nearest 10 images of each image; with --below, those that are closer.",
-    ),
-]
-
-
-@app.command(epilog="Example: lpipstore pairs photos --backbone squeeze --size 64 --out run")
-@takes_settings()
-def pairs(
-    sources: Sources,
-    out: Out,
-    settings: Settings,
-    group_by: Annotated[
-        str | None,
-        typer.Option(
-            metavar="folder",
-            rich_help_panel=LIST,
-            help="Only pairs within each folder, with a mean for each.",
-            show_default="all pairs",
-        ),
-    ] = None,
-    below: Below = None,
-    top_k: TopK = None,
-    strict: Strict = False,
-    as_json: Json = False,
-) -> None:
-    """Score all pairs of a collection of images, or only find those that are close."""
-    if below is not None or top_k is not None:
-        from .nearest import close_facts, find_close
-
-        if group_by is not None:
-            raise UsageError("--group-by scores all pairs: leave out --below and --top-k")
-        summary = _watched(
-            lambda screen: find_close(sources, out, settings, screen, below=below, top_k=top_k)
-        )
-        _show(summary, "Close pairs", lambda: close_facts(summary, out), as_json)
-    elif group_by is None:
-        from .pairs import facts, score_pairs
-
-        summary = _watched(lambda screen: score_pairs(sources, out, settings, screen))
-        _show(summary, "All pairs", lambda: facts(summary, out), as_json)
-    else:
-        from .collection import check_choice
-        from .groups import group_facts, score_groups
-
-        check_choice("--group-by", group_by, ("folder",))
-        summary = _watched(lambda screen: score_groups(sources, out, settings, screen))
-        _show(summary, "Pairs within folders", lambda: group_facts(summary, out), as_json)
-    _exit_strictly(summary, strict)
+app.command(epilog="Example: lpipstore pairs photos --backbone squeeze --size 64 --out run")(pairs)
 
 
 @app.command(epilog="Example: lpipstore score pairs.csv --images photos --out run")
@@ -165,7 +92,8 @@ def score(
             columns=columns,
             images=images,
             statistics=keep_statistics,
-        )
+        ),
+        quiet=settings.quiet,
     )
     _show(summary, "Scored", lambda: list_facts(summary, out), as_json)
     _exit_strictly(summary, strict)
@@ -196,14 +124,18 @@ def compare(
     if not paired:
         if keep_statistics:
             raise UsageError("--keep-statistics is for lists: give --paired, too")
-        summary = _watched(lambda screen: compare_folders(first, second, out, settings, screen))
+        summary = _watched(
+            lambda screen: compare_folders(first, second, out, settings, screen),
+            quiet=settings.quiet,
+        )
         _show(summary, "Compared", lambda: folders_facts(summary, out), as_json)
         _exit_strictly(summary, strict)
         return
     summary = _watched(
         lambda screen: compare_paired(
             first, second, out, settings, screen, statistics=keep_statistics
-        )
+        ),
+        quiet=settings.quiet,
     )
     _show(summary, "Compared", lambda: compare_facts(summary, out), as_json)
     _exit_strictly(summary, strict)
@@ -217,7 +149,9 @@ def extract(
     """Run the backbone on images and keep their rows in the store, scoring nothing yet."""
     from .extract import extract_features, facts
 
-    summary = _watched(lambda screen: extract_features(sources, settings, screen))
+    summary = _watched(
+        lambda screen: extract_features(sources, settings, screen), quiet=settings.quiet
+    )
     _show(summary, "Extracted", lambda: facts(summary), as_json)
     _exit_strictly(summary, strict)
 
@@ -286,6 +220,7 @@ def demo(
         Path | None,
         typer.Option(metavar="DIR", help="Keep pictures, store and runs in this new folder."),
     ] = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Draw pictures with graded distortions, score all pairs twice, show what came out."""
@@ -294,11 +229,15 @@ def demo(
 
     with tempfile.TemporaryDirectory(prefix="lpipstore-demo-") as scratch:
         folder = out or Path(scratch) / "demo"
-        outcome = _watched(lambda screen: run_demo(folder, screen))
+        outcome = _watched(lambda screen: run_demo(folder, screen), quiet=quiet)
     _show(outcome, "Demo", lambda: demo_facts(outcome), as_json)
     if not as_json:
         header = ("distortion", *(f"strength {s}" for s in STRENGTHS), "distance")
         print_table("Mean distance to the undistorted picture", header, demo_rows(outcome))
+
+
+app.command(epilog="Example: lpipstore rescore run --heads my-head.pth --out run2")(rescore)
+app.command(epilog="Example: lpipstore export run --format csv --out distances.csv")(export)
 
 
 @app.callback(invoke_without_command=True)
@@ -310,67 +249,6 @@ def _root(
 
         typer.echo(f"lpipstore {installed('lpipstore')}")
         raise typer.Exit
-
-
-def _watched(work: "Callable[[Screen], dict[str, Any]]") -> dict[str, Any]:
-    """Do the work of a command under progress bars."""
-    import warnings
-
-    from PIL import Image
-
-    from .console import Screen, print_error
-
-    # An image is refused from twice Pillow's limit on; up to there it is just a large photograph.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    screen = Screen()
-    try:
-        with _stopped_by_signals(screen), screen:
-            return work(screen)
-    except KeyboardInterrupt as interruption:
-        print_error(
-            "interrupted; what is finished is kept: give the same command again to go on from there"
-        )
-        raise typer.Exit(128 + (screen.stopped_by or signal.SIGINT)) from interruption
-
-
-@contextmanager
-def _stopped_by_signals(screen: "Screen") -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM stop the work at its next step, a second one at once.
-
-    An exception that a signal raises anywhere can come up where Python drops it, in a finaliser
-    say, and then the work would just go on.
-    """
-
-    def stop(number: int, _: object) -> None:
-        if screen.stopped_by is not None:
-            raise KeyboardInterrupt
-        screen.stopped_by = number
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _show(
-    summary: dict[str, Any],
-    title: str,
-    facts: Callable[[], list[tuple[str, str]]],
-    as_json: bool,
-) -> None:
-    from .console import print_facts, print_text
-
-    if as_json:
-        print_text(json.dumps(summary, indent=2, default=str))
-    else:
-        print_facts(title, facts())
-
-
-def _exit_strictly(summary: dict[str, Any], strict: bool) -> None:
-    if strict and summary["failed"]:
-        raise LpipstoreError(f"--strict: {summary['failed']} image(s) cannot be used")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from ..pipeline.schedule import plan_matrix
 from ..pipeline.statistics import cross_summary
 from .collection import STAGES, find_collection, make_collection, need_images, open_store
 from .console import Screen
+from .foresight import tell_forwards, tell_matrix
 from .lists import ListJob, Scored, list_facts, run_list, survey_list
 from .pairs import facts, finish_matrix, make_manifest, score_to_file
 from .settings import Settings, parse_bytes
@@ -43,6 +44,8 @@ def compare_folders(
         ]
         collection = make_collection(sides[0] + sides[1], store, settings, clock, screen)
         plan_matrix(1, collection.row_bytes(), parse_bytes(settings.memory), columns=1)
+        tell_forwards(collection, screen)
+        tell_matrix(len(sides[0]) * len(sides[1]), out, screen)
         manifest = {
             **make_manifest("compare", collection, settings),
             "paired": False,

@@ -1,6 +1,7 @@
 """What a person sees: progress and messages on stderr, results on stdout."""
 
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+_FIRST_LINE_SECONDS = 5.0
+_LINE_SECONDS = 30.0
+_FLEETING = ("hash", "rows")  # stages that are begun anew
+
 
 class _Rate(ProgressColumn):
     """Images or tiles per second."""
@@ -28,16 +33,58 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
 
 
+class _Lines:
+    """Progress as lines, for log files, pipes and notebooks: now and then, and at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began: dict[str, tuple[float, int]] = {}
+        self._next: dict[str, float] = {}
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Print where a stage is, if it is time to."""
+        now = time.monotonic()
+        if stage not in self._began or (stage not in self._next and done < total):
+            self._began[stage] = now, done
+            self._next[stage] = now + _FIRST_LINE_SECONDS
+        began, before = self._began[stage]
+        if done >= total:
+            if self._next.pop(stage, None) is not None:
+                self._print(f"{stage} {total:,} in {show_seconds(now - began)}")
+        elif now >= self._next[stage]:
+            self._next[stage] = now + _LINE_SECONDS
+            left = ""
+            if done > before:
+                left = f", {show_seconds((now - began) * (total - done) / (done - before))} left"
+            self._print(f"{stage} {done:,} of {total:,} ({done / total:.0%}{left})")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, markup=False)
+
+
+def show_seconds(seconds: float) -> str:
+    """Return a time as people write it: 0.3 s, 45 s, 3 min, 2 h 10 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 class Screen:
     """Progress bars and messages of one command; use it in a ``with`` statement.
 
-    With `quiet` nothing is shown but warnings. `stopped_by` is the number of the signal that asked
-    to stop, None as long as none did.
+    Bars are drawn in a terminal; anywhere else lines tell the progress. With `quiet` nothing is
+    shown but warnings. `stopped_by` is the number of the signal that asked to stop, None as long as
+    none did.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._console = Console(stderr=True, highlight=False)
+        bars = self._console.is_terminal and not self._console.is_jupyter
+        self._lines = None if bars or quiet else _Lines(self._console)
         self._progress = Progress(
             TextColumn("{task.description:<7}"),
             BarColumn(),
@@ -45,9 +92,10 @@ class Screen:
             _Rate(),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self._console,
-            disable=quiet,
+            disable=quiet or not bars,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._reached: dict[str, tuple[int, int]] = {}
         self._warned: set[str] = set()
         self.stopped_by: int | None = None
 
@@ -68,11 +116,23 @@ class Screen:
 
         Raises KeyboardInterrupt if a signal has asked to stop: between two steps nothing is torn.
         """
+        self._reached[stage] = done, total
         if self.stopped_by is not None:
             raise KeyboardInterrupt
+        if self._lines is not None:
+            self._lines.report(stage, done, total)
+            return
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total)
         self._progress.update(self._tasks[stage], completed=done, total=total)
+
+    def reached(self) -> str:
+        """Say how far the stages have come whose results stay."""
+        return ", ".join(
+            f"{stage} {done:,} of {total:,}"
+            for stage, (done, total) in self._reached.items()
+            if stage not in _FLEETING
+        )
 
     def say(self, message: str) -> None:
         """Print a line that is good to know."""

@@ -7,6 +7,7 @@ from typing import Any
 from ..pipeline.progress import Stopwatch
 from .collection import STAGES, count_images, find_collection, make_collection, open_store
 from .console import Screen
+from .foresight import tell_forwards
 from .settings import Settings
 
 
@@ -21,6 +22,7 @@ def extract_features(
     with open_store(settings) as store:
         records = find_collection(sources, store, settings, clock, screen)
         collection = make_collection(records, store, settings, clock, screen)
+        tell_forwards(collection, screen)
         hits = collection.extract()
         collection.warn_of_trouble(screen)
         return {

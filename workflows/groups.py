@@ -5,7 +5,7 @@ generative models (Zhu et al. 2017, "Toward multimodal image-to-image translatio
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError
+from ..cache.store import FeatureStore
 from ..pipeline.files import printable
 from ..pipeline.images import ImageRecord
 from ..pipeline.listresults import write_table
@@ -21,7 +22,7 @@ from ..pipeline.listsummary import summarise_groups
 from ..pipeline.pairlists import PairList
 from ..pipeline.progress import Stopwatch
 from ..pipeline.results import GROUPS, PAIRS, SUMMARY
-from .collection import STAGES, find_collection, open_store
+from .collection import STAGES, Collection, find_collection, open_store
 from .console import Screen
 from .lists import ListJob, Scored, list_facts, run_list
 from .settings import Settings
@@ -45,14 +46,27 @@ def score_groups(
     clock = Stopwatch(*STAGES)
     with open_store(settings) as store:
         records = find_collection(sources, store, settings, clock, screen)
-        names, group_of = _group(records)
-        pairs = _pairs_within(records, group_of, len(names))
+        return score_folders(records, out, store, settings, clock, screen)
 
-        def write(scored: Scored, folder: Path) -> dict[str, Any]:
-            return _write(scored, folder, names, group_of)
 
-        job = ListJob("pairs", pairs, write, asked={"group_by": "folder"})
-        return run_list(job, records, out, store, settings, clock, screen)
+def score_folders(
+    records: list[ImageRecord],
+    out: Path,
+    store: FeatureStore,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
+    check: Callable[[Collection], None] | None = None,
+) -> dict[str, Any]:
+    """Score the pairs within folders of surveyed images; `check` may refuse before that."""
+    names, group_of = _group(records)
+    pairs = _pairs_within(records, group_of, len(names))
+
+    def write(scored: Scored, folder: Path) -> dict[str, Any]:
+        return _write(scored, folder, names, group_of)
+
+    job = ListJob("pairs", pairs, write, asked={"group_by": "folder"})
+    return run_list(job, records, out, store, settings, clock, screen, check)
 
 
 def _group(records: Sequence[ImageRecord]) -> tuple[list[str], NDArray[np.int64]]:
@@ -98,18 +112,39 @@ def _write(
     Images that turned out to be unusable when they were decoded leave no pairs behind.
     """
     usable = scored.usable
-    shown = pa.array([printable(name) for name in names], pa.string())
-    pairs = scored.table().append_column("group", shown.take(pa.array(group_of[scored.pairs.left])))
+    shown = [printable(name) for name in names]
+    column = pa.array(shown, pa.string()).take(pa.array(group_of[scored.pairs.left]))
+    pairs = scored.table().append_column("group", column)
     write_table(out / PAIRS, pairs.filter(pa.array(usable)))
     left, right = (scored.index[side[usable]] for side in (scored.pairs.left, scored.pairs.right))
-    found = summarise_groups(
-        scored.distances[usable], left, right, group_of[scored.index >= 0], len(names)
+    return write_groups(
+        out, shown, group_of[scored.index >= 0], scored.distances[usable], left, right
     )
+
+
+def write_groups(
+    out: Path,
+    names: Sequence[str],
+    group_of: NDArray[np.int64],
+    distances: NDArray[np.float32],
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+) -> dict[str, Any]:
+    """Write ``groups.parquet`` and return what the summary says of groups.
+
+    `group_of` has the group of each usable image; `left` and `right` number those of each pair.
+    """
+    found = summarise_groups(distances, left, right, group_of, len(names))
     figures = {
         name: pa.array(numbers, mask=np.isnan(numbers))
         for name, numbers in (("mean", found.mean), ("std", found.std), ("stderr", found.stderr))
     }
-    table = {"group": shown, "images": found.images, "pairs": found.pairs, **figures}
+    table = {
+        "group": pa.array(names, pa.string()),
+        "images": found.images,
+        "pairs": found.pairs,
+        **figures,
+    }
     write_table(out / GROUPS, pa.table(table))
     return {
         "groups": {

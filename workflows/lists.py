@@ -1,7 +1,7 @@
 """What the commands that score lists of pairs have in common: from a list to a run on disk."""
 
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from ..cache.errors import LpipstoreError
 from ..cache.store import FeatureStore
 from ..pipeline.distances import block_of
 from ..pipeline.files import printable
-from ..pipeline.heads import column_weights
+from ..pipeline.heads import Head, column_weights
 from ..pipeline.images import ImageRecord, survey
-from ..pipeline.listpasses import room_for
+from ..pipeline.listpasses import Room, room_for
 from ..pipeline.listplan import UNUSABLE, ListPlan, plan_list
 from ..pipeline.listresults import DistanceFile
-from ..pipeline.listscore import score_list
+from ..pipeline.listscore import Target, score_lists
 from ..pipeline.liststatistics import keep_statistics
 from ..pipeline.listsummary import list_summary
 from ..pipeline.pairlists import PairList
@@ -40,7 +40,8 @@ from .collection import (
     need_images,
 )
 from .console import Screen
-from .pairs import make_manifest, show_figures
+from .foresight import tell_forwards
+from .pairs import head_attributes, make_manifest, show_figures
 from .settings import Settings, parse_bytes
 
 
@@ -120,10 +121,12 @@ def run_list(
     settings: Settings,
     clock: Stopwatch,
     screen: Screen,
+    check: Callable[[Collection], None] | None = None,
 ) -> dict[str, Any]:
     """Score a list of pairs and write the run to the folder `out`; return its summary.
 
-    `records` belong to the paths of the list, one by one.
+    `records` belong to the paths of the list, one by one. `check` may refuse the collection before
+    anything is done.
 
     Raises
     ------
@@ -133,9 +136,12 @@ def run_list(
     memory = parse_bytes(settings.memory)
     need_images(records)
     collection = make_collection(records, store, settings, clock, screen)
+    if check is not None:
+        check(collection)
     row_bytes = collection.row_bytes()
     block = block_of(len(set(collection.contents())), row_bytes)
     room_for(memory, row_bytes, block)  # too little is told before the forwards
+    tell_forwards(collection, screen)
     manifest = {
         **make_manifest(job.command, collection, settings),
         "list": _list_digest(job.pairs),
@@ -178,49 +184,84 @@ def _score(
     screen: Screen,
 ) -> Scored:
     features, contents = collection.features, list(dict.fromkeys(collection.contents()))
-    number = {content: n for n, content in enumerate(contents)}
     index = np.full(len(collection.records), -1, np.int64)
     good = np.array([not record.error for record in collection.records])
     index[good] = np.arange(good.sum())
-    image = np.array(
-        [
-            -1 if record.error or record.content is None else number[record.content]
-            for record in collection.records
-        ]
-    )
-    keys = [features.key(content) for content in contents]
-    row_bytes = collection.row_bytes()
-    plan = plan_list(image[job.pairs.left], image[job.pairs.right], keys, row_bytes)
+    plan = plan_records(collection, job.pairs.left, job.pairs.right)
+    room = room_for(memory, collection.row_bytes(), plan.block)
+    head, precision = collection.head(settings), settings.precision
+    (values,) = score_planned(collection, plan, room, [(head, out)], precision, screen)
+    if job.statistics:
+        attributes = plan_attributes(collection, plan)
+        keep_statistics(features, contents, plan, room, out, attributes, screen.report)
+    listed = plan.in_list_order(values)
+    return Scored(job.pairs, collection.records, index, plan, listed, job.statistics)
+
+
+def plan_records(
+    collection: Collection, left: NDArray[np.int64], right: NDArray[np.int64]
+) -> ListPlan:
+    """Plan pairs that are given by the numbers of their records; -1 stands for none.
+
+    Raises
+    ------
+    LpipstoreError
+        No pair can be scored.
+    """
+    contents = list(dict.fromkeys(collection.contents()))
+    number = {content: n for n, content in enumerate(contents)}
+    image = [
+        -1 if record.error or record.content is None else number[record.content]
+        for record in collection.records
+    ]
+    of = np.array([*image, -1])
+    keys = [collection.features.key(content) for content in contents]
+    plan = plan_list(of[left], of[right], keys, collection.row_bytes())
     if (plan.place == UNUSABLE).all():
         raise LpipstoreError(
             "no pair of the list can be scored: at least one image of each cannot be used"
         )
-    room = room_for(memory, row_bytes, plan.block)
-    attributes = {
+    return plan
+
+
+def plan_attributes(collection: Collection, plan: ListPlan) -> dict[str, Any]:
+    """Return what tells the numbers of one list from those of any other."""
+    contents = list(dict.fromkeys(collection.contents()))
+    return {
         "of": contents_digest(contents[n] for n in plan.rows),
         "pairs": xxhash.xxh3_128(plan.pairs.tobytes()).hexdigest(),
-        **features.extractor.spec.recipe,
+        **collection.features.extractor.spec.recipe,
     }
-    head = collection.head(settings)
-    weights = column_weights(head, features.extractor.layout)
-    fast = settings.precision == "fast"
-    of_head = {
-        "quantity": "LPIPS distance",
-        "head_digest": head.digest,
-        "precision": settings.precision,
-    }
-    with closing(DistanceFile(out, len(plan.pairs), {**of_head, **attributes})) as distances:
-        score_list(features, contents, weights, plan, room, distances, screen.report, fast=fast)
-    if job.statistics:
-        keep_statistics(features, contents, plan, room, out, attributes, screen.report)
-    listed = plan.in_list_order(distances.values)
-    return Scored(job.pairs, collection.records, index, plan, listed, job.statistics)
+
+
+def score_planned(
+    collection: Collection,
+    plan: ListPlan,
+    room: Room,
+    heads: Sequence[tuple[Head, Path]],
+    precision: str,
+    screen: Screen,
+) -> list[NDArray[np.float32]]:
+    """Score what a list needs under each head, into ``distances.zarr`` of the head's folder.
+
+    Returns the distances of the plan's pairs, an array for each head.
+    """
+    features, contents = collection.features, list(dict.fromkeys(collection.contents()))
+    attributes = plan_attributes(collection, plan)
+    with ExitStack() as stack:
+        targets = []
+        for head, folder in heads:
+            of_head = {**head_attributes(head, precision), **attributes}
+            file = stack.enter_context(closing(DistanceFile(folder, len(plan.pairs), of_head)))
+            targets.append(Target(column_weights(head, features.extractor.layout), file))
+        fast = precision == "fast"
+        score_lists(features, contents, targets, plan, room, screen.report, fast=fast)
+        return [target.distances.values for target in targets]
 
 
 def _figures(scored: Scored) -> dict[str, Any]:
     usable, pairs = scored.usable, scored.pairs
-    numbers = {record.content: n for n, record in enumerate(scored.records) if not record.error}
-    image = np.array([numbers.get(record.content, -1) for record in scored.records])
+    image = image_numbers(scored.records)
     return {
         "pairs": int(usable.sum()),
         "failed_pairs": int((~usable).sum()),
@@ -229,6 +270,12 @@ def _figures(scored: Scored) -> dict[str, Any]:
             scored.distances[usable], image[pairs.left[usable]], image[pairs.right[usable]]
         ),
     }
+
+
+def image_numbers(records: Sequence[ImageRecord]) -> NDArray[np.int64]:
+    """Number images so that equal ones have one number; those that cannot be used have -1."""
+    numbers = {record.content: n for n, record in enumerate(records) if not record.error}
+    return np.array([numbers.get(record.content, -1) for record in records], np.int64)
 
 
 def survey_list(

@@ -14,6 +14,7 @@ from .settings import STORE_VARIABLE, Settings
 NEAREST = "Close pairs only"
 MODEL, STORE, MACHINE, OUTPUT = "The metric", "The store", "The machine", "Output"
 LIST = "The list"
+EARLIER = "An earlier run"
 
 Store = Annotated[
     Path | None,
@@ -22,6 +23,13 @@ Store = Annotated[
         metavar="DIR",
         help=f"Folder of the store; ${STORE_VARIABLE} names another default.",
         show_default="in the user's cache",
+    ),
+]
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", rich_help_panel=OUTPUT, help="No progress, no messages but warnings."
     ),
 ]
 
@@ -132,6 +140,7 @@ _OPTIONS: dict[str, Any] = {
             show_default="one for each core, 8 at most",
         ),
     ],
+    "quiet": Quiet,
 }
 
 

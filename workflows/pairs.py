@@ -2,17 +2,18 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..cache.errors import LpipstoreError
+from ..cache.store import FeatureStore
 from ..pipeline.arrayfile import MatrixFile
 from ..pipeline.files import printable
-from ..pipeline.heads import column_weights
+from ..pipeline.heads import Head, column_weights
 from ..pipeline.images import ImageRecord
-from ..pipeline.matrix import fast_error, score_matrix
+from ..pipeline.matrix import Target, fast_error, score_matrices
 from ..pipeline.progress import Stopwatch
 from ..pipeline.results import (
     DISTANCES,
@@ -34,6 +35,7 @@ from .collection import (
     open_store,
 )
 from .console import Screen
+from .foresight import tell_forwards, tell_matrix
 from .settings import Settings, parse_bytes
 
 
@@ -53,18 +55,35 @@ def score_pairs(
     clock = Stopwatch(*STAGES)
     with open_store(settings) as store:
         records = find_collection(sources, store, settings, clock, screen)
-        need_two(records)
-        collection = make_collection(records, store, settings, clock, screen)
-        manifest = make_manifest("pairs", collection, settings)
-        plan_pairs(collection, settings)  # too little memory is told before the forwards
-        with writing_run(out, manifest), collection.pinned(printable(str(out))):
-            hits = collection.extract()
-            need_two(collection.records)
-            write_images(out, collection.records)
-            matrix, told = score_to_file(collection, None, out, settings, screen)
-            with clock("score"):
-                told |= pair_summary(matrix.band, len(collection.good), matrix.tile)
-            return finish_matrix(collection, hits, told, out, screen)
+        return score_records(records, out, store, settings, clock, screen)
+
+
+def score_records(
+    records: list[ImageRecord],
+    out: Path,
+    store: FeatureStore,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
+    check: Callable[[Collection], None] | None = None,
+) -> dict[str, Any]:
+    """Score all pairs of images that were surveyed; `check` may refuse before anything is done."""
+    need_two(records)
+    collection = make_collection(records, store, settings, clock, screen)
+    if check is not None:
+        check(collection)
+    manifest = make_manifest("pairs", collection, settings)
+    plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
+    tell_forwards(collection, screen)
+    tell_matrix(plan.area, out, screen)
+    with writing_run(out, manifest), collection.pinned(printable(str(out))):
+        hits = collection.extract()
+        need_two(collection.records)
+        write_images(out, collection.records)
+        matrix, told = score_to_file(collection, None, out, settings, screen)
+        with clock("score"):
+            told |= pair_summary(matrix.band, len(collection.good), matrix.tile)
+        return finish_matrix(collection, hits, told, out, screen)
 
 
 def plan_pairs(collection: Collection, settings: Settings) -> MatrixPlan:
@@ -79,14 +98,26 @@ def score_to_file(
     settings: Settings,
     screen: Screen,
 ) -> tuple[MatrixFile, dict[str, Any]]:
-    """Score what is not scored yet of a matrix; return it, with what the summary says of it.
+    """Score a matrix under the head that the settings name; see `score_to_files`."""
+    heads = [(collection.head(settings), out)]
+    (scored,) = score_to_files(collection, first, heads, settings, screen)
+    return scored
+
+
+def score_to_files(
+    collection: Collection,
+    first: int | None,
+    heads: Sequence[tuple[Head, Path]],
+    settings: Settings,
+    screen: Screen,
+) -> list[tuple[MatrixFile, dict[str, Any]]]:
+    """Score what is not scored yet of a matrix under each head, into the folder of each.
 
     `first` of the collection's usable images are the rows, the others the columns; None stands for
-    all pairs.
+    all pairs. Returns the matrices, each with what its summary says of it.
     """
     features, contents = collection.features, collection.contents()
     down, across = contents[:first], None if first is None else contents[first:]
-    head = collection.head(settings)
     plan = plan_matrix(
         len(down),
         collection.row_bytes(),
@@ -94,20 +125,30 @@ def score_to_file(
         columns=None if across is None else len(across),
     )
     collection.warn_of_repeats(plan, down, across, screen)
-    attributes = {
+    targets, files = [], []
+    for head, out in heads:
+        recipe = features.extractor.spec.recipe
+        attributes = {**head_attributes(head, settings.precision), **recipe}
+        files.append(MatrixFile(out, down, across, plan.tile, attributes))
+        targets.append(Target(column_weights(head, features.extractor.layout), files[-1]))
+    fast = settings.precision == "fast"
+    score_matrices(features, down, across, targets, plan, screen.report, fast=fast)
+    told: list[dict[str, Any]] = [
+        {"pairs": plan.pairs, "precision": settings.precision} for _ in heads
+    ]
+    if fast:
+        for target, one in zip(targets, told, strict=True):
+            one["precision_error"] = fast_error(features, contents, target.weights)
+    return list(zip(files, told, strict=True))
+
+
+def head_attributes(head: Head, precision: str) -> dict[str, Any]:
+    """Return what an array of distances says of itself."""
+    return {
         "quantity": "LPIPS distance",
         "head_digest": head.digest,
-        "precision": settings.precision,
-        **features.extractor.spec.recipe,
+        "precision": precision,
     }
-    matrix = MatrixFile(out, down, across, plan.tile, attributes)
-    weights = column_weights(head, features.extractor.layout)
-    fast = settings.precision == "fast"
-    score_matrix(features, down, across, weights, plan, matrix, screen.report, fast=fast)
-    told: dict[str, Any] = {"pairs": plan.pairs, "precision": settings.precision}
-    if fast:
-        told["precision_error"] = fast_error(features, contents, weights)
-    return matrix, told
 
 
 def finish_matrix(

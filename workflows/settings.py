@@ -41,6 +41,7 @@ class Settings:
     precision: str = "exact"
     device: str = "auto"
     workers: int | None = None
+    quiet: bool = False
 
     @property
     def tap_names(self) -> tuple[str, ...]:

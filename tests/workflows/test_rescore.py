@@ -1,0 +1,298 @@
+"""Other heads on the images of a finished run: the bytes of a fresh run, and no forward."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+
+import lpipstore
+from lpipstore.pipeline.features import Extractor
+from lpipstore.pipeline.heads import make_head, save_head
+
+MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
+CHANNELS = (64, 128, 256, 384, 384, 512, 512)
+TIMES = {"seconds", "hits", "forwards", "rows_read"}
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("manifest.json", "summary.json")
+    }
+
+
+def summary_of(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    return {name: value for name, value in summary.items() if name not in TIMES}
+
+
+@pytest.fixture
+def heads(tmp_path):
+    """Three heads for squeeze; the last one has weights under 0 and some that are 0."""
+    paths = []
+    for number in range(3):
+        random = np.random.default_rng(number)
+        weights = [random.random(count) for count in CHANNELS]
+        if number == 2:
+            weights = [np.where(weight < 0.3, 0, weight - 0.4) for weight in weights]
+        paths.append(tmp_path / f"head{number}.pth")
+        save_head(make_head(weights, "drawn"), paths[-1])
+    return paths
+
+
+@pytest.fixture
+def no_trunk(monkeypatch):
+    """From `set` on, neither weights nor a forward can be had."""
+
+    def forbid():
+        def fail(*_, **__):
+            raise AssertionError("no trunk is needed")
+
+        monkeypatch.setattr("lpipstore.workflows.rescore.load_backbone", fail)
+        monkeypatch.setattr("lpipstore.pipeline.backbones.load_weights", fail)
+        monkeypatch.setattr(Extractor, "rows", fail)
+
+    return forbid
+
+
+@pytest.fixture
+def jobs(pictures, tmp_path, draw):
+    """Commands of every kind, each without options of the metric."""
+    draw(tmp_path / "others", 5, seed=4)
+    shutil.copy(pictures / "003.png", tmp_path / "others" / "twin.png")
+    (pictures / "broken.png").write_bytes(b"")
+    lines = [f"{i:03}.png,{j:03}.png,{i * j}" for i in range(8) for j in range(0, 8, 3)]
+    table = ["left,right,rating", *lines, "003.png,broken.png,9", "gone.png,001.png,1"]
+    (pictures / "pairs.csv").write_text("\n".join(table) + "\n")
+    return {
+        "pairs": ("pairs", pictures, tmp_path / "others"),
+        "groups": ("pairs", pictures, tmp_path / "others", "--group-by", "folder"),
+        "compare": ("compare", pictures, tmp_path / "others"),
+        "paired": ("compare", pictures, tmp_path / "others", "--paired"),
+        "score": ("score", pictures / "pairs.csv"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["pairs", "groups", "compare", "paired", "score"])
+def test_each_head_gives_the_bytes_of_a_fresh_run(cli, jobs, heads, tmp_path, no_trunk, kind):
+    assert cli(*jobs[kind], *MODEL, "--out", tmp_path / "run").code == 0
+    for number, head in enumerate(heads):
+        fresh = (*jobs[kind], *MODEL, "--heads", head, "--out", tmp_path / f"fresh{number}")
+        assert cli(*fresh).code == 0
+    no_trunk()
+    chosen = [argument for head in heads for argument in ("--heads", head)]
+    outcome = cli("rescore", tmp_path / "run", *chosen, "--out", tmp_path / "all", "--json")
+    assert outcome.code == 0, outcome.err
+    told = json.loads(outcome.out)
+    assert told["forwards"] == 0
+    assert [run["folder"] for run in told["runs"]] == [
+        str(tmp_path / "all" / f"head{number}") for number in range(3)
+    ]
+    for number in range(3):
+        fresh, again = tmp_path / f"fresh{number}", tmp_path / "all" / f"head{number}"
+        assert files_of(again) == files_of(fresh)
+        assert summary_of(again) == summary_of(fresh)
+        fresh, again = (lpipstore.open_run(path).manifest for path in (fresh, again))
+        assert again.pop("rescored_from") == str(tmp_path / "run")
+        assert again == fresh
+
+
+def test_rows_are_read_once_for_all_heads(cli, pictures, heads, tmp_path, monkeypatch):
+    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    counts = []
+    for chosen in (heads[:1], heads):
+        options = [argument for head in chosen for argument in ("--heads", head)]
+        out = tmp_path / f"out{len(chosen)}"
+        told = json.loads(cli("rescore", tmp_path / "run", *options, "--out", out, "--json").out)
+        counts.append(told["rows_read"])
+    assert counts[0] == counts[1] > 0
+
+
+def test_one_head_makes_a_run_that_its_own_command_recognises(cli, pictures, heads, tmp_path):
+    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    assert cli(*command).code == 0
+    before = files_of(tmp_path / "two")
+    assert cli(*command).code == 0  # goes on where nothing is left to do
+    again = ("pairs", pictures, *MODEL, "--heads", heads[0], "--out", tmp_path / "two", "--json")
+    assert json.loads(cli(*again).out)["forwards"] == 0
+    assert files_of(tmp_path / "two") == before
+    other = cli("rescore", tmp_path / "run", "--heads", heads[1], "--out", tmp_path / "two")
+    assert (other.code, "head_digest" in other.err) == (2, True)
+    both = ("--heads", heads[0], "--heads", heads[1])
+    refused = cli("rescore", tmp_path / "run", *both, "--out", tmp_path / "two")
+    assert (refused.code, "holds a run" in refused.err) == (2, True)
+
+
+def test_rows_that_left_the_store(cli, pictures, heads, tmp_path):
+    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    fresh = ("--heads", heads[0], "--out", tmp_path / "fresh")
+    cli("pairs", pictures, *MODEL, *fresh)
+    assert cli("store", "clear").code == 0
+    command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    refused = cli(*command, "--no-compute")
+    assert refused.code == 1
+    assert "8 of 8 rows are not in the store" in refused.err
+    assert refused.out.splitlines() == [str(pictures / f"{n:03}.png") for n in range(8)]
+    assert not (tmp_path / "two").exists()
+    told = json.loads(cli(*command, "--json").out)
+    assert told["forwards"] == 8
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
+
+
+def test_lost_rows_of_images_that_are_gone(cli, pictures, heads, tmp_path):
+    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    cli("store", "clear")
+    (pictures / "004.png").unlink()
+    outcome = cli("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    assert outcome.code == 1
+    assert "004.png" in outcome.err
+
+
+def test_lost_rows_of_other_weights(cli, pictures, heads, tmp_path, real_weights):
+    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    cli("store", "clear")
+    (weights,) = real_weights.glob("squeezenet1_1*.pth")
+    command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    outcome = cli(*command, "--weights", weights)
+    assert outcome.code == 1
+    assert "not those of the run" in outcome.err
+
+
+def test_lost_rows_of_images_with_any_name(cli, pictures, heads, tmp_path, monkeypatch):
+    for name in (b"caf\xe9 \n.png", "wide\u00a0space.png".encode(), b"back\\nslash.png"):
+        source = (pictures / "000.png").read_bytes()
+        odd = bytes(pictures) + b"/" + name
+        with open(odd, "wb") as file:
+            file.write(source + name)  # other bytes after the picture's end: another image
+    monkeypatch.chdir(pictures.parent)
+    cli("pairs", "pictures", *MODEL, "--out", tmp_path / "run")
+    fresh = ("--heads", heads[0], "--out", tmp_path / "fresh")
+    cli("pairs", "pictures", *MODEL, *fresh)
+    cli("store", "clear")
+    monkeypatch.chdir("/")
+    command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    outcome = cli(*command, "--json")
+    assert json.loads(outcome.out)["forwards"] == 11
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
+
+
+def test_backbones_of_torchvision(cli, pictures, tmp_path, no_trunk):
+    model = ("--backbone", "torchvision:resnet18", "--taps", "layer1,layer2", "--weights", "random")
+    weights = [np.random.default_rng(0).random(count) for count in (64, 128)]
+    save_head(make_head(weights, "drawn"), tmp_path / "own.pth")
+    own = ("--heads", tmp_path / "own.pth")
+    cli("pairs", pictures, *model, "--heads", "none", "--out", tmp_path / "run")
+    cli("pairs", pictures, *model, *own, "--out", tmp_path / "fresh")
+    no_trunk()
+    assert cli("rescore", tmp_path / "run", *own, "--out", tmp_path / "two").code == 0
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
+
+
+def test_kept_statistics_need_no_rows(cli, jobs, heads, tmp_path, no_trunk):
+    keep = ("--keep-statistics", "--out", tmp_path / "run")
+    assert cli(*jobs["score"], *MODEL, *keep).code == 0
+    fresh = ("--heads", heads[2], "--out", tmp_path / "fresh")
+    assert cli(*jobs["score"], *MODEL, *fresh).code == 0
+    assert cli("store", "clear").code == 0
+    no_trunk()
+    command = ("rescore", tmp_path / "run", "--heads", heads[2], "--out", tmp_path / "two")
+    outcome = cli(*command, "--no-compute", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["rows_read"] == 0
+    one, two = (lpipstore.open_run(tmp_path / name) for name in ("fresh", "two"))
+    assert two.manifest["from_statistics"]
+    assert two.pairs.column_names == one.pairs.column_names
+    expected, found = (run.pairs.column("distance").to_pylist() for run in (one, two))
+    for a, b in zip(expected, found, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or abs(a - b) < 1e-6
+    assert two.pairs.column("distance").null_count == 2
+    assert np.abs(one.distances.compute() - two.distances.compute()).max() < 1e-6
+    assert summary_of(tmp_path / "two")["mean"] == pytest.approx(one.summary["mean"], abs=1e-6)
+
+
+def test_rows_are_read_if_that_is_asked(cli, jobs, heads, tmp_path):
+    keep = ("--keep-statistics", "--out", tmp_path / "run")
+    assert cli(*jobs["score"], *MODEL, *keep).code == 0
+    fresh = ("--heads", heads[2], "--out", tmp_path / "fresh")
+    assert cli(*jobs["score"], *MODEL, *fresh).code == 0
+    command = ("rescore", tmp_path / "run", "--heads", heads[2], "--out", tmp_path / "two")
+    assert cli(*command, "--from-rows").code == 0
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
+
+
+def test_a_matrix_that_was_cut_short_goes_on(cli, pictures, heads, tmp_path):
+    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    options = ("--heads", heads[0], "--heads", heads[1], "--out", tmp_path / "two")
+    cli("rescore", tmp_path / "run", *options)
+    before = files_of(tmp_path / "two")
+    (tmp_path / "two" / "head1" / "distances.zarr" / "c" / "0" / "0").unlink()
+    (tmp_path / "two" / "head1" / "summary.json").unlink()
+    assert cli("rescore", tmp_path / "run", *options).code == 0
+    assert files_of(tmp_path / "two") == before
+
+
+def test_heads_with_one_name_get_folders_of_their_own(cli, pictures, heads, tmp_path):
+    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    for number in (0, 1):
+        (tmp_path / f"trained{number}").mkdir()
+        shutil.copy(heads[number], tmp_path / f"trained{number}" / "head.pth")
+    chosen = [tmp_path / f"trained{n}" / "head.pth" for n in (0, 1)]
+    options = ("--heads", chosen[0], "--heads", chosen[1], "--heads", "none")
+    assert cli("rescore", tmp_path / "run", *options, "--out", tmp_path / "two").code == 0
+    folders = sorted(path.name for path in (tmp_path / "two").iterdir())
+    assert len(folders) == 3
+    for name in folders:
+        run = lpipstore.open_run(tmp_path / "two" / name)
+        assert name == "none" or name == f"head-{run.manifest['head_digest'][:8]}"
+    twice = cli("rescore", tmp_path / "run", *options[:2], *options[:2], "--out", tmp_path / "no")
+    assert (twice.code, "given twice" in twice.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"backbone": None}, "no text under backbone"),
+        ({"backbone": "alexandria"}, "no backbone"),
+        ({"size": "wide"}, "is no size"),
+        ({"format": 99}, "format 99"),
+        ({"trunk_dtype": "float8"}, "float8"),
+        ({"resize": "nearest"}, "in another way"),
+        ({"command": "train"}, "rescore takes runs of"),
+    ],
+)
+def test_manifests_that_are_wrong(cli, pictures, heads, tmp_path, change, words):
+    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    manifest = tmp_path / "run" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **change}))
+    outcome = cli("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    assert outcome.code in (1, 2)
+    assert words in outcome.err
+
+
+def test_a_head_of_another_backbone(cli, pictures, tmp_path):
+    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    head = {f"lin{n}.model.1.weight": torch.ones(1, 8, 1, 1) for n in range(5)}
+    torch.save(head, tmp_path / "other.pth")
+    command = ("rescore", tmp_path / "run", "--heads", tmp_path / "other.pth")
+    outcome = cli(*command, "--out", tmp_path / "two")
+    assert (outcome.code, "channels" in outcome.err) == (2, True)
+    assert not (tmp_path / "two").exists()
+
+
+def test_a_damaged_table_of_images(cli, pictures, heads, tmp_path):
+    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    images = tmp_path / "run" / "images.parquet"
+    table = pyarrow.parquet.read_table(images)
+    command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    pyarrow.parquet.write_table(table.drop_columns(["content_hash"]), images)
+    outcome = cli(*command)
+    assert (outcome.code, "is damaged" in outcome.err) == (1, True)
+    images.write_bytes(b"torn")
+    outcome = cli(*command)
+    assert (outcome.code, "is damaged" in outcome.err) == (1, True)

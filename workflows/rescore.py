@@ -1,0 +1,300 @@
+"""Score a finished run again under other heads: the same images, the same pairs, no trunk."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..cache.errors import LpipstoreError, UsageError
+from ..cache.store import FeatureStore
+from ..pipeline.backbones import Backbone, load_backbone
+from ..pipeline.features import Features, choose_device
+from ..pipeline.files import printable
+from ..pipeline.heads import Head, load_head
+from ..pipeline.images import ImageRecord
+from ..pipeline.loading import Decoded, decode_files
+from ..pipeline.progress import Stopwatch
+from ..pipeline.recall import Recipe, recall_extractor, recall_recipe, recall_records
+from ..pipeline.results import DISTANCES, IMAGES, MANIFEST, Run, open_run, writing_run
+from ..pipeline.statistics import cross_summary, pair_summary
+from .collection import STAGES, Collection, open_store
+from .console import Screen
+from .pairs import finish_matrix, score_to_files, versions
+from .rescorelists import rescore_rows, rescore_statistics
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """A head, and the folder of its run."""
+
+    head: Head
+    folder: Path
+
+
+class RowsMissing(LpipstoreError):  # noqa: N818 - it says what is the matter
+    """Rows have left the store, and are not to be computed; `paths` are their images."""
+
+    def __init__(self, message: str, paths: Sequence[str]) -> None:
+        super().__init__(message)
+        self.paths = list(paths)
+
+
+def rescore_run(
+    folder: Path,
+    heads: Sequence[str],
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+    *,
+    compute: bool = True,
+    from_rows: bool = False,
+) -> dict[str, Any]:
+    """Score the pairs of a finished run under other heads.
+
+    With one head `out` becomes the run; with several it gets a run for each, named after the file.
+    Each is what the command of the old run would make with that head, to the byte (a list that is
+    scored from its kept statistics: within 1e-6). Rows are read once for all heads, and weights
+    only if rows are missing.
+
+    Parameters
+    ----------
+    folder
+        The finished run.
+    heads
+        As for ``--heads``.
+    compute
+        Compute the rows that have left the store; otherwise they are an error.
+    from_rows
+        Read rows even where statistics were kept.
+
+    Returns
+    -------
+    dict
+        ``runs``: for each its head, its folder and its summary; what was forwarded and read for all
+        of them, and the seconds.
+
+    Raises
+    ------
+    RowsMissing
+        Rows have left the store and `compute` is False.
+    LpipstoreError
+        There is something else that a person has to change; the message says what.
+    """
+    clock = Stopwatch(*STAGES)
+    run = open_run(folder)
+    recipe = recall_recipe(run)
+    _need_distances(run, recipe)
+    settings = _settings_of(recipe, settings)
+    with open_store(settings) as store:
+        collection = recall_collection(run, recipe, store, settings, clock, screen)
+        targets = _targets(heads, recipe, collection.features.extractor.backbone, out)
+        manifests = [_manifest(run, target.head) for target in targets]
+        if run.manifest.get("statistics") and not from_rows:
+            manifests = [{**manifest, "from_statistics": True} for manifest in manifests]
+        elif not compute:
+            _need_rows(collection)
+        with ExitStack() as stack:
+            for target, manifest in zip(targets, manifests, strict=True):
+                stack.enter_context(writing_run(target.folder, manifest))
+                _copy_images(run, target.folder)
+            if run.manifest.get("statistics") and not from_rows:
+                summaries = rescore_statistics(run, _pairs(targets), collection)
+            else:
+                stack.enter_context(collection.pinned(printable(str(out))))
+                hits = _complete(collection)
+                score = rescore_rows if "statistics" in run.manifest else _rescore_matrix
+                summaries = score(run, _pairs(targets), collection, hits, settings, screen)
+    collection.warn_if_reading_is_slow(screen)
+    features = collection.features
+    return {
+        "runs": [
+            {"head": target.head.name, "folder": str(target.folder), **summary}
+            for target, summary in zip(targets, summaries, strict=True)
+        ],
+        "forwards": features.forwards,
+        "rows_read": features.rows_read,
+        "failed": 0,
+        "seconds": {**clock.seconds, "total": clock.total()},
+    }
+
+
+def recall_collection(
+    run: Run,
+    recipe: Recipe,
+    store: FeatureStore,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
+) -> Collection:
+    """Bind the images of a run to the store that has, or had, their rows."""
+
+    def load() -> Backbone:
+        return load_backbone(
+            recipe.backbone,
+            version=recipe.lpips_version,
+            weights=settings.weights,
+            taps=settings.tap_names,
+            table=store,
+        )
+
+    records = recall_records(run)
+    paths = {record.content: record.path for record in records if record.content}
+    extractor = recall_extractor(run, load, choose_device(settings.device))
+
+    def decode(contents: Sequence[bytes], batch: int) -> Iterator[Decoded]:
+        files = [(paths[content], content) for content in contents]
+        return decode_files(files, recipe.pixels, batch, settings.workers)
+
+    return Collection(records, Features(extractor, store, decode, clock, screen.report, paths))
+
+
+def _need_distances(run: Run, recipe: Recipe) -> None:
+    known = recipe.command in ("pairs", "score", "compare")
+    if not known or not (run.path / DISTANCES / "zarr.json").exists():
+        raise UsageError(
+            f"{printable(str(run.path))} is a run of lpipstore {recipe.command} without a "
+            "matrix or a list of distances: rescore takes runs of pairs, compare and score"
+        )
+
+
+def _settings_of(recipe: Recipe, settings: Settings) -> Settings:
+    """Let the run decide what its rows and products are; the rest is up to who asks."""
+    weights = settings.weights
+    return replace(
+        settings,
+        backbone=recipe.backbone,
+        taps=recipe.own_taps,
+        lpips_version=recipe.lpips_version,
+        weights=recipe.weights_choice if weights == "imagenet" else weights,
+        row_dtype=recipe.row_choice,
+        trunk_dtype=recipe.trunk_dtype,
+        precision=recipe.precision,
+    )
+
+
+def _targets(
+    choices: Sequence[str], recipe: Recipe, backbone: Backbone, out: Path
+) -> list[Rescored]:
+    """Load the heads, and choose a folder for each."""
+    heads = [
+        load_head(choice, recipe.backbone, backbone.channels, recipe.lpips_version)
+        for choice in choices
+    ]
+    if len(heads) == 1:
+        return [Rescored(heads[0], out)]
+    if (out / MANIFEST).exists():
+        raise UsageError(
+            f"{printable(str(out))} holds a run, and several heads take a folder with a run for "
+            "each: choose another --out"
+        )
+    names = [Path(choice).expanduser().name.removesuffix(".pth") for choice in choices]
+    names = [
+        name if names.count(name) == 1 else f"{name}-{head.digest[:8]}"
+        for name, head in zip(names, heads, strict=True)
+    ]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--heads {name.rpartition('-')[0]} is given twice")
+    return [Rescored(head, out / name) for head, name in zip(heads, names, strict=True)]
+
+
+def _pairs(targets: Sequence[Rescored]) -> list[tuple[Head, Path]]:
+    return [(target.head, target.folder) for target in targets]
+
+
+def _manifest(run: Run, head: Head) -> dict[str, Any]:
+    """Return the manifest that the old command would write with another head."""
+    changed = {
+        "head": head.name,
+        "head_digest": head.digest,
+        "folder": run.manifest["folder"],
+        "versions": versions(),
+        "rescored_from": printable(os.path.abspath(run.path)),
+    }
+    manifest = {**run.manifest, **changed}
+    if "statistics" in manifest:
+        manifest["statistics"] = False
+    return manifest
+
+
+def _copy_images(run: Run, folder: Path) -> None:
+    partial = folder / f"{IMAGES}.partial"
+    shutil.copyfile(run.path / IMAGES, partial)
+    partial.replace(folder / IMAGES)
+
+
+def _need_rows(collection: Collection) -> None:
+    """Raise `RowsMissing` unless all rows are in the store."""
+    features = collection.features
+    by_key = {features.key(content): content for content in collection.contents()}
+    missing = [features.names[by_key[key]] for key in features.store.missing(list(by_key))]
+    if missing:
+        raise RowsMissing(
+            f"{len(missing):,} of {len(by_key):,} rows are not in the store at "
+            f"{features.store.path}: leave out --no-compute to compute them (one forward each), "
+            "or name another --store",
+            [printable(path) for path in missing],
+        )
+
+
+def _complete(collection: Collection) -> int:
+    """Compute the rows that the store lacks; return how many were there."""
+    features = collection.features
+    hits = collection.extract()
+    for content, reason in features.failures.items():
+        raise LpipstoreError(
+            f"{len(features.failures):,} rows are not in the store, and their images cannot be used"
+            f" any more, such as {printable(features.names[content])}: {reason}"
+        )
+    return hits
+
+
+def _rescore_matrix(
+    run: Run,
+    heads: Sequence[tuple[Head, Path]],
+    collection: Collection,
+    hits: int,
+    settings: Settings,
+    screen: Screen,
+) -> list[dict[str, Any]]:
+    """Score a matrix under each head; return the summaries."""
+    first = _rows_of(run, collection.records)
+    scored = score_to_files(collection, first, heads, settings, screen)
+    summaries = []
+    for (matrix, told), (_, out) in zip(scored, heads, strict=True):
+        with collection.features.clock("score"):
+            if first is None:
+                figures = pair_summary(matrix.band, len(collection.good), matrix.tile)
+            else:
+                figures = cross_summary(matrix.band, matrix.array.shape, matrix.tile)
+                figures |= {"first": first, "second": matrix.array.shape[1]}
+        summaries.append(finish_matrix(collection, hits, {**told, **figures}, out, screen))
+    return summaries
+
+
+def _rows_of(run: Run, records: Sequence[ImageRecord]) -> int | None:
+    """How many usable images are rows of a matrix of two sides; None for all pairs of one side."""
+    if "side" not in run.images.column_names:
+        return None
+    sides: list[str] = run.images.column("side").to_pylist()
+    return sum(
+        side == "first" and not record.error for side, record in zip(sides, records, strict=True)
+    )
+
+
+def rescore_facts(outcome: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what came out as lines for people: a name and a value each."""
+    lines = [
+        ("forwards", f"{outcome['forwards']:,} (rows read: {outcome['rows_read']:,})"),
+        *(
+            (printable(run["folder"]), f"mean {run['mean']:.4f} of {run['pairs']:,} pairs")
+            for run in outcome["runs"]
+        ),
+    ]
+    seconds = outcome["seconds"]
+    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("read", "score", "write"))
+    return [*lines, ("seconds", f"{seconds['total']:.2f} ({stages})")]

@@ -1,0 +1,226 @@
+"""All pairs of a collection that has changed since a run: only new rows and columns are scored."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cache.errors import LpipstoreError, UsageError
+from ..pipeline.arrayfile import MatrixFile
+from ..pipeline.assemble import Pieces, assemble
+from ..pipeline.files import printable
+from ..pipeline.heads import column_weights
+from ..pipeline.images import ImageRecord, content_hash
+from ..pipeline.matrix import fast_error, score_matrix
+from ..pipeline.progress import Stopwatch
+from ..pipeline.recall import recall_recipe, recall_records
+from ..pipeline.results import MANIFEST, Run, open_run, write_images, write_json, writing_run
+from ..pipeline.schedule import plan_matrix
+from ..pipeline.statistics import pair_summary
+from .collection import STAGES, Collection, find_collection, make_collection, open_store
+from .console import Screen
+from .foresight import tell_forwards, tell_matrix
+from .pairs import facts, finish_matrix, head_attributes, make_manifest, need_two, plan_pairs
+from .reproduce import near, need_same_recipe, settings_of, shorten
+from .settings import Settings, parse_bytes
+
+CHANGES = "changes.json"
+_ADDED = "added"  # a folder in the run, as long as it is being made
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs between a run and a collection: paths, as people see them."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    renamed: list[str]
+
+    @classmethod
+    def between(cls, run: Run, records: Sequence[ImageRecord]) -> "Changes":
+        """Compare the images of a run, usable ones only, with those that are there now."""
+        old = {_place(r.path): r.content for r in recall_records(run) if not r.error}
+        new = {_place(r.path): r.content for r in records if not r.error}
+        known = set(old.values())
+        strangers = [path for path in new if path not in old]
+        return cls(
+            added=[path for path in strangers if new[path] not in known],
+            removed=[path for path in old if path not in new],
+            changed=[path for path in new if path in old and old[path] != new[path]],
+            renamed=[path for path in strangers if new[path] in known],
+        )
+
+    def tell(self, screen: Screen) -> None:
+        """Say what changed, with the first names."""
+        for kind, names in self.__dict__.items():
+            if names:
+                words = "there under a new name" if kind == "renamed" else kind
+                screen.say(f"{len(names):,} {words}: {shorten([*map(near, names)])}")
+        if not any(self.__dict__.values()):
+            screen.say("no image was added, removed or changed since the run")
+
+
+def _place(path: str) -> str:
+    return printable(os.path.abspath(path))
+
+
+def update_pairs(
+    sources: Sequence[str | os.PathLike[str]],
+    old: Path,
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+) -> dict[str, Any]:
+    """Score all pairs of the images in `sources`, taking over what the run `old` has of them.
+
+    The old run is only read, and decides the settings. The same call goes on where it was
+    interrupted. Distances are within 1e-7 of those of a fresh run. Returns the summary.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    clock = Stopwatch(*STAGES)
+    run = open_run(old)
+    recipe = recall_recipe(run)
+    if recipe.command != "pairs" or run.distances.ndim != 2 or "side" in run.images.column_names:
+        raise UsageError(
+            f"{printable(str(old))} is not a run of all pairs, which alone can be updated"
+        )
+    if out.exists() and out.samefile(old):
+        raise UsageError("--out has to be another folder than the run that --update names")
+    settings = settings_of(run, recipe, settings, "--update")
+    with open_store(settings) as store:
+        records = find_collection(sources, store, settings, clock, screen)
+        need_two(records)
+        collection = make_collection(records, store, settings, clock, screen)
+        need_same_recipe(run, collection, settings)
+        plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
+        tell_forwards(collection, screen)
+        tell_matrix(plan.area, out, screen)
+        manifest = {
+            **make_manifest("pairs", collection, settings),
+            "updated_from": content_hash((run.path / MANIFEST).read_bytes()).hex(),
+        }
+        with writing_run(out, manifest), collection.pinned(printable(str(out))):
+            return _update(run, collection, out, settings, screen)
+
+
+def _update(
+    run: Run, collection: Collection, out: Path, settings: Settings, screen: Screen
+) -> dict[str, Any]:
+    places = _places(run)
+    if all(content in places for content in collection.contents()):
+        missing = collection.features.store.missing(
+            [collection.features.key(content) for content in collection.contents()]
+        )
+        hits = len(set(collection.contents())) - len(missing)  # and no row is needed
+    else:
+        hits = collection.extract()
+    need_two(collection.records)
+    write_images(out, collection.records)
+    changes = Changes.between(run, collection.records)
+    changes.tell(screen)
+    write_json(out / CHANGES, changes.__dict__)
+    new = [c for c in dict.fromkeys(collection.contents()) if c not in places]
+    kept = [c for c in dict.fromkeys(collection.contents()) if c in places]
+    matrix = _score(run, places, new, kept, collection, out, settings, screen)
+    count = len(collection.good)
+    told: dict[str, Any] = {
+        "pairs": count * (count - 1) // 2,
+        "precision": settings.precision,
+        "update": {
+            "run": printable(os.path.abspath(run.path)),
+            **{kind: len(names) for kind, names in changes.__dict__.items()},
+            "computed": len(new) * len(kept) + len(new) * (len(new) - 1) // 2,
+        },
+    }
+    if settings.precision == "fast":
+        weights = column_weights(collection.head(settings), collection.features.extractor.layout)
+        told["precision_error"] = fast_error(collection.features, collection.contents(), weights)
+    with collection.features.clock("score"):
+        told |= pair_summary(matrix.band, count, matrix.tile)
+    return finish_matrix(collection, hits, told, out, screen)
+
+
+def _places(run: Run) -> dict[bytes, int]:
+    """Where each content stands in the matrix of a run."""
+    contents = [r.content for r in recall_records(run) if not r.error]
+    places = {content: place for place, content in enumerate(contents) if content}
+    if run.distances.shape != (len(contents), len(contents)):
+        raise LpipstoreError(
+            f"the run in {printable(str(run.path))} is damaged: {len(contents):,} images, and a "
+            f"matrix of shape {run.distances.shape}"
+        )
+    return places
+
+
+def _score(
+    run: Run,
+    places: dict[bytes, int],
+    new: Sequence[bytes],
+    kept: Sequence[bytes],
+    collection: Collection,
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+) -> MatrixFile:
+    """Score new images among themselves and against those that were kept; put all together."""
+    features, contents = collection.features, collection.contents()
+    head = collection.head(settings)
+    weights = column_weights(head, features.extractor.layout)
+    attributes = {**head_attributes(head, settings.precision), **features.extractor.spec.recipe}
+    plan = plan_pairs(collection, settings)
+    matrix = MatrixFile(out, contents, None, plan.tile, attributes)
+    todo = [tile for tile in plan.tiles() if not matrix.done(*tile)]
+    if not todo:
+        return matrix
+
+    def score(name: str, across: Sequence[bytes] | None) -> MatrixFile | None:
+        if not new or (across is not None and not across):
+            return None
+        memory, columns = parse_bytes(settings.memory), None if across is None else len(across)
+        part = plan_matrix(len(new), collection.row_bytes(), memory, columns=columns)
+        file = MatrixFile(out / _ADDED / name, new, across, part.tile, attributes)
+        fast = settings.precision == "fast"
+        score_matrix(features, new, across, weights, part, file, screen.report, fast=fast)
+        return file
+
+    among, against = score("among", None), score("against", kept)
+    number = {content: n for n, content in enumerate(new)}
+    column = {content: n for n, content in enumerate(kept)}
+    pieces = Pieces(
+        old=run.path,
+        among=None if among is None else among.array,
+        against=None if against is None else against.array,
+        places=_numbers(contents, places),
+        numbers=_numbers(contents, number),
+        columns=_numbers(contents, column),
+    )
+    with features.clock("write"):
+        assemble(pieces, matrix, todo, screen.report)
+    shutil.rmtree(out / _ADDED, ignore_errors=True)
+    return matrix
+
+
+def _numbers(contents: Sequence[bytes], of: dict[bytes, int]) -> NDArray[np.int64]:
+    return np.array([of.get(content, -1) for content in contents], np.int64)
+
+
+def update_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    update = summary["update"]
+    counts = ", ".join(
+        f"{update[kind]:,} {kind}" for kind in ("added", "removed", "changed", "renamed")
+    )
+    lines = facts(summary, out)
+    place = [name for name, _ in lines].index("pairs") + 1
+    told = [("changes", counts), ("computed", f"{update['computed']:,} pairs")]
+    return [*lines[:place], *told, *lines[place:]]

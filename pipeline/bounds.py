@@ -132,7 +132,7 @@ class Level:
         left = torch.arange(len(pairs), device=points.device)
         for panel in self._panels():
             part = points[:, panel]
-            for some in left.split(_PAIRS):
+            for some in torch.split(left, _PAIRS):
                 i, j = pairs[some].unbind(1)
                 apart = part.index_select(0, i).sub_(part.index_select(0, j))
                 bounds[some] += torch.linalg.vecdot(apart, apart)

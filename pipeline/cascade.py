@@ -137,9 +137,9 @@ def _bounds(
     for which in windows(pairs, sparse, _MOST_ROWS):
         # Rounded up: a pair is only given up early where it is beyond its limit for sure
         limits = np.nextafter(reach[which].astype(np.float32), np.float32(np.inf))
-        points, places = rows.pick(pairs[which])
+        points, within = rows.pick(pairs[which])
         beyond = torch.from_numpy(limits).to(points.device)
-        bounds[which] = level.bounds_of(points, places, beyond).cpu().numpy()
+        bounds[which] = level.bounds_of(points, within, beyond).cpu().numpy()
     tally.arithmetic += 2 * len(sparse) * level.width
     return bounds
 

@@ -15,7 +15,7 @@ from .options import LIST, Quiet, Store, takes_settings
 from .paircommand import Out, pairs
 from .runcommands import export, rescore
 from .settings import Settings, store_path
-from .watching import Json, Strict
+from .watching import Json, Strict, show_plan
 from .watching import exit_strictly as _exit_strictly
 from .watching import show as _show
 from .watching import watched as _watched
@@ -95,6 +95,9 @@ def score(
         ),
         quiet=settings.quiet,
     )
+    if settings.dry_run:
+        show_plan(summary, as_json)
+        return
     _show(summary, "Scored", lambda: list_facts(summary, out), as_json)
     _exit_strictly(summary, strict)
 
@@ -128,6 +131,9 @@ def compare(
             lambda screen: compare_folders(first, second, out, settings, screen),
             quiet=settings.quiet,
         )
+        if settings.dry_run:
+            show_plan(summary, as_json)
+            return
         _show(summary, "Compared", lambda: folders_facts(summary, out), as_json)
         _exit_strictly(summary, strict)
         return
@@ -137,12 +143,15 @@ def compare(
         ),
         quiet=settings.quiet,
     )
+    if settings.dry_run:
+        show_plan(summary, as_json)
+        return
     _show(summary, "Compared", lambda: compare_facts(summary, out), as_json)
     _exit_strictly(summary, strict)
 
 
 @app.command(epilog="Example: lpipstore extract photos more-photos --backbone vgg")
-@takes_settings("heads", "memory")
+@takes_settings("heads", "memory", "dry_run")
 def extract(
     sources: Sources, settings: Settings, strict: Strict = False, as_json: Json = False
 ) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..cache.errors import LpipstoreError, UsageError
+from ..pipeline.estimate import matrix_work
 from ..pipeline.files import printable
 from ..pipeline.images import Found, ImageRecord, find_images
 from ..pipeline.listresults import write_table
@@ -18,6 +19,7 @@ from ..pipeline.schedule import plan_matrix
 from ..pipeline.statistics import cross_summary
 from .collection import STAGES, find_collection, make_collection, need_images, open_store
 from .console import Screen
+from .dryrun import foretell, width_of
 from .foresight import tell_forwards, tell_matrix
 from .lists import ListJob, Scored, list_facts, run_list, survey_list
 from .pairs import facts, finish_matrix, make_manifest, score_to_file
@@ -43,7 +45,12 @@ def compare_folders(
             find_collection([folder], store, settings, clock, screen) for folder in (first, second)
         ]
         collection = make_collection(sides[0] + sides[1], store, settings, clock, screen)
-        plan_matrix(1, collection.row_bytes(), parse_bytes(settings.memory), columns=1)
+        down, across = (sum(not record.error for record in side) for side in sides)
+        memory = parse_bytes(settings.memory)
+        plan = plan_matrix(down, collection.row_bytes(), memory, columns=across)
+        if settings.dry_run:
+            work = matrix_work(plan, width_of(collection, settings))
+            return foretell(collection, work, settings, screen)
         tell_forwards(collection, screen)
         tell_matrix(len(sides[0]) * len(sides[1]), out, screen)
         manifest = {

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..cache.errors import LpipstoreError
 from ..cache.store import FeatureStore
 from ..pipeline.distances import block_of
+from ..pipeline.estimate import list_work
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, column_weights
 from ..pipeline.images import ImageRecord, survey
@@ -40,6 +41,7 @@ from .collection import (
     need_images,
 )
 from .console import Screen
+from .dryrun import foretell, width_of
 from .foresight import tell_forwards
 from .pairs import head_attributes, make_manifest, show_figures
 from .settings import Settings, parse_bytes
@@ -141,6 +143,11 @@ def run_list(
     row_bytes = collection.row_bytes()
     block = block_of(len(set(collection.contents())), row_bytes)
     room_for(memory, row_bytes, block)  # too little is told before the forwards
+    if settings.dry_run:
+        plan = plan_records(collection, job.pairs.left, job.pairs.right)
+        room = room_for(memory, row_bytes, plan.block)
+        work = list_work(plan, room, width_of(collection, settings))
+        return foretell(collection, work, settings, screen)
     tell_forwards(collection, screen)
     manifest = {
         **make_manifest(job.command, collection, settings),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..cache.errors import UsageError
 from ..pipeline.cascade import Tally
 from ..pipeline.closepairs import SearchParts, finished_pairs, write_pairs
+from ..pipeline.estimate import matrix_work
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, column_weights
 from ..pipeline.nearest import Search, rows_that_fit
@@ -30,7 +31,8 @@ from .collection import (
     open_store,
 )
 from .console import Screen
-from .pairs import make_manifest, need_two
+from .dryrun import foretell, width_of
+from .pairs import make_manifest, need_two, plan_pairs
 from .settings import Settings, parse_bytes
 
 Columns = dict[str, NDArray[Any]]
@@ -84,6 +86,10 @@ def find_close(
         head = collection.head(settings)
         # Too little memory is told before the forwards
         rows_that_fit(features.extractor.spec.row_bytes, memory)
+        if settings.dry_run:  # at most what all distances take
+            plan = plan_pairs(collection, settings)
+            work = matrix_work(plan, width_of(collection, settings), at_most=True)
+            return foretell(collection, work, settings, screen)
         pooled = PooledRows(features, _grids(head, collection, screen))
         keys = [*map(features.key, collection.contents()), *pooled.keys(collection.contents())]
         question = {"below": below, "top_k": top_k}

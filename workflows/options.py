@@ -140,6 +140,14 @@ _OPTIONS: dict[str, Any] = {
             show_default="one for each core, 8 at most",
         ),
     ],
+    "dry_run": Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel=OUTPUT,
+            help="Only tell what would be done, and how long it would take.",
+        ),
+    ],
     "quiet": Quiet,
 }
 

@@ -10,7 +10,7 @@ import typer
 from ..cache.errors import UsageError
 from .options import EARLIER, LIST, NEAREST, takes_settings
 from .settings import Settings
-from .watching import Json, Strict, exit_strictly, show, watched
+from .watching import Json, Strict, exit_strictly, show, show_plan, watched
 
 if TYPE_CHECKING:
     from .console import Screen
@@ -78,6 +78,8 @@ def pairs(
         "--update": update is not None,
         "--from": from_manifest is not None,
     }
+    if settings.dry_run and update is not None:
+        raise UsageError("--dry-run does not go with --update: leave one of them out")
     if sum(asked.values()) > 1:
         both = " and ".join(name for name, given in asked.items() if given)
         raise UsageError(f"{both} exclude each other: choose one")
@@ -96,6 +98,9 @@ def pairs(
     else:
         way = _all(sources, out, settings)
     summary = watched(way.work, quiet=settings.quiet)
+    if settings.dry_run:
+        show_plan(summary, as_json)
+        return
     show(summary, way.title, lambda: way.facts(summary, out), as_json)
     exit_strictly(summary, strict)
 

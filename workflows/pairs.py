@@ -10,6 +10,7 @@ from typing import Any
 from ..cache.errors import LpipstoreError
 from ..cache.store import FeatureStore
 from ..pipeline.arrayfile import MatrixFile
+from ..pipeline.estimate import matrix_work
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, column_weights
 from ..pipeline.images import ImageRecord
@@ -35,6 +36,7 @@ from .collection import (
     open_store,
 )
 from .console import Screen
+from .dryrun import foretell, width_of
 from .foresight import tell_forwards, tell_matrix
 from .settings import Settings, parse_bytes
 
@@ -74,6 +76,9 @@ def score_records(
         check(collection)
     manifest = make_manifest("pairs", collection, settings)
     plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
+    if settings.dry_run:
+        work = matrix_work(plan, width_of(collection, settings))
+        return foretell(collection, work, settings, screen)
     tell_forwards(collection, screen)
     tell_matrix(plan.area, out, screen)
     with writing_run(out, manifest), collection.pinned(printable(str(out))):

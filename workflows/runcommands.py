@@ -21,6 +21,7 @@ _DECIDED = (
     "rehash",
     "trunk_dtype",
     "precision",
+    "dry_run",
 )
 
 

@@ -41,6 +41,7 @@ class Settings:
     precision: str = "exact"
     device: str = "auto"
     workers: int | None = None
+    dry_run: bool = False
     quiet: bool = False
 
     @property

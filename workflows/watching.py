@@ -88,6 +88,13 @@ def show(
         print_facts(title, facts())
 
 
+def show_plan(told: dict[str, Any], as_json: bool) -> None:
+    """Print what ``--dry-run`` foretells."""
+    from .dryrun import plan_facts
+
+    show(told, "Would do", lambda: plan_facts(told), as_json)
+
+
 def exit_strictly(summary: dict[str, Any], strict: bool) -> None:
     """End with an error if images failed and that was asked to be one."""
     if strict and summary["failed"]:

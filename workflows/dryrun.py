@@ -1,0 +1,70 @@
+"""`--dry-run`: what a command would do, and how long that would take, with nothing done."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..pipeline.bounds import live
+from ..pipeline.distances import Columns
+from ..pipeline.estimate import Work, estimate
+from ..pipeline.heads import column_weights
+from ..pipeline.loading import Decoded, decode_files
+from .collection import Collection
+from .console import Screen
+from .settings import Settings, show_bytes
+
+
+def foretell(
+    collection: Collection, work: Work, settings: Settings, screen: Screen
+) -> dict[str, Any]:
+    """Return what a command would do with a collection; nothing is forwarded for keeps.
+
+    The keys are those of `lpipstore.pipeline.estimate.estimate`, and ``failed``.
+    """
+    screen.say("calibrating: a batch through the trunk, a few rows, a product")
+    features = replace(collection.features, decode=_decoding_here(collection))
+    weights = column_weights(collection.head(settings), features.extractor.layout)
+    workers = settings.workers if settings.workers is not None else min(8, os.cpu_count() or 1)
+    told = estimate(features, collection.contents(), weights, work, workers)
+    return {
+        **told,
+        "failed": len(collection.records) - len(collection.good),
+        "trained": features.extractor.backbone.trained,
+    }
+
+
+def _decoding_here(
+    collection: Collection,
+) -> Callable[[Sequence[bytes], int], Iterator[Decoded]]:
+    """Return a decoder without workers: starting them would be most of the time of a few images."""
+    names, size = collection.features.names, collection.features.extractor.size
+    return lambda contents, batch: decode_files([(names[c], c) for c in contents], size, batch, 0)
+
+
+def width_of(collection: Collection, settings: Settings) -> int:
+    """Return how many columns take part in a distance under the head that the settings name."""
+    extractor = collection.features.extractor
+    weights = column_weights(collection.head(settings), extractor.layout)
+    return live(Columns.of(weights, extractor.spec.dtype, extractor.device))
+
+
+def plan_facts(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what was foretold as lines for people: a name and a value each."""
+    seconds = told["seconds"]
+    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("forward", "read", "score"))
+    most = "at most " if told["at_most"] else ""
+    return [
+        ("images", f"{told['images']:,} ({told['images'] - told['unique']:,} duplicates by hash)"),
+        ("failed", f"{told['failed']:,}"),
+        (
+            "forwards",
+            f"{told['forwards']:,} (already in the store: {told['hits']:,}), rows of "
+            f"{show_bytes(told['bytes_kept'])} to keep",
+        ),
+        ("pairs", f"{told['pairs']:,} in {told['tiles']:,} tiles"),
+        ("rows read", f"{most}{told['rows_read']:,}, {show_bytes(told['bytes_read'])}"),
+        ("operations", f"{most}{told['operations']:.3g}"),
+        ("results", f"{most}{show_bytes(told['result_bytes'])}"),
+        ("seconds", f"about {seconds['total']:.2f} ({stages}), besides Python's start"),
+    ]

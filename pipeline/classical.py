@@ -1,4 +1,4 @@
-"""Distances that need no network: squared error, PSNR and SSIM, the latter two from torchmetrics."""
+"""Distances that need no network: squared error, and PSNR and SSIM from torchmetrics."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,13 +14,11 @@ def squared_error(first: Tensor, second: Tensor) -> Tensor:
 
 
 def psnr_distance(first: Tensor, second: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio in decibels with its sign turned (smaller is nearer)."""
+    """Return the peak signal-to-noise ratio in decibels, negative: smaller is nearer."""
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     return -_each(
-        peak_signal_noise_ratio(
-            first, second, data_range=1.0, reduction="none", dim=_SEVERAL
-        )
+        peak_signal_noise_ratio(first, second, data_range=1.0, reduction="none", dim=_SEVERAL)
     )
 
 

@@ -101,18 +101,14 @@ def fill_statistics(
         report("pairs", done, len(plan.pairs))
 
 
-def _keys(
-    spec: PoolSpec, contents: Sequence[bytes], pairs: NDArray[np.int64]
-) -> list[bytes]:
+def _keys(spec: PoolSpec, contents: Sequence[bytes], pairs: NDArray[np.int64]) -> list[bytes]:
     return [
         spec.key(min(contents[i], contents[j]) + max(contents[i], contents[j]))
         for i, j in pairs.tolist()
     ]
 
 
-def _keep(
-    features: Features, spec: PoolSpec, keys: list[bytes], made: NDArray[np.float32]
-) -> None:
+def _keep(features: Features, spec: PoolSpec, keys: list[bytes], made: NDArray[np.float32]) -> None:
     if features.full is not None:
         return
     try:

@@ -52,7 +52,7 @@ def majority_agreement(d0: Numbers, d1: Numbers, judge: Numbers) -> Numbers:
 
 
 def vote_ceiling(judge: Numbers) -> float:
-    """Return the best 2AFC score that anything can have: that of always siding with the majority."""
+    """Return the best 2AFC score that anything can have, siding with every majority."""
     return float(np.maximum(judge, 1 - judge).mean())
 
 
@@ -164,7 +164,9 @@ def _scores(means: Numbers, spreads: Numbers, count: int) -> list[Score]:
     tail = (1 - _CONFIDENCE) / 2
     ends = [
         # A sample in which nobody took any pair for the same has no score
-        np.quantile(row[~np.isnan(row)], [tail, 1 - tail]) if (~np.isnan(row)).any() else [np.nan] * 2
+        np.quantile(row[~np.isnan(row)], [tail, 1 - tail])
+        if (~np.isnan(row)).any()
+        else [np.nan] * 2
         for row in spreads
     ]
     return [

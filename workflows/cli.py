@@ -17,6 +17,7 @@ import typer
 from ..cache.errors import LpipstoreError, UsageError
 from .options import LIST, OUTPUT, Store, takes_settings
 from .settings import Settings, store_path
+from .teaching import add_commands
 
 if TYPE_CHECKING:
     from .console import Screen
@@ -342,6 +343,9 @@ def _show(
 def _exit_strictly(summary: dict[str, Any], strict: bool) -> None:
     if strict and summary["failed"]:
         raise LpipstoreError(f"--strict: {summary['failed']} image(s) cannot be used")
+
+
+add_commands(app, _watched, _show)
 
 
 def main() -> None:

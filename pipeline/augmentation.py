@@ -68,6 +68,5 @@ def _transform(changes: Sequence[str], size: tuple[int, int]) -> torch.nn.Module
         "colour": v2.ColorJitter(**_COLOUR),
         "flip": v2.RandomHorizontalFlip(),
     }
-    return v2.Compose(
-        [transform for name, transform in known.items() if name in changes] or [v2.Identity()]
-    )
+    chosen = [transform for name, transform in known.items() if name in changes]
+    return torch.nn.Sequential(*chosen)

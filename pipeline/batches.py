@@ -33,13 +33,13 @@ class Share:
 
 def shuffled(numbers: Numbers, generator: torch.Generator) -> Numbers:
     """Return numbers in a random order."""
-    return numbers[torch.randperm(len(numbers), generator=generator).numpy()]
+    return np.asarray(numbers[torch.randperm(len(numbers), generator=generator).numpy()])
 
 
 def steps(order: Numbers, batch: int) -> Iterator[Numbers]:
     """Cut an epoch into steps; the last one has what is left."""
     for start in range(0, len(order), batch):
-        yield order[start : start + batch]
+        yield np.asarray(order[start : start + batch])
 
 
 def share(step: Numbers, rank: int, world: int, at_once: int) -> Share:

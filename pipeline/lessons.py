@@ -26,8 +26,9 @@ Batch = tuple[Sequence[Tensor], Tensor]
 class Lessons(Protocol):
     """Judgements that a teacher learns from."""
 
-    judge: Tensor
-    """Share of votes for p1 of every judgement, as it was given."""
+    @property
+    def judge(self) -> Tensor:
+        """Share of votes for p1 of every judgement, as it was given."""
 
     def batches(self, which: Sequence[Numbers], seed: int) -> Iterator[Batch]:
         """Yield batches of judgements for a step, augmented where that is wanted, by `seed`."""

@@ -88,7 +88,7 @@ class LinearHead(nn.Module):
 
     def head(self, name: str) -> Head:
         """Return the head as it is now."""
-        parts = self.weights.detach().cpu().split(list(self.channels))
+        parts = torch.split(self.weights.detach().cpu(), list(self.channels))
         return make_head([part.numpy() for part in parts], name)
 
 
@@ -138,7 +138,8 @@ class TripletStatistics(nn.Module):
             taps = run_trunk(self.trunk, images.flatten(0, 1), scaled=self.scaled)
         sides: tuple[list[Tensor], list[Tensor]] = ([], [])
         for tap in taps:
-            normal = unit_normalise(tap).unflatten(0, (count, 3))
+            normal = unit_normalise(tap)
+            normal = normal.view(count, 3, *normal.shape[1:])
             for place, side in enumerate(sides, start=1):
                 side.append((normal[:, 0] - normal[:, place]).square().mean((2, 3)))
         first, second = (torch.cat(side, dim=1) for side in sides)

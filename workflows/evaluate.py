@@ -13,7 +13,7 @@ from ..cache.errors import LpipstoreError, UsageError
 from ..cache.store import FeatureStore
 from ..pipeline.classical import CLASSICAL, classical_distances
 from ..pipeline.files import printable
-from ..pipeline.heads import Head, load_head
+from ..pipeline.heads import load_head
 from ..pipeline.judgements import CHOICES, Judgements, read_judgements
 from ..pipeline.layout import LPIPS_BACKBONES
 from ..pipeline.listresults import write_table
@@ -44,6 +44,7 @@ from .settings import Settings
 METRICS = (*CLASSICAL, "baseline", "stock")
 CEILING = "ceiling of the votes"
 OVERALL = "mean over sets"
+_SHOWN = {"2afc": "2AFC", "jnd": "JND"}
 _PIXELS_AT_ONCE = 1 << 28  # bytes of decoded images in memory
 _PAIRS_AT_ONCE = 64
 
@@ -127,16 +128,13 @@ def _evaluate_kind(
     """Return what is known of the judgements of one kind, and the lines of the table for them."""
     judged = find_judged(judgements, store, settings, clock, screen)
     backbone = judged.collection.features.extractor.backbone
-    known: dict[str, Head] = {}
-    for name, choice in [
-        *(
-            (name, {"baseline": "none", "stock": None}[name])
-            for name in chosen[:]
-            if name not in CLASSICAL
-        ),
-        *((_shown(head), head) for head in heads),
-    ]:
-        known[name] = load_head(choice, backbone.name, backbone.channels, backbone.version)
+    choices = {"baseline": "none", "stock": None}
+    wanted = [(name, choices[name]) for name in chosen if name in choices]
+    wanted += [(printable(head.rstrip("/")), head) for head in heads]
+    known = {
+        name: load_head(choice, backbone.name, backbone.channels, backbone.version)
+        for name, choice in wanted
+    }
     judged, statistics = pair_statistics_of(judged, settings, screen)
     distances: dict[str, Numbers] = {}
     for name in chosen:
@@ -148,10 +146,6 @@ def _evaluate_kind(
             distances[name] = statistics.numbers.astype(np.float64) @ weights
         lines = _lines(judged.judgements, statistics, distances, seed)
     return count_judged(judged, statistics), lines
-
-
-def _shown(head: str) -> str:
-    return printable(head.rstrip("/"))
 
 
 def _classical(
@@ -287,14 +281,21 @@ def evaluate_tables(
             (metric, *(text for score in scores for text in _cells(cells.get((metric, score)))))
             for metric in dict.fromkeys(line["metric"] for line in lines)
         ]
-        shown = {"2afc": "2AFC"}
-        header = [text for score in scores for text in (shown.get(score, score), "95 %", "of")]
-        tables.append((f"{kind}: {set_name}", ("metric", *header), rows))
+        header = [text for score in scores for text in (_SHOWN.get(score, score), "95 %")]
+        title = f"{_SHOWN.get(kind, kind)}: {set_name}, {_counts(lines)}"
+        tables.append((title, ("metric", *header), rows))
     return tables
 
 
-def _cells(line: dict[str, Any] | None) -> tuple[str, str, str]:
+def _counts(lines: Sequence[dict[str, Any]]) -> str:
+    counts = {line["score"]: line["count"] for line in lines}
+    if "agreement" not in counts:
+        return f"{lines[0]['count']:,} pairs"
+    return f"{counts['2afc']:,} judgements, {counts['agreement']:,} with a majority"
+
+
+def _cells(line: dict[str, Any] | None) -> tuple[str, str]:
     if line is None:
-        return "–", "", ""
+        return "–", ""
     interval = "" if np.isnan(line["low"]) else f"{line['low']:.4f}–{line['high']:.4f}"
-    return f"{line['value']:.4f}", interval, f"{line['count']:,}"
+    return f"{line['value']:.4f}", interval

@@ -104,7 +104,7 @@ def find_judged(
 def _of_usable(judgements: Judgements, left_out: int, collection: Collection) -> Judged:
     records = collection.records
     good = np.array([not record.error for record in records])
-    usable = good[judgements.images].all(axis=1)
+    usable = np.asarray(good[judgements.images].all(axis=1))
     if not usable.any():
         broken = next(record for record in records if record.error)
         raise LpipstoreError(

@@ -103,7 +103,7 @@ def add_commands(app: typer.Typer, watched: "Watched", show: "Show") -> None:
         epochs: Annotated[
             int | None,
             typer.Option(
-                min=1, rich_help_panel=TRAINING, help="At most.", show_default="30; network 10"
+                min=1, rich_help_panel=TRAINING, help="At most.", show_default="60; network 10"
             ),
         ] = None,
         batch: Annotated[
@@ -112,13 +112,13 @@ def add_commands(app: typer.Typer, watched: "Watched", show: "Show") -> None:
                 min=1,
                 rich_help_panel=TRAINING,
                 help="Judgements in a step, over all processes.",
-                show_default="512; network 50",
+                show_default="256; network 50",
             ),
         ] = None,
         learning_rate: Annotated[
             float | None,
             typer.Option(
-                rich_help_panel=TRAINING, help="Of Adam.", show_default="0.03; network 1e-4"
+                rich_help_panel=TRAINING, help="Of Adam.", show_default="0.1; network 1e-4"
             ),
         ] = None,
         schedule: Annotated[

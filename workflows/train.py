@@ -37,7 +37,7 @@ from ..pipeline.progress import Stopwatch
 from ..pipeline.results import SUMMARY, write_json, writing_run
 from ..pipeline.scores import vote_ceiling
 from ..pipeline.teachers import LinearHead, LogisticJudge, Teacher, TripletStatistics, make_judge
-from ..pipeline.training import Course, Training, figures_on, teach
+from ..pipeline.training import Course, Training, figures_on, one_thread, teach
 from .collection import STAGES, open_store
 from .console import Screen
 from .judged import (
@@ -141,7 +141,7 @@ def _train(
             if processes.first:
                 save_whole(training.state() | {"recipe": manifest}, out / CHECKPOINT)
 
-        with clock("train"):
+        with clock("train"), nullcontext() if statistics is None else one_thread():
             teach(training, course, processes, after_epoch, screen.report)
         training.take_best()
         if processes.first:
@@ -261,8 +261,8 @@ def _heads(training: Training, course: Course, start: Head) -> list[dict[str, An
     """
     history = training.history
     heads = [
-        {"head": f"start: {start.name}", **_parts(history, 0)},
-        {"head": f"trained, epoch {training.best_epoch}", **_parts(history, training.best_epoch)},
+        {"head": f"start ({start.name})", **_parts(history, 0)},
+        {"head": "trained", **_parts(history, training.best_epoch)},
     ]
     if not isinstance(course.lessons, KnownStatistics):
         return heads
@@ -277,7 +277,7 @@ def _heads(training: Training, course: Course, start: Head) -> list[dict[str, An
             other.to(course.lessons.judge.device)
             found = figures_on(other, course.lessons, numbers, course.weights, Processes())
             others[part] = {"choice": found.choice, "agreement": found.agreement, "loss": None}
-    return [{"head": baseline.name, **others}, *heads]
+    return [{"head": "unweighted", **others}, *heads]
 
 
 def _parts(history: Sequence[Mapping[str, Any]], epoch: int) -> dict[str, Any]:
@@ -331,27 +331,27 @@ def train_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     ]
 
 
-TRAIN_HEADER = (
-    "head",
-    "2AFC train",
-    "held out",
-    "agreement train",
-    "held out",
-    "loss train",
-    "held out",
-)
+TRAIN_HEADER = ("figure", "train", "held out", "difference")
+_SHOWN = {"choice": "2AFC score", "agreement": "agreement", "loss": "loss"}
 
 
 def train_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return the lines of the table of heads: each figure on train and held-out judgements."""
-    rows = []
-    for line in summary["heads"]:
-        cells = [
-            line.get(part, {}).get(figure)
-            for figure in ("choice", "agreement", "loss")
-            for part in ("train", "held_out")
-        ]
-        rows.append((line["head"], *("–" if cell is None else f"{cell:.4f}" for cell in cells)))
-    ceiling = [summary["ceiling"].get(part) for part in ("train", "held_out")]
-    shown = ["–" if cell is None else f"{cell:.4f}" for cell in ceiling]
-    return [*rows, ("ceiling of the votes", *shown, "1.0000", "1.0000", "–", "–")]
+    rows = [
+        (f"{shown}, {line['head']}", *_side_by_side(line, figure))
+        for figure, shown in _SHOWN.items()
+        for line in summary["heads"]
+        if line["train"][figure] is not None
+    ]
+    ceiling = {part: {"choice": value} for part, value in summary["ceiling"].items()}
+    after = len(summary["heads"])
+    rows.insert(after, ("2AFC score, ceiling of the votes", *_side_by_side(ceiling, "choice")))
+    return rows
+
+
+def _side_by_side(line: Mapping[str, Any], figure: str) -> tuple[str, str, str]:
+    train = line["train"][figure]
+    if "held_out" not in line:
+        return f"{train:.4f}", "none", ""
+    held_out = line["held_out"][figure]
+    return f"{train:.4f}", f"{held_out:.4f}", f"{held_out - train:+.4f}"

@@ -22,10 +22,10 @@ def unit_normalise(tap: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        float32, the same shape: ``f / (sqrt(sum_c f**2) + 1e-10)``, in [-1, 1] ([0, 1] after a
-        ReLU). Where all channels are 0 the result is 0 and so is the gradient.
+        float32 (float64 stays), the same shape: ``f / (sqrt(sum_c f**2) + 1e-10)``, in [-1, 1]
+        ([0, 1] after a ReLU). Where all channels are 0 the result is 0 and so is the gradient.
     """
-    values = tap.float()
+    values = tap if tap.dtype == torch.float64 else tap.float()
     squared = values.square().sum(dim=1, keepdim=True)
     empty = squared == 0
     # The root of 0 has an infinite slope: those positions take a root of 1, then divide by infinity

@@ -44,20 +44,39 @@ def keep_statistics(
     A line for each of the plan's pairs, in their order. What is there already is left as it is;
     chunks are renamed into place.
     """
-    layout, device = features.extractor.layout, features.extractor.device
-    dtype = features.extractor.spec.dtype
     count, size = len(plan.pairs), plan.block
     path = folder / STATISTICS
-    shape = (count, sum(layout.channels))
+    shape = (count, sum(features.extractor.layout.channels))
     array = open_array(path, shape, (size, shape[1]), attributes)
     chunks = range(-(-count // size))
     todo = [chunk for chunk in chunks if not chunk_is_whole(path, array, chunk, 0)]
     done = len(chunks) - len(todo)
     report("statistics", done, len(chunks))
-    for together, needed in _batches(plan, todo, room):
+    for part, numbers in make_statistics(features, contents, plan, room, todo):
+        with features.clock("write"):
+            array[part] = numbers
+        done += 1
+        report("statistics", done, len(chunks))
+
+
+def make_statistics(
+    features: Features,
+    contents: Sequence[bytes],
+    plan: ListPlan,
+    room: Room,
+    chunks: Sequence[int],
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Compute the statistics of the plan's pairs, as many at a time as a block has rows.
+
+    Yields, for each of `chunks`, which pairs of the plan it is and their statistics, float32
+    [pairs, channels of all taps].
+    """
+    layout, device = features.extractor.layout, features.extractor.device
+    dtype, size = features.extractor.spec.dtype, plan.block
+    for together, needed in _batches(plan, chunks, room):
         rows = features.load([contents[n] for n in plan.rows[needed]])
         for chunk in together:
-            part = slice(chunk * size, min((chunk + 1) * size, count))
+            part = slice(chunk * size, min((chunk + 1) * size, len(plan.pairs)))
             places = torch.from_numpy(np.searchsorted(needed, plan.pairs[part])).to(device)
             with features.clock("score"):
                 numbers = torch.cat(
@@ -66,10 +85,7 @@ def keep_statistics(
                         for start in range(0, len(places), _AT_ONCE)
                     ]
                 )
-            with features.clock("write"):
-                array[part] = numbers.cpu().numpy()
-            done += 1
-            report("statistics", done, len(chunks))
+            yield part, numbers.cpu().numpy()
 
 
 def _batches(

@@ -67,7 +67,7 @@ def _collate(
     return Decoded(indices, torch.from_numpy(pixels), failures, workers)
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
     """Leave Ctrl-C to the main process, which stops its workers itself; SIGTERM ends a worker.
 
     Whatever handlers the main process has were inherited, and are meant for it alone. Its locks
@@ -101,15 +101,14 @@ def decode_files(
         none where a single batch holds everything.
     """
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers = min(cores or 1, _MOST_WORKERS) if len(files) > batch else 0
+        workers = cores() if len(files) > batch else 0
     workers = min(workers, -(-len(files) // batch))
     # Forked workers start at once; spawned ones would each import torch first. They only decode
     # and never touch the threads or the GPU of the parent.
     context = (
         "fork" if workers and "fork" in torch.multiprocessing.get_all_start_methods() else None
     )
-    with warnings.catch_warnings(), _worker_errors():
+    with warnings.catch_warnings(), worker_errors():
         # Who asks for more workers than cores means it: decoding waits for slow disks, too.
         warnings.filterwarnings("ignore", "This DataLoader will create")
         batches = iter(
@@ -118,18 +117,24 @@ def decode_files(
                 batch_size=batch,
                 num_workers=workers,
                 collate_fn=partial(_collate, size=size, workers=workers),
-                worker_init_fn=_start_worker if workers else None,
+                worker_init_fn=start_worker if workers else None,
                 multiprocessing_context=context,
                 prefetch_factor=2 if workers else None,
                 generator=torch.Generator(),  # not the global one: that is the caller's
             )
         )
-    with _worker_errors():
+    with worker_errors():
         yield from batches
 
 
+def cores() -> int:
+    """Return for how many decoding processes there are cores, 8 at most."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(count or 1, _MOST_WORKERS)
+
+
 @contextmanager
-def _worker_errors() -> Iterator[None]:
+def worker_errors() -> Iterator[None]:
     """Say in words that a decoding process could not start or was killed."""
     try:
         yield

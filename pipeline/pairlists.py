@@ -1,7 +1,7 @@
 """Lists of pairs: tables with two columns of paths, as numbered paths and numbered pairs."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def read_pairs(
         The file is not there or no such table, lacks the columns, or lists no pairs.
     """
     shown = printable(str(table))
-    content, sides = _read(table, columns, shown)
+    content, sides = read_table(table, lambda names: _choose(names, columns, shown))
     if not len(content):
         raise UsageError(f"{shown} lists no pairs: it has column names and nothing under them")
     names = [content.column_names[side] for side in sides]
@@ -83,14 +83,22 @@ def read_pairs(
             f"the first line of {shown} names two files and not its columns: put a line such as "
             "path_a,path_b above it"
         )
-    given, left, right = _number([_as_bytes(content.column(side), shown) for side in sides])
-    paths, same = _resolve(given, base)
+    given, (left, right) = number_names(
+        [as_names(content.column(side), f"{shown} (--columns A,B chooses)") for side in sides]
+    )
+    paths, same = resolve_names(given, base)
     rest = [place for place in range(content.num_columns) if place not in sides]
     return PairList(paths, same[left], same[right], content.select(rest))
 
 
-def _read(table: Path, columns: Sequence[str] | None, shown: str) -> tuple[pa.Table, list[int]]:
-    """Return the table and the places of its two columns of paths."""
+def read_table(
+    table: Path, choose: Callable[[Sequence[str]], list[int]]
+) -> tuple[pa.Table, list[int]]:
+    """Read a CSV, TSV or Parquet file whose columns of paths `choose` finds by their names.
+
+    Returns the table and the places of these columns. Raises `UsageError` if it is no such file.
+    """
+    shown = printable(str(table))
     suffix = table.suffix.lower()
     if suffix not in (*_DELIMITERS, *_PARQUET):
         raise UsageError(f"{shown} must be a table that ends in .csv, .tsv, .parquet or .pq")
@@ -98,11 +106,11 @@ def _read(table: Path, columns: Sequence[str] | None, shown: str) -> tuple[pa.Ta
         if suffix in _PARQUET:
             with table.open("rb") as file:
                 content = pa.parquet.read_table(file)
-            return content, _choose(content.column_names, columns, shown)
+            return content, choose(content.column_names)
         parsing = pa.csv.ParseOptions(delimiter=_DELIMITERS[suffix], newlines_in_values=True)
         with table.open("rb") as file, pa.csv.open_csv(file, parse_options=parsing) as reader:
             names = reader.schema.names
-        sides = _choose(names, columns, shown)
+        sides = choose(names)
         # Paths are bytes to the system, and names made of digits are no numbers
         converting = pa.csv.ConvertOptions(
             column_types={names[side]: pa.binary() for side in sides}, strings_can_be_null=False
@@ -140,7 +148,8 @@ def _choose(names: Sequence[str], columns: Sequence[str] | None, shown: str) -> 
     return [0, 1]
 
 
-def _as_bytes(column: pa.ChunkedArray, shown: str) -> pa.ChunkedArray:
+def as_names(column: pa.ChunkedArray, shown: str) -> pa.ChunkedArray:
+    """Return a column of paths as bytes, "" where one is missing; `shown` names its table."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     textual = (
         pa.types.is_string,
@@ -151,27 +160,28 @@ def _as_bytes(column: pa.ChunkedArray, shown: str) -> pa.ChunkedArray:
         pa.types.is_binary_view,
     )
     if not any(is_kind(kind) for is_kind in textual):
-        raise UsageError(f"{shown} holds {kind} where paths should be: choose with --columns A,B")
+        raise UsageError(f"{shown} holds {kind} where paths should be")
     return column.cast(kind).cast(pa.large_binary()).fill_null(b"")
 
 
-def _number(
-    sides: Sequence[pa.ChunkedArray],
-) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
-    """Number the different values of both columns, in the order in which the lines name them."""
+def number_names(sides: Sequence[pa.ChunkedArray]) -> tuple[list[bytes], NDArray[np.int64]]:
+    """Number the different values of all columns, in the order in which the lines name them.
+
+    Returns the values, and int64 [columns, lines]: the number of each.
+    """
     both = pa.chunked_array([chunk for side in sides for chunk in side.chunks], pa.large_binary())
     coded = both.combine_chunks().dictionary_encode()
-    codes = coded.indices.to_numpy().reshape(2, -1)
+    codes = coded.indices.to_numpy().reshape(len(sides), -1)
     backwards = codes.T.ravel()[::-1]
     first = np.empty(len(coded.dictionary), np.int64)
     first[backwards] = np.arange(len(backwards))[::-1]  # the last one written is the first named
     order = np.argsort(first)
     rank = np.argsort(order)
     values = coded.dictionary.take(pa.array(order)).to_pylist()
-    return values, rank[codes[0]], rank[codes[1]]
+    return values, rank[codes]
 
 
-def _resolve(given: Sequence[bytes], base: str) -> tuple[list[str], NDArray[np.int64]]:
+def resolve_names(given: Sequence[bytes], base: str) -> tuple[list[str], NDArray[np.int64]]:
     """Return each different file once, and for each given path the number of its file."""
     numbers: dict[str, int] = {}
     paths: list[str] = []

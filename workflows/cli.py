@@ -15,6 +15,7 @@ from .options import LIST, Quiet, Store, takes_settings
 from .paircommand import Out, pairs
 from .runcommands import export, rescore
 from .settings import Settings, store_path
+from .teaching import EVALUATE_EXAMPLES, TRAIN_EXAMPLES, evaluate, train
 from .watching import Json, Strict, show_plan
 from .watching import exit_strictly as _exit_strictly
 from .watching import show as _show
@@ -247,6 +248,8 @@ def demo(
 
 app.command(epilog="Example: lpipstore rescore run --heads my-head.pth --out run2")(rescore)
 app.command(epilog="Example: lpipstore export run --format csv --out distances.csv")(export)
+app.command(epilog=TRAIN_EXAMPLES)(train)
+app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
 
 
 @app.callback(invoke_without_command=True)

@@ -90,12 +90,13 @@ class Collection:
         """Content hashes of the good images."""
         return [record.content for record in self.good if record.content]
 
-    def extract(self) -> int:
+    def extract(self, contents: Sequence[bytes] | None = None) -> int:
         """Run the backbone where rows are missing; return how many images had theirs already.
 
+        `contents` are those of the images that need a row; None stands for all.
         Images that turn out not to be decodable get their ``error`` in `records`.
         """
-        hits = self.features.ensure(self.contents())
+        hits = self.features.ensure(self.contents() if contents is None else contents)
         self.mark_failures()
         return hits
 

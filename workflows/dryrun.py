@@ -1,6 +1,5 @@
 """`--dry-run`: what a command would do, and how long that would take, with nothing done."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +8,7 @@ from ..pipeline.bounds import live
 from ..pipeline.distances import Columns
 from ..pipeline.estimate import Work, estimate
 from ..pipeline.heads import column_weights
-from ..pipeline.loading import Decoded, decode_files
+from ..pipeline.loading import Decoded, cores, decode_files
 from .collection import Collection
 from .console import Screen
 from .settings import Settings, show_bytes
@@ -25,7 +24,7 @@ def foretell(
     screen.say("calibrating: a batch through the trunk, a few rows, a product")
     features = replace(collection.features, decode=_decoding_here(collection))
     weights = column_weights(collection.head(settings), features.extractor.layout)
-    workers = settings.workers if settings.workers is not None else min(8, os.cpu_count() or 1)
+    workers = cores() if settings.workers is None else settings.workers
     told = estimate(features, collection.contents(), weights, work, workers)
     return {
         **told,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lpipstore.pipeline.images import content_hash, decode
-from lpipstore.pipeline.loading import _start_worker, decode_files
+from lpipstore.pipeline.loading import decode_files, start_worker
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_worker_can_be_terminated_whatever_the_main_process_does_with_signals(
     try:
         child = os.fork()
         if child == 0:
-            _start_worker(0)
+            start_worker(0)
             signal.raise_signal(signal.SIGINT)  # is left to the main process
             signal.raise_signal(signal.SIGTERM)
             os._exit(0)
@@ -75,9 +75,9 @@ def test_a_worker_dies_with_its_parent():
     reading, writing = os.pipe()
     script = (
         "import os, signal, sys, time\n"
-        "from lpipstore.pipeline.loading import _start_worker\n"
+        "from lpipstore.pipeline.loading import start_worker\n"
         "if os.fork() == 0:\n"
-        "    _start_worker(0)\n"
+        "    start_worker(0)\n"
         "    os.write(int(sys.argv[1]), b'x')\n"
         "    time.sleep(60)\n"
         "signal.pause()\n"

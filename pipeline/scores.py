@@ -1,0 +1,175 @@
+"""How well distances agree with people: two-alternative forced choice and just noticeable change.
+
+The scores are those of Zhang et al., CVPR 2018, section 2 and 4.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+RESAMPLES = 1000
+_CONFIDENCE = 0.95
+_AT_ONCE = 1 << 22  # numbers that one step of the bootstrap may take
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score with the ends of its bootstrap interval (95 %), and of how many judgements it is."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+def choice_scores(d0: Numbers, d1: Numbers, judge: Numbers) -> Numbers:
+    """Return the 2AFC score of each judgement: the share of votes that the distances side with.
+
+    Parameters
+    ----------
+    d0, d1
+        [..., n]: distances of p0 and of p1 to the reference.
+    judge
+        [n]: share of votes for p1.
+
+    Returns
+    -------
+    ndarray of shape [..., n]
+        ``1 - judge`` where p0 is nearer, ``judge`` where p1 is, 0.5 where both are as near.
+    """
+    return np.where(d0 < d1, 1 - judge, np.where(d1 < d0, judge, 0.5))
+
+
+def majority_agreement(d0: Numbers, d1: Numbers, judge: Numbers) -> Numbers:
+    """Return for each judgement whether the distances side with the majority of the votes.
+
+    1 or 0; 0.5 where both distances are equal; NaN where the votes are, as there is no majority.
+    """
+    agrees = choice_scores(d0, d1, (judge > 0.5).astype(np.float64))
+    return np.where(judge == 0.5, np.nan, agrees)
+
+
+def vote_ceiling(judge: Numbers) -> float:
+    """Return the best 2AFC score that anything can have, siding with every majority."""
+    return float(np.maximum(judge, 1 - judge).mean())
+
+
+def average_precision(distances: Numbers, same: Numbers) -> float:
+    """Return how well small distances find the pairs that people took for the same.
+
+    Parameters
+    ----------
+    distances
+        [n] or any shape with n numbers, such as [n, 1, 1, 1]: they are flattened before anything is
+        sorted.
+    same
+        n numbers, the share of votes for «the same»: a pair counts as found by that share, and as a
+        false alarm by the rest.
+
+    Returns
+    -------
+    float
+        Area under the precision-recall curve, with precision made to fall as VOC 2010 does and
+        BAPPS does after it; NaN where nobody took any pair for the same. Equal distances are
+        found together: their order in the list means nothing.
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    flat, share = np.ravel(distances), np.ravel(same)
+    if flat.shape != share.shape:
+        raise ValueError(f"{len(flat)} distances and {len(share)} answers")
+    if not share.sum() > 0:
+        return float("nan")
+    # Ranks stand for distances: PSNR is infinite for equal images
+    nearness = -np.unique(flat, return_inverse=True)[1].reshape(-1)
+    precision, recall, _ = precision_recall_curve(
+        np.repeat([1, 0], len(flat)),
+        np.concatenate([nearness, nearness]),
+        sample_weight=np.concatenate([share, 1 - share]),
+    )
+    falling = np.maximum.accumulate(precision[:-1])  # recall falls along the curve
+    return float(-(np.diff(recall) * falling).sum())
+
+
+def mean_score(scores: Numbers, sets: NDArray[np.int64], seed: int = 0) -> list[list[Score]]:
+    """Return the mean of each set and the mean over the sets, with bootstrap intervals.
+
+    Parameters
+    ----------
+    scores
+        [metrics, n]: a score for each judgement; NaN (for all metrics alike) leaves one out.
+    sets
+        [n]: the set of each judgement.
+    seed
+        Of the resampling; all metrics see the same samples.
+
+    Returns
+    -------
+    list of list of Score
+        ``result[k]`` of set k in ascending order, the last one of the mean over sets; one for each
+        metric. Judgements are drawn anew within each set. They count as independent, so that
+        intervals are too narrow where many judgements share images.
+    """
+    from scipy.stats import bootstrap
+
+    usable = ~np.isnan(scores[0])
+    random = np.random.default_rng(seed)
+    means, spreads, counts = [], [], []
+    for number in np.unique(sets).tolist():
+        own = scores[:, usable & (sets == number)]
+        if not own.shape[1]:
+            continue
+        means.append(own.mean(axis=1))
+        counts.append(own.shape[1])
+        if own.shape[1] == 1:  # one judgement says nothing of how another would be
+            spreads.append(np.full((len(own), RESAMPLES), np.nan))
+            continue
+        drawn = bootstrap(
+            (own,),
+            np.mean,
+            axis=-1,
+            n_resamples=RESAMPLES,
+            batch=max(1, _AT_ONCE // own.size),
+            method="percentile",
+            rng=random,
+        )
+        spreads.append(drawn.bootstrap_distribution)
+    results = [_scores(m, s, n) for m, s, n in zip(means, spreads, counts, strict=True)]
+    overall = _scores(np.mean(means, axis=0), np.mean(spreads, axis=0), sum(counts))
+    return [*results, overall]
+
+
+def precision_score(
+    distances: Numbers, same: Numbers, sets: NDArray[np.int64], seed: int = 0
+) -> list[list[Score]]:
+    """Return the average precision of each set and the mean over the sets, as `mean_score` does."""
+    random = np.random.default_rng(seed)
+    means, spreads, counts = [], [], []
+    for number in np.unique(sets).tolist():
+        own, answers = distances[:, sets == number], same[sets == number]
+        draws = random.integers(0, len(answers), (RESAMPLES, len(answers)))
+        means.append(np.array([average_precision(row, answers) for row in own]))
+        spreads.append(
+            np.array([[average_precision(row[d], answers[d]) for d in draws] for row in own])
+        )
+        counts.append(len(answers))
+    results = [_scores(m, s, n) for m, s, n in zip(means, spreads, counts, strict=True)]
+    overall = _scores(np.mean(means, axis=0), np.mean(spreads, axis=0), sum(counts))
+    return [*results, overall]
+
+
+def _scores(means: Numbers, spreads: Numbers, count: int) -> list[Score]:
+    tail = (1 - _CONFIDENCE) / 2
+    ends = [
+        # A sample in which nobody took any pair for the same has no score
+        np.quantile(row[~np.isnan(row)], [tail, 1 - tail])
+        if (~np.isnan(row)).any()
+        else [np.nan] * 2
+        for row in spreads
+    ]
+    return [
+        Score(float(mean), float(low), float(high), count)
+        for mean, (low, high) in zip(means, ends, strict=True)
+    ]

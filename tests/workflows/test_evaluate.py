@@ -1,0 +1,126 @@
+"""Evaluation from end to end: scores against those worked out by hand, several sets and kinds."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0", "--size", "32")
+
+
+def summary_of(outcome):
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
+
+
+@pytest.fixture
+def greys(tmp_path):
+    """Grey pictures, named by their level: L2 between them is known."""
+    folder = tmp_path / "greys"
+    folder.mkdir()
+    for level in range(0, 250, 10):
+        Image.new("RGB", (32, 32), (level,) * 3).save(folder / f"{level}.png")
+    return folder
+
+
+def write(folder, name, header, lines):
+    path = folder / name
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+def scores_of(summary, metric="L2"):
+    return {
+        (line["set"], line["score"]): line["value"]
+        for line in summary["scores"]
+        if line["metric"] == metric
+    }
+
+
+def test_scores_by_hand_ties_included(cli, greys, tmp_path):
+    triplets = write(
+        greys,
+        "choices.csv",
+        "ref,p0,p1,judge",
+        [
+            "100.png,110.png,150.png,0.25",  # p0 is nearer: 0.75, agrees
+            "100.png,150.png,110.png,0.25",  # p1 is nearer: 0.25, does not
+            "100.png,110.png,90.png,1",  # as near: a half of both
+            "100.png,0.png,100.png,0.5",  # p1 is nearer, and people are divided
+        ],
+    )
+    same = write(
+        greys,
+        "same.csv",
+        "p0,p1,same",
+        ["0.png,10.png,1", "0.png,20.png,0", "0.png,30.png,1", "50.png,70.png,1"],
+    )
+    out = tmp_path / "scores.parquet"
+    command = ("evaluate", triplets, same, *MODEL, "--metrics", "L2,PSNR,baseline", "--out", out)
+    summary = summary_of(cli(*command, "--json"))
+    found = scores_of(summary)
+    assert found["choices", "2afc"] == pytest.approx((0.75 + 0.25 + 0.5 + 0.5) / 4)
+    assert found["choices", "agreement"] == pytest.approx((1 + 0 + 0.5) / 3)
+    # 1 at recall 1/3; then two together at 20, one of them the same: 2/3; then 3/4, raised before
+    assert found["same", "average precision"] == pytest.approx(1 / 3 + 2 / 3 * 3 / 4)
+    assert scores_of(summary, "PSNR") == found
+    ceiling = scores_of(summary, "ceiling of the votes")
+    assert ceiling == {("choices", "2afc"): (0.75 + 0.75 + 1 + 0.5) / 4}
+    table = pq.read_table(out)
+    assert table.to_pylist()[0] == summary["scores"][0]
+    shown = cli(*command)
+    assert "2AFC: choices, 4 judgements, 3 with a majority" in shown.out
+    assert "JND: same, 4 pairs" in shown.out
+
+
+def test_several_sets_and_their_mean(cli, greys):
+    first = write(greys, "one.csv", "ref,p0,p1,judge", ["0.png,10.png,20.png,0"])
+    lines = ["0.png,10.png,20.png,1", "0.png,20.png,10.png,1", "0.png,20.png,10.png,0.75"]
+    second = write(greys, "two.csv", "ref,p0,p1,judge", lines)
+    command = ("evaluate", first, second, *MODEL, "--metrics", "L2,stock,SSIM", "--json")
+    found = scores_of(summary_of(cli(*command)))
+    assert found["one", "2afc"] == 1
+    assert found["two", "2afc"] == pytest.approx((0 + 1 + 0.75) / 3)
+    assert found["mean over sets", "2afc"] == pytest.approx((1 + 1.75 / 3) / 2)
+
+
+def test_folders_of_sameness(cli, tmp_path, draw):
+    folder = tmp_path / "bapps" / "jnd" / "val" / "cnn"
+    draw(folder / "p0", 3, seed=0)
+    draw(folder / "p1", 3, seed=1)
+    (folder / "p1" / "000.png").write_bytes((folder / "p0" / "000.png").read_bytes())
+    (folder / "same").mkdir()
+    for number, answer in enumerate((1.0, 0.0, 0.0)):
+        np.save(folder / "same" / f"{number:03}.npy", [answer])
+    summary = summary_of(cli("evaluate", tmp_path / "bapps", *MODEL, "--json"))
+    assert {line["value"] for line in summary["scores"]} == {1.0}
+    assert {line["set"] for line in summary["scores"]} == {"val/cnn"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--metrics", "L3"), "unknown --metrics 'L3'"),
+        (("--metrics", ""), "nothing to evaluate"),
+        (("--out", "scores.csv"), "must end in .parquet"),
+        (("--heads", "nowhere.pth"), "No head at 'nowhere.pth'"),
+    ],
+)
+def test_wrong_options_are_one_message(cli, greys, options, words):
+    table = write(greys, "one.csv", "ref,p0,p1,judge", ["0.png,10.png,20.png,0"])
+    outcome = cli("evaluate", table, *MODEL, *options)
+    assert outcome.code == 2
+    assert words in outcome.err
+
+
+def test_the_stock_head_on_materials(cli, data, real_weights, tmp_path):
+    folder = data / "materials"
+    header, *lines = (folder / "train_triplets.csv").read_text().splitlines()
+    table = write(tmp_path, "some.csv", header, lines[::20])  # all of them give 0.706 and 0.665
+    command = ("evaluate", table, "--images", folder / "images")
+    model = ("--backbone", "squeeze", "--size", "128", "--metrics", "stock")
+    found = scores_of(summary_of(cli(*command, *model, "--json")), "stock")
+    assert found["some", "agreement"] == pytest.approx(0.71, abs=0.03)
+    assert found["some", "2afc"] == pytest.approx(0.67, abs=0.03)

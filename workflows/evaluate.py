@@ -1,0 +1,301 @@
+"""Score how well heads and metrics agree with people."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from ..cache.errors import LpipstoreError, UsageError
+from ..cache.store import FeatureStore
+from ..pipeline.classical import CLASSICAL, classical_distances
+from ..pipeline.files import printable
+from ..pipeline.heads import load_head
+from ..pipeline.judgements import CHOICES, Judgements, read_judgements
+from ..pipeline.layout import LPIPS_BACKBONES
+from ..pipeline.listresults import write_table
+from ..pipeline.loading import decode_files
+from ..pipeline.progress import Stopwatch
+from ..pipeline.scores import (
+    Score,
+    choice_scores,
+    majority_agreement,
+    mean_score,
+    precision_score,
+    vote_ceiling,
+)
+from .collection import STAGES, check_choice, open_store
+from .console import Screen
+from .judged import (
+    Judged,
+    PairStatistics,
+    check_folder,
+    count_judged,
+    files_of,
+    find_judged,
+    judged_facts,
+    pair_statistics_of,
+)
+from .settings import Settings
+
+METRICS = (*CLASSICAL, "baseline", "stock")
+CEILING = "ceiling of the votes"
+OVERALL = "mean over sets"
+_SHOWN = {"2afc": "2AFC", "jnd": "JND"}
+_PIXELS_AT_ONCE = 1 << 28  # bytes of decoded images in memory
+_PAIRS_AT_ONCE = 64
+
+Numbers = NDArray[np.float64]
+
+
+def evaluate_heads(
+    sources: Sequence[Path],
+    settings: Settings,
+    screen: Screen,
+    *,
+    heads: Sequence[str] = (),
+    metrics: str = ",".join(METRICS),
+    images: Path | None = None,
+    split: str = "val",
+    seed: int = 0,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Score heads and metrics on judgements, side by side.
+
+    Parameters
+    ----------
+    sources, images, split
+        As for `lpipstore.pipeline.judgements.read_judgements`.
+    heads
+        Files, or folders of trainings.
+    metrics
+        Some of `METRICS`, with commas in between.
+    seed
+        Of the bootstrap.
+    out
+        A Parquet file for the table.
+
+    Returns
+    -------
+    dict
+        Counts, seconds, and ``scores``: the lines of the table.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    chosen = [name.strip() for name in metrics.split(",") if name.strip()]
+    for name in chosen:
+        check_choice("--metrics", name, METRICS)
+    check_folder("--images", images)
+    if out is not None and out.suffix != ".parquet":
+        raise UsageError(f"--out {printable(str(out))} must end in .parquet")
+    if "stock" in chosen and settings.backbone not in LPIPS_BACKBONES:
+        chosen.remove("stock")
+        screen.say(f"there is no stock head for {settings.backbone}: it is left out")
+    if not chosen and not heads:
+        raise UsageError("nothing to evaluate: name --heads or --metrics")
+    clock = Stopwatch(*STAGES)
+    kinds = read_judgements(sources, images=images, split=split)
+    summary: dict[str, Any] = {"kinds": {}, "scores": []}
+    with open_store(settings) as store:
+        for judgements in kinds.values():
+            counts, lines = _evaluate_kind(
+                judgements, chosen, heads, store, settings, clock, screen, seed
+            )
+            summary["kinds"][judgements.kind] = counts
+            summary["scores"] += lines
+    summary["seconds"] = {**clock.seconds, "total": clock.total()}
+    if out is not None:
+        _write(summary["scores"], out)
+    return summary
+
+
+def _evaluate_kind(
+    judgements: Judgements,
+    chosen: Sequence[str],
+    heads: Sequence[str],
+    store: FeatureStore,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
+    seed: int,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what is known of the judgements of one kind, and the lines of the table for them."""
+    judged = find_judged(judgements, store, settings, clock, screen)
+    backbone = judged.collection.features.extractor.backbone
+    choices = {"baseline": "none", "stock": None}
+    wanted = [(name, choices[name]) for name in chosen if name in choices]
+    wanted += [(printable(head.rstrip("/")), head) for head in heads]
+    known = {
+        name: load_head(choice, backbone.name, backbone.channels, backbone.version)
+        for name, choice in wanted
+    }
+    judged, statistics = pair_statistics_of(judged, settings, screen)
+    distances: dict[str, Numbers] = {}
+    for name in chosen:
+        if name in CLASSICAL:
+            distances[name] = _classical(name, judged, statistics, settings, clock, screen)
+    with clock("score"):
+        for name, head in known.items():
+            weights = np.concatenate(head.weights).astype(np.float64)
+            distances[name] = statistics.numbers.astype(np.float64) @ weights
+        lines = _lines(judged.judgements, statistics, distances, seed)
+    return count_judged(judged, statistics), lines
+
+
+def _classical(
+    name: str,
+    judged: Judged,
+    statistics: PairStatistics,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
+) -> Numbers:
+    """Return the distance of each different pair under a metric that looks at pixels."""
+    size = judged.collection.features.extractor.size
+    files = files_of(judged)
+    room = max(2, _PIXELS_AT_ONCE // (3 * size[0] * size[1]))
+    distances = np.empty(len(statistics.pairs))
+    done = 0
+    for part in _parts(statistics.pairs, room):
+        ends = statistics.pairs[part]
+        needed, places = np.unique(ends, return_inverse=True)
+        with clock("decode"):
+            pixels = _decode([files[n] for n in needed.tolist()], size, settings.workers)
+        with clock("score"), torch.inference_mode():
+            for start in range(0, len(ends), _PAIRS_AT_ONCE):
+                these = torch.from_numpy(places.reshape(-1, 2)[start : start + _PAIRS_AT_ONCE])
+                numbers = classical_distances(name, pixels[these[:, 0]], pixels[these[:, 1]])
+                distances[part][start : start + _PAIRS_AT_ONCE] = numbers.double().numpy()
+                done += len(these)
+                screen.report(name, done, len(distances))
+    return distances
+
+
+def _parts(pairs: NDArray[np.int64], room: int) -> list[slice]:
+    """Cut pairs so that each part needs at most `room` different images."""
+    parts, start = [], 0
+    seen: set[int] = set()
+    for number, ends in enumerate(pairs.tolist()):
+        if len(seen.union(ends)) > room:
+            parts.append(slice(start, number))
+            seen, start = set(), number
+        seen.update(ends)
+    return [*parts, slice(start, len(pairs))]
+
+
+def _decode(
+    files: Sequence[tuple[str, bytes]], size: tuple[int, int], workers: int | None
+) -> torch.Tensor:
+    pixels = torch.empty((len(files), *size, 3), dtype=torch.uint8)
+    for decoded in decode_files(files, size, _PAIRS_AT_ONCE, workers):
+        for number, reason in decoded.failures.items():
+            raise LpipstoreError(f"{printable(files[number][0])} cannot be used: {reason}")
+        pixels[torch.tensor(decoded.indices)] = decoded.pixels
+    return pixels
+
+
+def _lines(
+    judgements: Judgements,
+    statistics: PairStatistics,
+    distances: dict[str, Numbers],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Return a line for each set and the mean over sets, metric and score."""
+    answers, sets = judgements.answers, judgements.set_of
+    by_judgement = np.stack(list(distances.values()))[:, statistics.place]
+    if judgements.kind == CHOICES:
+        d0, d1 = by_judgement[..., 0], by_judgement[..., 1]
+        tables = {
+            "2afc": mean_score(choice_scores(d0, d1, answers), sets, seed),
+            "agreement": mean_score(majority_agreement(d0, d1, answers), sets, seed),
+        }
+    else:
+        tables = {"average precision": precision_score(by_judgement[..., 0], answers, sets, seed)}
+    present = np.unique(sets).tolist()
+    names = [judgements.sets[number] for number in present]
+    shown = [*names, OVERALL] if len(names) > 1 else names
+    lines = [
+        _line(judgements.kind, name, metric, kind, score)
+        for kind, found in tables.items()
+        for name, scores in zip(shown, found, strict=False)
+        for metric, score in zip(distances, scores, strict=True)
+    ]
+    if judgements.kind == CHOICES:
+        ceilings = [vote_ceiling(answers[sets == number]) for number in present]
+        counts = [int((sets == number).sum()) for number in present]
+        values = [*zip(ceilings, counts, strict=True), (float(np.mean(ceilings)), sum(counts))]
+        for name, (value, count) in zip(shown, values, strict=False):
+            score = Score(value, float("nan"), float("nan"), count)
+            lines.append(_line(judgements.kind, name, CEILING, "2afc", score))
+    return lines
+
+
+def _line(kind: str, set_name: str, metric: str, score_name: str, score: Score) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "set": set_name,
+        "metric": metric,
+        "score": score_name,
+        "value": score.value,
+        "low": score.low,
+        "high": score.high,
+        "count": score.count,
+    }
+
+
+def _write(lines: Sequence[dict[str, Any]], out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_table(out, pa.Table.from_pylist(list(lines)))
+    except OSError as error:
+        raise LpipstoreError(
+            f"cannot write {printable(str(out))}: {error.strerror or error}"
+        ) from error
+
+
+def evaluate_facts(summary: dict[str, Any], out: Path | None) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    facts = [fact for counts in summary["kinds"].values() for fact in judged_facts(counts)]
+    facts.append(("seconds", f"{summary['seconds']['total']:.2f}"))
+    return facts if out is None else [*facts, ("results", printable(str(out)))]
+
+
+def evaluate_tables(
+    summary: dict[str, Any],
+) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+    """Return title, header and lines of the table of each set; intervals are 95 % bootstrap."""
+    tables = []
+    for kind, set_name in dict.fromkeys((line["kind"], line["set"]) for line in summary["scores"]):
+        lines = [
+            line for line in summary["scores"] if (line["kind"], line["set"]) == (kind, set_name)
+        ]
+        scores = list(dict.fromkeys(line["score"] for line in lines))
+        cells = {(line["metric"], line["score"]): line for line in lines}
+        rows = [
+            (metric, *(text for score in scores for text in _cells(cells.get((metric, score)))))
+            for metric in dict.fromkeys(line["metric"] for line in lines)
+        ]
+        header = [text for score in scores for text in (_SHOWN.get(score, score), "95 %")]
+        title = f"{_SHOWN.get(kind, kind)}: {set_name}, {_counts(lines)}"
+        tables.append((title, ("metric", *header), rows))
+    return tables
+
+
+def _counts(lines: Sequence[dict[str, Any]]) -> str:
+    counts = {line["score"]: line["count"] for line in lines}
+    if "agreement" not in counts:
+        return f"{lines[0]['count']:,} pairs"
+    return f"{counts['2afc']:,} judgements, {counts['agreement']:,} with a majority"
+
+
+def _cells(line: dict[str, Any] | None) -> tuple[str, str]:
+    if line is None:
+        return "–", ""
+    interval = "" if np.isnan(line["low"]) else f"{line['low']:.4f}–{line['high']:.4f}"
+    return f"{line['value']:.4f}", interval

@@ -146,7 +146,7 @@ def distances_of_statistics(folder: Path, heads: Sequence[Head]) -> NDArray[np.f
         raise UsageError(f"{shown} is not there: score the list with --keep-statistics")
     array = zarr.open_array(path, mode="r")
     (count, channels), (size, _) = array.shape, array.chunks
-    weights = np.stack([np.concatenate(head.weights) for head in heads], axis=1)
+    weights = np.stack([np.concatenate(head.weights) for head in heads], axis=1, dtype=np.float64)
     if len(weights) != channels:
         raise UsageError(f"{shown} is of {channels} channels, and the head has {len(weights)}")
     distances = np.empty((len(heads), count), np.float32)
@@ -156,7 +156,7 @@ def distances_of_statistics(folder: Path, heads: Sequence[Head]) -> NDArray[np.f
             raise LpipstoreError(f"{shown} lacks a part: give the command that made it again")
         numbers = np.fromfile(path / "c" / str(chunk) / "0", "<f4").reshape(size, channels)
         part = slice(chunk * size, min((chunk + 1) * size, count))
-        distances[:, part] = (numbers[: part.stop - part.start] @ weights).T
+        distances[:, part] = (numbers[: part.stop - part.start].astype(np.float64) @ weights).T
 
     with ThreadPoolExecutor() as pool:  # reading and multiplying release the interpreter lock
         for _ in pool.map(score, range(-(-count // size))):

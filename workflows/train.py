@@ -337,7 +337,7 @@ _SHOWN = {"choice": "2AFC score", "agreement": "agreement", "loss": "loss"}
 
 def train_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return the lines of the table of heads: each figure on train and held-out judgements."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (f"{shown}, {line['head']}", *_side_by_side(line, figure))
         for figure, shown in _SHOWN.items()
         for line in summary["heads"]

@@ -1,6 +1,9 @@
 """The training loop: steps that add up, splits, projection, early stops, checkpoints."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,19 +105,19 @@ def course_of(lessons, held: int = 10) -> Course:
     return Course(lessons, learn, np.arange(count - held, count), learn, weights)
 
 
-def through_network(at_once: int, *, loss="bce") -> dict[str, torch.Tensor]:
-    """Weights after three epochs of 31 judgements in steps of 12 (the last one has 7)."""
+def through_network(at_once: int, *, loss="bce", processes=ALONE):
+    """Weights and history after three epochs of 31 judgements in steps of 12, the last of 7."""
     trunk = TripletStatistics(Trunk(), scaled=True, tune=True)
     teacher = Teacher(head_of((5, 7)), make_judge(loss, 0.5, 0), trunk).double()
     training = Training(teacher, replace(RECIPE, at_once=at_once, clip=0.5))
-    teach(training, course_of(Images(41)), ALONE, lambda: None)
-    return teacher.state_dict()
+    teach(training, course_of(Images(41)), processes, lambda: None)
+    return teacher.state_dict(), training.history
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 5, 100])
 @pytest.mark.parametrize("loss", ["bce", "rank"])
 def test_small_batches_add_up_to_one_step(at_once, loss):
-    whole, parts = through_network(12, loss=loss), through_network(at_once, loss=loss)
+    (whole, _), (parts, _) = (through_network(n, loss=loss) for n in (12, at_once))
     assert whole["trunk.trunk.first.weight"].dtype == torch.float64
     for name, tensor in whole.items():
         assert (tensor - parts[name]).abs().max() < 1e-10, name
@@ -154,6 +157,34 @@ def test_processes_share_a_step_so_that_each_judgement_counts_once(world, count)
         if counted
     ]
     assert sorted(seen) == step.tolist()
+
+
+_TOGETHER = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from test_training import through_network
+from lpipstore.pipeline.processes import joined
+with joined(torch.device("cpu")) as processes:
+    state, history = through_network(3, processes=processes)
+    if processes.first:
+        torch.save({"state": state, "history": history}, sys.argv[2])
+"""
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    script, result = tmp_path / "together.py", tmp_path / "together.pt"
+    script.write_text(_TOGETHER)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    command = [sys.executable, *launcher, str(script), str(Path(__file__).parent), str(result)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    together = torch.load(result, weights_only=True)
+    state, history = through_network(12)
+    for name, tensor in state.items():
+        assert (tensor - together["state"][name]).abs().max() < 1e-10, name
+    for ours, theirs in zip(history, together["history"], strict=True):
+        for figure in ("loss", "choice", "agreement", "judgements"):
+            assert ours[figure] == pytest.approx(theirs[figure], abs=1e-10)
 
 
 def test_steps_take_everything_once():

@@ -128,9 +128,9 @@ def _train(
             judged, statistics = pair_statistics_of(judged, settings, screen)
         if processes.first:
             processes.wait()
-        course, trunk = _course(judged, statistics, held_from, settings, lesson)
+        course, trunk = make_course(judged, statistics, held_from, settings, lesson)
         start = judged.collection.head(settings)
-        training = _begin(start, trunk, course, lesson)
+        training = begin_training(start, trunk, course, lesson)
         checkpoint = load_checkpoint(out / CHECKPOINT)
         if checkpoint is not None:
             training.restore(checkpoint)
@@ -160,7 +160,7 @@ def _train(
     return summary
 
 
-def _course(
+def make_course(
     judged: Judged,
     statistics: PairStatistics | None,
     held_from: int | None,
@@ -234,7 +234,7 @@ def _split(
     return learn, held_out
 
 
-def _begin(
+def begin_training(
     start: Head, trunk: TripletStatistics | None, course: Course, lesson: Lesson
 ) -> Training:
     """Return a training before its first epoch."""

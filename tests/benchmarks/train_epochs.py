@@ -1,0 +1,91 @@
+"""How much faster an epoch from cached statistics is than one through the trunk.
+
+    python tests/benchmarks/train_epochs.py TRIPLETS.csv --images DIR [--judgements 256]
+
+The same judgements in one process: the head alone on known statistics, the head with every image
+going through the frozen trunk, and head and trunk together. Epochs from statistics are repeated and
+their median is taken; those through the trunk are timed once, as they take long. Reading and
+scoring between epochs is left out on both sides; decoding is part of what the trunk needs.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lpipstore.pipeline.judgements import CHOICES, read_judgements
+from lpipstore.pipeline.processes import Processes
+from lpipstore.pipeline.progress import Stopwatch
+from lpipstore.pipeline.training import one_thread, run_epoch
+from lpipstore.workflows.collection import STAGES, open_store
+from lpipstore.workflows.console import Screen, print_table
+from lpipstore.workflows.judged import find_judged, pair_statistics_of
+from lpipstore.workflows.lesson import Lesson
+from lpipstore.workflows.settings import Settings
+from lpipstore.workflows.train import begin_training, make_course
+
+ROUNDS = 9
+
+
+def epoch_seconds(judged, known, settings, lesson, rounds: int) -> float:
+    """Median seconds of an epoch; `known` None sends images through the trunk."""
+    course, trunk = make_course(judged, known, None, settings, lesson)
+    training = begin_training(judged.collection.head(settings), trunk, course, lesson)
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run_epoch(training, course, Processes(), training.teacher)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--backbone", default="squeeze")
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--size", default="128")
+    parser.add_argument("--judgements", type=int, default=256)
+    options = parser.parse_args()
+    screen, clock = Screen(quiet=True), Stopwatch(*STAGES)
+    with tempfile.TemporaryDirectory(prefix="lpipstore-bench-") as scratch:
+        settings = Settings(
+            backbone=options.backbone,
+            weights=options.weights,
+            size=options.size,
+            store=Path(scratch) / "store",
+            workers=0,
+        )
+        judgements = read_judgements([options.table], images=options.images)[CHOICES]
+        judgements = judgements.only(np.arange(min(options.judgements, len(judgements))))
+        with open_store(settings) as store:
+            judged = find_judged(judgements, store, settings, clock, screen)
+            start = time.perf_counter()
+            judged, known = pair_statistics_of(judged, settings, screen)
+            making = time.perf_counter() - start
+        common = {"images": options.images, "held_out": 0.0, "batch": 50}
+        frozen, tuned = (Lesson(**common, tune_trunk=tune) for tune in (False, True))
+        with one_thread():
+            cached = epoch_seconds(judged, known, settings, frozen, ROUNDS)
+        seconds = {
+            "from cached statistics": cached,
+            "through the frozen trunk": epoch_seconds(judged, None, settings, frozen, 1),
+            "tuning the trunk": epoch_seconds(judged, None, settings, tuned, 1),
+        }
+    rows = [(name, f"{s:.4f}", f"{s / cached:,.0f} ×") for name, s in seconds.items()]
+    title = f"One epoch of {len(judged.judgements):,} judgements, {options.backbone}"
+    print_table(
+        f"{title}, {options.size} px, {torch.get_num_threads()} threads",
+        ("training", "seconds", "of cached"),
+        rows,
+    )
+    print(f"statistics were made once, in {making:.2f} s")
+
+
+if __name__ == "__main__":
+    main()

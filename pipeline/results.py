@@ -1,12 +1,11 @@
 """A run on disk: what was asked, which images, every distance, and the figures that sum it up."""
 
-import fcntl
 import json
 import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ import xxhash
 from ..cache.errors import LpipstoreError, UsageError
 from .files import printable
 from .images import ImageRecord
+from .runlock import RunLock
 
 if TYPE_CHECKING:
     import dask.array
@@ -57,13 +57,9 @@ def writing_run(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = os.open(folder, os.O_RDONLY)
-        try:
-            _lock(held, folder)
+        with closing(_lock(folder)):
             _begin(folder, manifest)
             yield
-        finally:
-            os.close(held)
     except OSError as error:
         raise LpipstoreError(
             f"cannot write results to {printable(str(folder))}: {error.strerror or error}; what is "
@@ -72,9 +68,9 @@ def writing_run(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
         ) from error
 
 
-def _lock(held: int, folder: Path) -> None:
+def _lock(folder: Path) -> RunLock:
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return RunLock(folder)
     except BlockingIOError as error:
         raise LpipstoreError(
             f"another process is writing the run in {printable(str(folder))}: wait for it, or "

@@ -53,6 +53,8 @@ def joined(device: torch.device) -> Iterator[Processes]:
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size())
+        processes = Processes(distributed.get_rank(), distributed.get_world_size())
+        yield processes
+        processes.wait()  # who leaves first would cut the others off
     finally:
         distributed.destroy_process_group()

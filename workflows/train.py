@@ -156,7 +156,6 @@ def _train(
                 "seconds": {**clock.seconds, "total": clock.total()},
             }
             write_results(training, out, summary, tune_trunk=lesson.tune_trunk)
-        processes.wait()
     return summary
 
 

@@ -118,9 +118,9 @@ def test_wrong_options_are_one_message(cli, greys, options, words):
 def test_the_stock_head_on_materials(cli, data, real_weights, tmp_path):
     folder = data / "materials"
     header, *lines = (folder / "train_triplets.csv").read_text().splitlines()
-    table = write(tmp_path, "some.csv", header, lines[::20])  # all of them give 0.706 and 0.665
+    table = write(tmp_path, "some.csv", header, lines[::50])  # all of them give 0.706 and 0.665
     command = ("evaluate", table, "--images", folder / "images")
     model = ("--backbone", "squeeze", "--size", "128", "--metrics", "stock")
     found = scores_of(summary_of(cli(*command, *model, "--json")), "stock")
-    assert found["some", "agreement"] == pytest.approx(0.71, abs=0.03)
-    assert found["some", "2afc"] == pytest.approx(0.67, abs=0.03)
+    assert found["some", "agreement"] == pytest.approx(0.71, abs=0.06)
+    assert found["some", "2afc"] == pytest.approx(0.67, abs=0.06)

@@ -29,7 +29,7 @@ _UNIT = 2.0**-24  # of float32 rounding
 _AROUND = 8  # roundings of the operands and sums around a product, all in all
 _LIKELY = 8  # λ of Higham and Mary
 _PANEL = 4096  # columns of one float32 sum: the longer, the wider the margin
-_PAIRS = 64  # of one direct computation: their points fit in the L2 cache
+_PAIRS = 128  # of one direct computation: their points fit in the L2 cache
 
 
 def sure_error(terms: int) -> float:
@@ -93,9 +93,10 @@ class Level:
 
         Returns
         -------
-        ndarray of shape (n, width), float32
+        ndarray of shape (n, width + 1), float32
+            The last number of a point is its squared norm.
         """
-        stored, out = torch.from_numpy(rows), np.empty((len(rows), self.width), np.float32)
+        stored, out = torch.from_numpy(rows), np.empty((len(rows), self.width + 1), np.float32)
         points, start = torch.from_numpy(out), 0
         for panel, roots in zip(self.columns.panels, self.columns.roots, strict=True):
             whole = points[:, start : start + len(roots)]
@@ -104,6 +105,9 @@ class Level:
                 part.copy_(stored[:, columns]).sub_(self.centre[columns])
                 start += part.shape[1]
             whole.mul_(roots)
+        norms = points[:, -1].zero_()
+        for panel in self._panels():
+            norms.add_(torch.linalg.vecdot(points[:, panel], points[:, panel]))
         return out
 
     def limit(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -117,7 +121,7 @@ class Level:
         for panel in self._panels():
             sums.addmm_(left[:, panel], right[:, panel].T)
         lowered = 1 - self._margin()
-        norms, others = (self._norms(points).mul_(lowered) for points in (left, right))
+        norms, others = (points[:, -1] * lowered for points in (left, right))
         return sums.mul_(-2).add_(norms[:, None]).add_(others)
 
     def bounds_of(
@@ -128,7 +132,7 @@ class Level:
         A pair is given up at the first panel that takes its bound beyond its limit, float32 [p]:
         squares only add up, so that what there is by then is a bound as well.
         """
-        bounds = self._norms(points).mul_(-self._margin())[pairs].sum(1)
+        bounds = points[:, -1][pairs].sum(1).mul_(-self._margin())
         left = torch.arange(len(pairs), device=points.device)
         for panel in self._panels():
             part = points[:, panel]
@@ -140,18 +144,12 @@ class Level:
         return bounds
 
     def _panels(self) -> list[slice]:
-        return [slice(start, start + _PANEL) for start in range(0, self.width, _PANEL)]
+        starts = range(0, self.width, _PANEL)
+        return [slice(start, min(start + _PANEL, self.width)) for start in starts]
 
     def _margin(self) -> float:
         """Return the largest error of a squared distance, over the squared norms of both points."""
         return 2 * sure_error(min(self.width, _PANEL) + len(self._panels()) + _AROUND)
-
-    def _norms(self, points: torch.Tensor) -> torch.Tensor:
-        """Return the squared norms of points."""
-        norms = torch.zeros(len(points), device=points.device)
-        for panel in self._panels():
-            norms.add_(torch.linalg.vecdot(points[:, panel], points[:, panel]))
-        return norms
 
 
 @dataclass(frozen=True)

@@ -58,18 +58,17 @@ class Columns:
     @classmethod
     def of(cls, weights: NDArray[np.float32], dtype: str, device: torch.device) -> "Columns":
         """Prepare the column weights of a head (see `column_weights`) for rows of `dtype`."""
-        weights = weights.astype(np.float64)
         panels = tuple(_panels(weights != 0))
+        negative = bool((weights < 0).any())
         roots, signs = [], []
         for panel in panels:
-            live = np.concatenate([weights[columns] for columns in panel])
-            roots.append(np.sqrt(np.abs(live)) / STEPS[dtype])
-            signs.append(np.where(live < 0, -1.0, 1.0))
-
-        def place(arrays: list[NDArray[np.float64]]) -> tuple[torch.Tensor, ...]:
-            return tuple(torch.from_numpy(a.astype(np.float32)).to(device) for a in arrays)
-
-        return cls(panels, place(roots), None if (weights >= 0).all() else place(signs))
+            # By panels: all columns at once in float64 take hundreds of megabytes of a long row
+            live = np.concatenate([weights[columns] for columns in panel]).astype(np.float64)
+            scaled = (np.sqrt(np.abs(live)) / STEPS[dtype]).astype(np.float32)
+            roots.append(torch.from_numpy(scaled).to(device))
+            if negative:
+                signs.append(torch.from_numpy(np.sign(live).astype(np.float32)).to(device))
+        return cls(panels, tuple(roots), tuple(signs) if negative else None)
 
 
 def _panels(live: NDArray[np.bool_]) -> Iterator[tuple[slice, ...]]:

@@ -106,8 +106,8 @@ class Level:
                 start += part.shape[1]
             whole.mul_(roots)
         norms = points[:, -1].zero_()
-        for panel in self._panels():
-            norms.add_(torch.linalg.vecdot(points[:, panel], points[:, panel]))
+        for numbers in self._panels():
+            norms.add_(torch.linalg.vecdot(points[:, numbers], points[:, numbers]))
         return out
 
     def limit(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,27 @@ def test_folders_are_searched_in_order_with_subfolders(tmp_path):
     found = find_images([tmp_path])
     assert found.paths == [str(tmp_path / name) for name in ("a.webp", "b/10.JPG", "b/2.png")]
     assert found.unreadable == []
+
+
+def test_a_folder_that_may_not_be_read_is_named():
+    """The superuser may read everything: be somebody else, in a folder that all may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        touch(folder, "a.png", "locked/b.png")
+        (folder / "locked").chmod(0)
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(65534)
+        try:
+            found = find_images([folder])
+        finally:
+            os.seteuid(before)
+            (folder / "locked").chmod(0o755)
+        assert found.paths == [str(folder / "a.png")]
+        assert found.unreadable == [
+            (str(folder / "locked"), "folder cannot be read: Permission denied")
+        ]
 
 
 def test_order_does_not_depend_on_the_order_of_creation(tmp_path):

@@ -32,6 +32,7 @@ from .collection import (
 )
 from .console import Screen
 from .dryrun import foretell, width_of
+from .foresight import tell_forwards
 from .pairs import make_manifest, need_two, plan_pairs
 from .settings import Settings, parse_bytes
 
@@ -90,6 +91,7 @@ def find_close(
             plan = plan_pairs(collection, settings)
             work = matrix_work(plan, width_of(collection, settings), at_most=True)
             return foretell(collection, work, settings, screen)
+        tell_forwards(collection, screen)
         pooled = PooledRows(features, _grids(head, collection, screen))
         keys = [*map(features.key, collection.contents()), *pooled.keys(collection.contents())]
         question = {"below": below, "top_k": top_k}

@@ -25,6 +25,10 @@ class StoreFull(StoreError):  # noqa: N818 - it names what is the case, as queue
     """The disk took no more; what was committed before stays and can be read."""
 
 
+class StoreBusy(StoreError):  # noqa: N818
+    """Another process has been holding the store's lock for too long."""
+
+
 class IndexDamaged(StoreError):  # noqa: N818
     """The store's index is not a readable database any more."""
 

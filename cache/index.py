@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import IndexDamaged, IndexReplaced, StoreError, StoreFull
+from .errors import IndexDamaged, IndexReplaced, StoreBusy, StoreError, StoreFull
 from .keys import FORMAT_VERSION
 
 _APPLICATION = 0x4C504950  # "LPIP": marks the database as ours
@@ -183,19 +183,28 @@ class Index:
             raise wrong_format(self.path.parent, version)
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, *, patience: float | None = None) -> Iterator[Transaction]:
         """Hold the write lock of the store: all of the block is committed, or nothing.
+
+        An interrupt may be raised after the commit, before what was to be done `then`.
+
+        Parameters
+        ----------
+        patience
+            Seconds to wait for others that write; by default two minutes.
 
         Raises
         ------
         IndexReplaced
             The file is not the one that was opened.
+        StoreBusy
+            Others were writing all the time.
         StoreFull
             The disk took no more. Nothing of the block is committed.
         """
         with self.lock:
             self._check_file()
-            with self._writing(), translated(self.path):
+            with self._writing(patience), translated(self.path):
                 self.connection.execute("BEGIN IMMEDIATE")
                 transaction = Transaction(self.connection)
                 try:
@@ -260,20 +269,9 @@ class Index:
         os.close(self.gate)
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, patience: float | None = None) -> Iterator[None]:
         """Hold the lock file, so that nobody else writes or copies the log back meanwhile."""
-        deadline = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(self.gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise StoreError(
-                        f"another process has been writing to {self.path} for {_PATIENCE_S:.0f} s: "
-                        "wait until it is done, or end it"
-                    ) from error
-                time.sleep(_POLL_S)
+        wait_for_lock(self.gate, f"writing to {self.path}", patience)
         try:
             yield
         finally:
@@ -291,6 +289,36 @@ class Index:
             raise IndexReplaced(f"{self.path} was exchanged while the store was open")
 
 
+def wait_for_lock(fd: int, doing: str, patience: float | None = None) -> None:
+    """Take the lock of an open file; `doing` says what another process is at that has it.
+
+    Raises
+    ------
+    StoreBusy
+        It was not to be had within `patience` seconds, two minutes by default.
+    StoreError
+        The file system has no locks.
+    """
+    most = _PATIENCE_S if patience is None else patience
+    deadline = time.monotonic() + most
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                raise StoreBusy(
+                    f"another process has been {doing} for {most:.0f} s: "
+                    "wait until it is done, or end it"
+                ) from error
+            time.sleep(_POLL_S)
+        except OSError as error:
+            raise StoreError(
+                f"no lock can be had for {doing} ({error.strerror}): the store must be in a folder "
+                "whose file system has locks, such as a local disk (--store)"
+            ) from error
+
+
 ENDINGS = ("", "-wal", "-shm")  # the three files of a database in WAL mode
 
 
@@ -305,6 +333,15 @@ def real_bytes(path: Path | str) -> int:
         return os.stat(path).st_blocks * 512
     except OSError:
         return 0
+
+
+def whole_bytes(file: Path | int) -> int:
+    """Return the bytes that a file without holes takes on disk, also where blocks are counted late.
+
+    ZFS, for one, says so only seconds after the file was written.
+    """
+    stat = os.stat(file)
+    return max(stat.st_blocks * 512, stat.st_size)
 
 
 def wrong_format(store: Path, version: Any) -> StoreError:  # noqa: ANN401 - whatever stands there

@@ -145,8 +145,8 @@ class KeyTable:
         found = list(self._recent.values())
         places = np.array([place for place, _ in found], np.int64)
         checks = np.array([check for _, check in found], np.uint64)
-        self._recent = {}
         self._join(halves[:, 0], halves[:, 1], places, checks)
+        self._recent = {}
 
     def _join(
         self,
@@ -164,6 +164,12 @@ class KeyTable:
         all_hi, all_lo = all_hi[order], all_lo[order]
         last = np.ones(len(order), bool)  # of equal keys, the one that came last
         last[:-1] = (all_hi[1:] != all_hi[:-1]) | (all_lo[1:] != all_lo[:-1])
-        self._hi, self._lo = all_hi[last], all_lo[last]
-        self._place = np.concatenate([self._place[alive], place])[order][last]
-        self._check = np.concatenate([self._check[alive], check])[order][last]
+        all_place = np.concatenate([self._place[alive], place])[order][last]
+        all_check = np.concatenate([self._check[alive], check])[order][last]
+        # at once: an interrupt in between would leave columns that do not belong together
+        self._hi, self._lo, self._place, self._check = (
+            all_hi[last],
+            all_lo[last],
+            all_place,
+            all_check,
+        )

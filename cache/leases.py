@@ -20,9 +20,11 @@ def enter_lease(transaction: Transaction, run: str) -> int:
     return int(cursor.lastrowid or 0)
 
 
-def renew_lease(transaction: Transaction, lease: int) -> None:
-    """Say that the process of a lease still lives."""
-    transaction.execute("UPDATE leases SET beat = ? WHERE id = ?", (int(time.time()), lease))
+def renew_lease(transaction: Transaction, lease: int) -> bool:
+    """Say that the process of a lease still lives; False if the lease was ended meanwhile."""
+    beat = int(time.time())
+    renewed = transaction.execute("UPDATE leases SET beat = ? WHERE id = ?", (beat, lease))
+    return renewed.rowcount > 0
 
 
 def pin_segments(transaction: Transaction, lease: int, segments: list[int]) -> None:
@@ -64,6 +66,8 @@ def end_dead_leases(transaction: Transaction) -> int:
             dead.append(lease)
     for lease in dead:
         end_lease(transaction, lease)
+    # what a process pinned before it saw that its lease was ended
+    transaction.execute("DELETE FROM pins WHERE lease NOT IN (SELECT id FROM leases)")
     return len(dead)
 
 

@@ -1,15 +1,14 @@
 """Opening a store: only in a folder of its own, one process at a time, and put right on the way."""
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import IndexDamaged, StoreError, StoreFull
-from .index import wrong_format
+from .index import wait_for_lock, wrong_format
 from .keys import FORMAT_VERSION
-from .pools import read_group, write_group
+from .pools import read_group, sync_folder, write_group
 from .reader import Reader
 from .recovery import Recovered, recover, set_index_aside
 from .space import make_all_room
@@ -48,14 +47,27 @@ def open_store(path: Path, *, limit: int | None, durable: bool, codec: str) -> O
     with folder_lock(path):
         (path / POOLS).mkdir(exist_ok=True)
         (path / OPEN).mkdir(exist_ok=True)
-        state = _open_state(path, limit=limit, durable=durable)
-        recovered = Recovered()
+        try:
+            state, recovered = _open_and_recover(path, limit=limit, durable=durable)
+        except IndexDamaged:
+            set_index_aside(path / INDEX, "damaged")
+            state, recovered = _open_and_recover(path, limit=limit, durable=durable)
+    return Opened(state, recovered, codec)
+
+
+def _open_and_recover(path: Path, *, limit: int | None, durable: bool) -> tuple[State, Recovered]:
+    state = _open_state(path, limit=limit, durable=durable)
+    recovered = Recovered()
+    try:
         with contextlib.suppress(StoreFull):  # then what is there can still be read
             recovered = recover(state)
             if limit is not None:
                 with state.transaction() as transaction:
                     make_all_room(state, transaction, limit)
-    return Opened(state, recovered, codec)
+    except BaseException:
+        state.close()
+        raise
+    return state, recovered
 
 
 def _open_state(path: Path, *, limit: int | None, durable: bool) -> State:
@@ -64,17 +76,16 @@ def _open_state(path: Path, *, limit: int | None, durable: bool) -> State:
     if group is not None and group.get("format") != FORMAT_VERSION:
         raise wrong_format(path, group.get("format"))
     store_id = None if group is None else group.get("store")
-    try:
-        state = _try_index(path, limit, durable, store_id)
-        if group is not None and state.index.store_id() != store_id:
-            state.close()
-            set_index_aside(index, "foreign")
-            state = _try_index(path, limit, durable, store_id)
-    except IndexDamaged:
-        set_index_aside(index, "damaged")
+    state = _try_index(path, limit, durable, store_id)
+    if group is not None and state.index.store_id() != store_id:
+        state.close()
+        set_index_aside(index, "foreign")
         state = _try_index(path, limit, durable, store_id)
     if group is None:
         write_group(path / POOLS, state.index.store_id())
+        if durable:
+            sync_folder(path / POOLS)
+            sync_folder(path)
     return state
 
 
@@ -109,7 +120,7 @@ def folder_lock(path: Path) -> Iterator[None]:
             "(--store), or ask for the right to write"
         ) from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        wait_for_lock(fd, f"opening {path}")
         with disk_errors(path):
             yield
     finally:

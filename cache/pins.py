@@ -32,11 +32,14 @@ class Pin:
     def attach(self, state: State) -> None:
         """Begin a lease in an index, and pin what is there of the keys."""
         with state.transaction() as transaction:
-            self._lease = enter_lease(transaction, self.run)
-            self._pinned = self._segments(state)
-            self._renewed = time.monotonic()
-            pin_segments(transaction, self._lease, sorted(self._pinned))
+            self._enter(state, transaction)
         state.pins.append(self)
+
+    def _enter(self, state: State, transaction: Transaction) -> None:
+        self._lease = enter_lease(transaction, self.run)
+        self._pinned = self._segments(state)
+        self._renewed = time.monotonic()
+        pin_segments(transaction, self._lease, sorted(self._pinned))
 
     def release(self, keys: Iterable[bytes] | None = None) -> None:
         """Let go of keys that the run needs no more; of all, and for good, without `keys`."""
@@ -63,18 +66,19 @@ class Pin:
             pin_segments(transaction, self._lease, sorted(still - self._pinned))
             self._pinned = still
 
-    def renew(self, transaction: Transaction) -> None:
-        """Say that the run still lives, often enough."""
+    def renew(self, state: State, transaction: Transaction) -> None:
+        """Say that the run still lives, often enough; pin anew if it was taken for gone."""
         now = time.monotonic()
         if now - self._renewed > LEASE_S / 10:
-            renew_lease(transaction, self._lease)
+            if not renew_lease(transaction, self._lease):  # it was stopped for long, say
+                self._enter(state, transaction)
             self._renewed = now
 
     def keep(self, transaction: Transaction, segment: int, keys: Sequence[bytes]) -> None:
         """Pin a segment too, if it has just taken in keys that the run needs."""
         if segment not in self._pinned and not self._needed.isdisjoint(keys):
             pin_segments(transaction, self._lease, [segment])
-            self._pinned.add(segment)
+            transaction.then(lambda: self._pinned.add(segment))
 
     def __enter__(self) -> Self:
         return self

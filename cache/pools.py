@@ -186,9 +186,17 @@ def grow(folder: Path, segments: int, slots: int) -> None:
     It grows to 16 segments, then to twice its length at once: what is not there yet reads as the
     fill value, like what was evicted, and exchanging a file makes some file systems wait for the
     disk.
+
+    Raises
+    ------
+    StoreError
+        Its metadata are damaged.
     """
     path = folder / "zarr.json"
-    metadata = json.loads(path.read_bytes())
+    try:
+        metadata = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged; opening the store again mends it") from error
     if metadata["shape"][0] < segments * slots:
         metadata["shape"][0] = slots << max(4, (segments - 1).bit_length())
         write_json(path, metadata)
@@ -225,6 +233,15 @@ def read_group(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return ours
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

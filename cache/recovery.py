@@ -3,19 +3,18 @@
 import contextlib
 import fcntl
 import os
-import sqlite3
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from .index import ENDINGS, Transaction, real_bytes
+from .index import ENDINGS, Transaction, whole_bytes
 from .pools import EVICTED, Pool, describe, grow, read_pool, shard_name, shard_number
-from .segments import RECORD, Contents, Written, footer, read_footer, write_all
+from .segments import Written, footer, read_footer, write_all
 from .space import add_counts, delete_segments, finish_eviction, forget_pool
 from .state import OPEN, POOLS, Segment, State
-from .writer import disk_errors, enter_rows
+from .writer import committed, disk_errors, enter_rows
 
 
 @dataclass
@@ -55,9 +54,9 @@ def recover(state: State) -> Recovered:
     index.
     """
     done = Recovered()
-    open_names = _listing(state.path / OPEN)  # listed before the index is asked: what is sealed
+    open_names = _files(state.path / OPEN)  # listed before the index is asked: what is sealed
     sealed_names = {  # or begun meanwhile is then known there
-        folder: _listing(state.path / POOLS / folder) for folder in _listing(state.path / POOLS)
+        folder: _files(state.path / POOLS / folder) for folder in _listing(state.path / POOLS)
     }
     with disk_errors(state.path), state.transaction() as transaction:
         _enter_unknown_pools(state, transaction, sealed_names)
@@ -85,6 +84,10 @@ def _listing(folder: Path) -> list[str]:
         return []
 
 
+def _files(folder: Path) -> list[str]:
+    return [name for name in _listing(folder) if not (folder / name).is_dir()]
+
+
 def _enter_unknown_pools(
     state: State, transaction: Transaction, folders: dict[str, list[str]]
 ) -> None:
@@ -108,11 +111,10 @@ def _mend_pools(state: State, transaction: Transaction, done: Recovered) -> None
     """Write lost metadata of pools anew; forget pools that have lost them and hold nothing."""
     for pool in list(state.pools.values()):
         home = state.path / POOLS / pool.folder
-        if (home / "zarr.json").exists():
+        if read_pool(home) is not None:
             continue
-        numbers = [s.number for s in state.segments.values() if s.pool.id == pool.id]
-        if numbers:
-            describe(state.path / POOLS, pool, max(numbers) + 1)
+        if state.segments_of(pool) or (home / "zarr.json").exists():
+            describe(state.path / POOLS, pool, state.segments_of(pool))
             done.notes.append(("damaged pool", str(home / "zarr.json"), 0))
         else:
             forget_pool(state, transaction, pool)
@@ -173,24 +175,11 @@ def _adopt(state: State, transaction: Transaction, segment: Segment, fd: int) ->
     return True
 
 
-def committed(source: Transaction | sqlite3.Connection, segment: Segment) -> Contents:
-    """Return what the index says that a segment holds."""
-    parts = []
-    stride = segment.pool.stride
-    for records, sizes in source.execute(
-        "SELECT records, sizes FROM entries WHERE segment = ? ORDER BY slot", (segment.id,)
-    ).fetchall():
-        rows = np.frombuffer(records, RECORD)
-        each = np.full(len(rows), stride) if sizes is None else np.frombuffer(sizes, np.int64)
-        parts.append(Written(rows, each))
-    return Contents.of(parts)
-
-
 def _enter_sealed(state: State, transaction: Transaction, segment: Segment) -> None:
     path = state.sealed_path(segment)
     grow(path.parent, segment.number + 1, segment.pool.slots)
     transaction.execute(
-        "UPDATE segments SET sealed = 1, bytes = ? WHERE id = ?", (real_bytes(path), segment.id)
+        "UPDATE segments SET sealed = 1, bytes = ? WHERE id = ?", (whole_bytes(path), segment.id)
     )
 
 
@@ -245,7 +234,7 @@ def _take_in(state: State, transaction: Transaction, pool: Pool, number: int, pa
         return False
     cursor = transaction.execute(
         "INSERT INTO segments (pool, number, sealed, rows, bytes, used) VALUES (?, ?, 1, ?, ?, ?)",
-        (pool.id, number, len(contents.records), real_bytes(path), min(used, time.time_ns())),
+        (pool.id, number, len(contents.records), whole_bytes(path), min(used, time.time_ns())),
     )
     segment = Segment(int(cursor.lastrowid or 0), pool, number)
     written = Written(contents.records, contents.sizes)
@@ -285,9 +274,6 @@ def _forget_fileless(
         if row[0]:  # without rows it was only just begun
             done.lose(state.sealed_path(segment), row[0])
     delete_segments(state, transaction, gone)
-
-
-ASIDE = ("foreign", "damaged")  # endings of an index that was moved out of the way
 
 
 def set_index_aside(index: Path, reason: str) -> Path:

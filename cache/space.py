@@ -4,16 +4,15 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .index import Transaction, real_bytes
+from .index import ENDINGS, Transaction, real_bytes
 from .keys import PoolSpec
 from .leases import end_dead_leases
 from .pools import EVICTED, Pool, slots_for
 from .segments import RECORD, footer_bytes
-from .state import OPEN, POOLS, Segment, State
+from .state import ASIDE, INDEX, OPEN, POOLS, Segment, State, next_use
 
 _fallocate = getattr(ctypes.CDLL(None), "fallocate", None)  # os.posix_fallocate changes the length
 if _fallocate is not None:
@@ -71,6 +70,7 @@ def house_bytes(state: State) -> int:
     """Return the bytes of everything but segments: index, metadata and folders."""
     pools = state.path / POOLS
     places = [state.path, state.path / "lock", state.path / OPEN, pools, pools / "zarr.json"]
+    places += [state.path / f"{INDEX}.{reason}{end}" for reason in ASIDE for end in ENDINGS]
     for pool in list(state.pools.values()):
         places += [pools / pool.folder, pools / pool.folder / "zarr.json"]
     return sum(map(real_bytes, places)) + state.index.real_bytes()
@@ -124,7 +124,7 @@ def _enter_segment(state: State, transaction: Transaction, pool: Pool, size: int
             break
     cursor = transaction.execute(
         "INSERT INTO segments (pool, number, bytes, used) VALUES (?, ?, ?, ?)",
-        (pool.id, segment.number, size, time.time_ns()),
+        (pool.id, segment.number, size, next_use(transaction)),
     )
     return Segment(int(cursor.lastrowid or 0), pool, segment.number)
 

@@ -1,6 +1,7 @@
 """What one process knows of an open store: the index in memory, open files, counts not yet kept."""
 
 import contextlib
+import itertools
 import json
 import os
 import threading
@@ -15,14 +16,25 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import StoreError, StoreFull
+from .errors import StoreBusy, StoreError, StoreFull
 from .index import Index, Transaction
 from .keys import PoolSpec
 from .keytable import KeyTable, place_of
-from .pools import Pool, array_metadata, describe, pool_folder, shard_name, slots_for, write_json
+from .pools import (
+    Pool,
+    array_metadata,
+    describe,
+    pool_folder,
+    read_pool,
+    shard_name,
+    slots_for,
+    sync_folder,
+    write_json,
+)
 from .segments import RECORD
 
 INDEX = "index.sqlite"
+ASIDE = ("foreign", "damaged")  # endings of an index that was moved out of the way
 POOLS = "pools"
 OPEN = "open"
 HELPERS = max(2, min(4, os.cpu_count() or 1))
@@ -48,7 +60,7 @@ class Keeper(Protocol):
     def attach(self, state: "State") -> None:
         """Begin anew in an index that was opened in the place of another."""
 
-    def renew(self, transaction: Transaction) -> None:
+    def renew(self, state: "State", transaction: Transaction) -> None:
         """Say that the run still lives; called with every transaction."""
 
     def keep(self, transaction: Transaction, segment: int, keys: Sequence[bytes]) -> None:
@@ -95,6 +107,7 @@ class State:
         self._files: dict[int, SegmentFile] = {}
         self._lock = threading.Lock()  # of what stands below and above: open files, uses, counts
         self._extents: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._uses = itertools.count()
         self._used: dict[int, int] = {}
         self._counts: Counter[str] = Counter()
         self._flushed = time.monotonic()
@@ -113,15 +126,19 @@ class State:
             self._version = version
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, *, patience: float | None = None) -> Iterator[Transaction]:
         """Hold the store's write lock, in step with the database, as `Index.transaction` does."""
-        with self.index.transaction() as transaction:
-            version = self.index.version()
-            if version != self._version:
-                self._pull(transaction)
-                self._version = version
-            self._keep_counts(transaction)
-            yield transaction
+        try:
+            with self.index.transaction(patience=patience) as transaction:
+                version = self.index.version()
+                if version != self._version:
+                    self._pull(transaction)
+                    self._version = version
+                self._keep_counts(transaction)
+                yield transaction
+        except BaseException:
+            self._version = -1  # an interrupt may come after the commit: then what it did is pulled
+            raise
 
     def _pull(self, source: Any) -> None:  # noqa: ANN401 - a connection or a transaction
         rows = source.execute("SELECT id, pool, number FROM segments").fetchall()
@@ -169,13 +186,16 @@ class State:
         folder = pool_folder(spec, codec)
         for pool in self.pools.values():
             if pool.folder == folder:
-                if not (self.path / POOLS / folder / "zarr.json").exists():
-                    describe(self.path / POOLS, pool, 0)  # its removal was cut short
+                if read_pool(self.path / POOLS / folder) is None:  # its removal was cut short, say
+                    describe(self.path / POOLS, pool, self.segments_of(pool))
                 return pool
         slots = slots_for(spec.row_bytes, self.limit)
         home = self.path / POOLS / folder
         home.mkdir(exist_ok=True)
         write_json(home / "zarr.json", array_metadata(spec, codec, slots))
+        if self.durable:
+            sync_folder(home)
+            sync_folder(home.parent)
         return self.enter_pool(
             transaction,
             Pool(
@@ -232,6 +252,11 @@ class State:
                 self._files.pop(segment, None)
                 self._extents.pop(segment, None)
                 self._used.pop(segment, None)
+
+    def segments_of(self, pool: Pool) -> int:
+        """Return how many segments the array of a pool must be long enough for."""
+        numbers = [s.number for s in list(self.segments.values()) if s.pool.id == pool.id]
+        return max(numbers, default=-1) + 1
 
     def find(self, keys: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Return the place (-1 where there is none) and the checksum of each key."""
@@ -292,7 +317,7 @@ class State:
 
     def touch(self, segments: Iterable[int]) -> None:
         """Note that segments were used now."""
-        now = time.time_ns()
+        now = next(self._uses)
         with self._lock:
             self._used.update(dict.fromkeys(segments, now))
 
@@ -304,22 +329,26 @@ class State:
     def flush(self, *, now: bool = True) -> None:
         """Write uses and counts down, if they have waited for long or `now` is set.
 
-        They wait on where the disk is full, and reading goes on.
+        They wait on where the disk is full or, without `now`, where others are writing, and
+        reading goes on.
         """
         waiting = bool(self._used or self._counts)
         if waiting and (now or time.monotonic() - self._flushed > _FLUSH_S):
-            with contextlib.suppress(StoreFull), self.transaction():
+            accepted = (StoreFull,) if now else (StoreFull, StoreBusy)
+            patience = None if now else 0.0
+            with contextlib.suppress(*accepted), self.transaction(patience=patience):
                 pass
 
     def _keep_counts(self, transaction: Transaction) -> None:
         for pin in self.pins:
-            pin.renew(transaction)
+            pin.renew(self, transaction)
         with self._lock:
             used, counts = dict(self._used), Counter(self._counts)
         if used:
+            first = next_use(transaction) - min(used.values())
             transaction.executemany(
-                "UPDATE segments SET used = max(used, ?) WHERE id = ?",
-                [(when, segment) for segment, when in used.items()],
+                "UPDATE segments SET used = ? WHERE id = ?",
+                [(first + when, segment) for segment, when in used.items()],
             )
         if counts:
             transaction.executemany(
@@ -346,6 +375,15 @@ class State:
         with self._lock:
             self._files.clear()
         self.index.close()
+
+
+def next_use(transaction: Transaction) -> int:
+    """Return a number for a use of a segment, above those of all uses before.
+
+    It is the time in nanoseconds, unless the clock went back: eviction goes by the order.
+    """
+    newest = transaction.execute("SELECT max(used) FROM segments").fetchone()[0]
+    return max(time.time_ns(), (newest or 0) + 1)
 
 
 _POOL_COLUMNS = "id, folder, name, digest, length, dtype, recipe, codec, slots"

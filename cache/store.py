@@ -24,6 +24,7 @@ from .space import Cleared, Freed, clear, make_all_room
 from .stat import PoolStat, StoreStat, stat
 from .state import INDEX, State
 from .verify import Finding, VerifyReport, index_problem, verify
+from .writer import disk_errors
 
 __all__ = [
     "Cleared",
@@ -313,6 +314,10 @@ class FeatureStore:
         damaged footers and metadata are written anew, and a damaged index is rebuilt from the
         segments. What was put right when this store was opened is reported too, as repaired.
         """
+        with disk_errors(self.path):
+            return self._verify(repair=repair)
+
+    def _verify(self, *, repair: bool) -> VerifyReport:
         opened = self._run(lambda opened: opened)
         problem = index_problem(opened.state)
         if problem is not None and not repair:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from .errors import StoreError
-from .index import ENDINGS, gate_path, translated
+from .index import ENDINGS, Transaction, gate_path, translated
 from .keytable import place_of
 from .pools import EVICTED, Pool, describe, open_array, read_pool, shard_number
 from .reader import drop_places
-from .recovery import ASIDE, Recovered, committed, recover
+from .recovery import Recovered, recover
 from .segments import (
     Contents,
     absent_slots,
@@ -25,7 +25,8 @@ from .segments import (
     write_all,
 )
 from .space import delete_segments, finish_eviction, forget_pool
-from .state import INDEX, OPEN, POOLS, Segment, State
+from .state import ASIDE, INDEX, OPEN, POOLS, Segment, State
+from .writer import committed
 
 _MOST_NAMED = 8  # slots that a finding names one by one
 
@@ -108,15 +109,15 @@ def _check_pool(state: State, pool: Pool, report: VerifyReport, *, repair: bool)
     if _opens(state, pool):
         return
     with state.transaction() as transaction:  # nobody makes or removes pools meanwhile
-        numbers = [s.number for s in state.segments.values() if s.pool.id == pool.id]
+        segments = state.segments_of(pool)
         metadata = state.path / POOLS / pool.folder / "zarr.json"
         if pool.id not in state.pools or _opens(state, pool):
             return
-        if not numbers and not metadata.exists():  # its removal was cut short
+        if not segments and not metadata.exists():  # its removal was cut short
             forget_pool(state, transaction, pool)
             return
         if repair:
-            describe(state.path / POOLS, pool, max(numbers, default=-1) + 1)
+            describe(state.path / POOLS, pool, segments)
     report.found("damaged pool", metadata, repaired=repair)
 
 
@@ -165,18 +166,15 @@ def _check_segment(state: State, segment: Segment, report: VerifyReport, *, repa
         report.rows += len(contents.sizes) - len(dropped)
         report.bytes += contents.end
         marked = _marked_absent(fd, segment, contents) if sealed else set()
-        if repair and (bad - dropped or (sealed and marked != bad)):
+        if bad - dropped or (sealed and marked != bad):
             with state.transaction() as transaction:  # nobody evicts it meanwhile
-                if segment.id not in state.segments:
+                if _left(state, transaction, segment):
                     return
-                places = {place_of(segment.id, slot) for slot in bad - dropped}
-                drop_places(state, transaction, places)
-                if sealed:
+                if repair:
+                    places = {place_of(segment.id, slot) for slot in bad - dropped}
+                    drop_places(state, transaction, places)
+                if repair and sealed:
                     _mark_absent(fd, contents, segment.pool.slots, bad)
-        elif bad - dropped:
-            state.sync()
-            if segment.id not in state.segments:
-                return
     finally:
         os.close(fd)
     told = sorted(bad - (marked or set()))
@@ -192,19 +190,22 @@ def _check_segment(state: State, segment: Segment, report: VerifyReport, *, repa
 def _missing(
     state: State, segment: Segment, rows: int, report: VerifyReport, *, repair: bool
 ) -> None:
-    state.sync()
-    if segment.id not in state.segments:
-        return  # evicted since
-    if state.sealed_path(segment).exists():
-        _check_segment(state, segment, report, repair=repair)  # sealed since
-        return
-    if repair:
-        with state.transaction() as transaction:
-            if finish_eviction(state, transaction, segment):
-                return
+    with state.transaction() as transaction:  # nobody evicts or seals it meanwhile
+        if _left(state, transaction, segment):
+            return
+        sealed_since = state.sealed_path(segment).exists()
+        if repair and not sealed_since:
             delete_segments(state, transaction, [segment.id])
+    if sealed_since:
+        _check_segment(state, segment, report, repair=repair)
+        return
     if rows:  # without any it was only just begun
         report.found("missing segment", state.sealed_path(segment), rows=rows, repaired=repair)
+
+
+def _left(state: State, transaction: Transaction, segment: Segment) -> bool:
+    """Tell whether a segment was evicted while it was looked at."""
+    return segment.id not in state.segments or finish_eviction(state, transaction, segment)
 
 
 def _corrupt_slots(fd: int, contents: Contents, dropped: set[int]) -> set[int]:

@@ -4,8 +4,8 @@ import contextlib
 import errno
 import fcntl
 import os
+import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from .errors import StoreError, StoreFull
-from .index import Transaction
+from .index import Transaction, whole_bytes
 from .keys import PoolSpec
 from .keytable import segment_of
-from .pools import grow
-from .segments import Contents, Row, Written, footer, write_all, write_rows
+from .pools import grow, sync_folder
+from .segments import RECORD, Contents, Row, Written, footer, write_all, write_rows
 from .space import Reserved, delete_segments, reserve
-from .state import OPEN, Segment, State
+from .state import OPEN, Segment, State, next_use
 
 
 @dataclass
@@ -32,6 +32,12 @@ class OpenSegment:
     parts: list[Written] = field(default_factory=list)
     rows: int = 0
     tail: int = 0
+
+    def take(self, parts: list[Written]) -> None:
+        """Count rows as written, which stand behind those that were."""
+        self.parts += parts
+        self.rows += sum(len(part.records) for part in parts)
+        self.tail += sum(int(part.sizes.sum()) for part in parts)
 
     @property
     def free(self) -> int:
@@ -92,14 +98,12 @@ class Writer:
                 done += len(keys[batch])
             if target.free == 0:
                 self._seal(target)
-                self._open.pop(spec.digest, None)
         return set(keys[done:])
 
     def _target(self, spec: PoolSpec) -> OpenSegment | None:
         target = self._open.get(spec.digest)
         if target is not None and target.free == 0:  # an earlier seal found no space
             self._seal(target)
-            del self._open[spec.digest]
             target = None
         if target is None:
             reserved: Reserved | None = reserve(self.state, spec, self.codec)
@@ -123,29 +127,45 @@ class Writer:
             if self.state.durable:
                 os.fdatasync(target.fd)
                 if not target.rows:  # its name has not been written down either
-                    _sync_folder(self.state.path / OPEN)
+                    sync_folder(self.state.path / OPEN)
             kept = self._commit(target, written, keys)
+            if kept:
+                target.take([written])
         except BaseException:
-            with contextlib.suppress(OSError):
-                os.ftruncate(target.fd, target.tail)
+            self._settle(target)
             raise
         if not kept:
-            self._open = {at: other for at, other in self._open.items() if other is not target}
+            self._forget(target)
             target.release()
-            return False
-        target.parts.append(written)
-        target.rows += len(rows)
-        target.tail += int(written.sizes.sum())
-        return True
+        return kept
+
+    def _forget(self, target: OpenSegment) -> None:
+        self._open = {at: other for at, other in self._open.items() if other is not target}
+
+    def _settle(self, target: OpenSegment) -> None:
+        """Begin again behind the last committed row; an interrupt may come after the commit.
+
+        Where the index cannot be asked the segment is left to a recovery.
+        """
+        self._forget(target)
+        try:
+            with self.state.index.reading() as connection:
+                contents = committed(connection, target.segment)
+            os.ftruncate(target.fd, contents.end)
+        except (StoreError, OSError):
+            target.release()
+            return
+        target.parts, target.rows, target.tail = [], 0, 0
+        target.take([Written(contents.records, contents.sizes)])
+        self._open[target.segment.pool.digest] = target
 
     def _commit(self, target: OpenSegment, written: Written, keys: list[bytes]) -> bool:
         segment, slot, rows = target.segment, target.rows, len(written.records)
         state = self.state
         with state.transaction() as transaction:
             ours = transaction.execute(
-                "UPDATE segments SET rows = rows + ?, used = max(used, ?) "
-                "WHERE id = ? AND NOT sealed",
-                (rows, time.time_ns(), segment.id),
+                "UPDATE segments SET rows = rows + ?, used = ? WHERE id = ? AND NOT sealed",
+                (rows, next_use(transaction), segment.id),
             ).rowcount
             if not ours:
                 return False
@@ -156,7 +176,14 @@ class Writer:
         return True
 
     def _seal(self, target: OpenSegment) -> None:
-        seal(self.state, target.segment, target.fd, Contents.of(target.parts))
+        """Seal a segment, and forget it; when it raises it is open as before, or sealed."""
+        self._forget(target)
+        try:
+            seal(self.state, target.segment, target.fd, Contents.of(target.parts))
+        except BaseException:
+            if not _is_sealed(self.state, target.segment):
+                self._open[target.segment.pool.digest] = target
+            raise
         target.release()
 
     def close(self) -> None:
@@ -183,10 +210,22 @@ class Writer:
     def seal_all(self) -> None:
         """Seal what is open, so that all of it can be evicted and read by others through Zarr."""
         with self._lock, disk_errors(self.state.path):
-            for digest, target in list(self._open.items()):
+            for target in list(self._open.values()):
                 if target.rows:
                     self._seal(target)
-                    del self._open[digest]
+
+
+def committed(source: Transaction | sqlite3.Connection, segment: Segment) -> Contents:
+    """Return what the index says that a segment holds."""
+    parts = []
+    stride = segment.pool.stride
+    for records, sizes in source.execute(
+        "SELECT records, sizes FROM entries WHERE segment = ? ORDER BY slot", (segment.id,)
+    ).fetchall():
+        rows = np.frombuffer(records, RECORD)
+        each = np.full(len(rows), stride) if sizes is None else np.frombuffer(sizes, np.int64)
+        parts.append(Written(rows, each))
+    return Contents.of(parts)
 
 
 def enter_rows(transaction: Transaction, segment: Segment, slot: int, written: Written) -> int:
@@ -202,7 +241,8 @@ def enter_rows(transaction: Transaction, segment: Segment, slot: int, written: W
 def seal(state: State, segment: Segment, fd: int, contents: Contents) -> None:
     """Make an open segment a shard of its pool: footer, then renamed to its chunk key.
 
-    When it raises, the segment is still open, with all its rows.
+    When it raises, the segment is still open, with all its rows; but an interrupt may come when it
+    is sealed already.
     """
     end = contents.end
     os.ftruncate(fd, end)
@@ -214,20 +254,29 @@ def seal(state: State, segment: Segment, fd: int, contents: Contents) -> None:
         with state.transaction() as transaction:
             transaction.execute(
                 "UPDATE segments SET sealed = 1, bytes = ? WHERE id = ?",
-                (os.fstat(fd).st_blocks * 512, segment.id),
+                (whole_bytes(fd), segment.id),
             )
             sealed = state.sealed_path(segment)
             grow(sealed.parent, segment.number + 1, segment.pool.slots)
             os.rename(state.open_path(segment), sealed)
             if state.durable:
-                _sync_folder(sealed.parent)
-                _sync_folder(state.path / OPEN)
+                sync_folder(sealed.parent)
+                sync_folder(state.path / OPEN)
     except BaseException:
         with contextlib.suppress(OSError):  # the rename may have come before what failed
-            if state.sealed_path(segment).exists():
-                os.rename(state.sealed_path(segment), state.open_path(segment))
-            os.ftruncate(fd, end)
+            if not _is_sealed(state, segment):
+                if state.sealed_path(segment).exists():
+                    os.rename(state.sealed_path(segment), state.open_path(segment))
+                os.ftruncate(fd, end)
         raise
+
+
+def _is_sealed(state: State, segment: Segment) -> bool:
+    with state.index.reading() as connection:
+        row = connection.execute(
+            "SELECT sealed FROM segments WHERE id = ?", (segment.id,)
+        ).fetchone()
+    return row is None or bool(row[0])
 
 
 def _abandon(state: State, segment: Segment) -> None:
@@ -235,14 +284,6 @@ def _abandon(state: State, segment: Segment) -> None:
         delete_segments(state, transaction, [segment.id])
         with contextlib.suppress(FileNotFoundError):
             os.unlink(state.open_path(segment))
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

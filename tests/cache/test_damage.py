@@ -1,12 +1,15 @@
 """Whatever is done to the files: what is hurt is a miss, the rest is served, verify reports it."""
 
+import contextlib
 import shutil
 import sqlite3
+import threading
 
 import numpy as np
 import pytest
 import zarr
 
+from lpipstore.cache import index, space, verify
 from lpipstore.cache.store import FeatureStore
 
 ROWS = 160  # five segments of 32 rows
@@ -227,8 +230,6 @@ def test_files_of_others_are_named_and_stay(folder, made):
 
 @pytest.mark.parametrize("repair", [False, True])
 def test_rows_that_leave_while_they_are_verified_are_not_damage(folder, made, monkeypatch, repair):
-    from lpipstore.cache import verify
-
     look = verify._corrupt_slots
 
     def evict_first(*arguments):
@@ -244,3 +245,81 @@ def test_rows_that_leave_while_they_are_verified_are_not_damage(folder, made, mo
         assert report.ok and not report.findings
         assert made.held(store, range(1000, 1010))
         assert store.stat().corrupt_rows == 0
+
+
+@pytest.mark.parametrize("repair", [False, True])
+@pytest.mark.parametrize("moment", ["committed", "_corrupt_slots", "_marked_absent"])
+def test_rows_on_their_way_out_are_not_damage(folder, monkeypatch, repair, moment):
+    emptied, asked = threading.Event(), threading.Event()
+    look, delete, wait = getattr(verify, moment), space.delete_segments, index.wait_for_lock
+
+    def evict_first(*arguments):
+        if not evictor.ident:
+            evictor.start()
+            assert emptied.wait(10)
+        return look(*arguments)
+
+    def delete_slowly(*arguments):  # the files are gone, the index does not say so yet
+        emptied.set()
+        assert asked.wait(10)
+        delete(*arguments)
+
+    def tell_and_wait(*arguments):
+        if emptied.is_set():
+            asked.set()
+        wait(*arguments)
+
+    with FeatureStore(folder) as store, FeatureStore(folder) as other:
+        evictor = threading.Thread(target=other.evict, args=[0])
+        monkeypatch.setattr(space, "delete_segments", delete_slowly)
+        monkeypatch.setattr(index, "wait_for_lock", tell_and_wait)
+        monkeypatch.setattr(verify, moment, evict_first)
+        report = store.verify(repair=repair)
+        evictor.join()
+        assert report.ok and not report.findings
+        assert store.stat().rows == store.stat().corrupt_rows == 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}"])
+def test_a_pool_with_destroyed_metadata_takes_rows_again(tmp_path, made, crash, content):
+    store = FeatureStore(tmp_path)
+    made.put(store, range(10))
+    store.evict(1 << 40)
+    made.put(store, range(10, 20))
+    crash(store)
+    metadata = next((tmp_path / "pools").glob("made*/zarr.json"))
+    metadata.write_text(content)
+    with FeatureStore(tmp_path) as store:
+        metadata.write_text(content)
+        assert made.put(store, range(30)) == 30
+        store.evict(1 << 40)
+        assert made.held(store, range(30)) == list(range(30))
+    assert zarr.open(metadata.parent, mode="r").shape[1] == 2000
+
+
+TABLES = [
+    "meta",
+    "counters",
+    "pools",
+    "segments",
+    "entries",
+    "dropped",
+    "leases",
+    "pins",
+    "files",
+    "entries_segment",
+]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_destroyed_part_of_the_index(folder, made, table):
+    with contextlib.closing(sqlite3.connect(folder / "index.sqlite")) as connection:
+        query = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+        page = connection.execute(query, [table]).fetchone()[0]
+    with (folder / "index.sqlite").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    with FeatureStore(folder, limit=2 << 20) as store:
+        assert store.verify(repair=True).ok
+        assert made.held(store, range(ROWS)) == list(range(ROWS))
+        assert store.verify().findings == []

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from lpipstore.cache.index import whole_bytes
 from lpipstore.cache.keys import PoolSpec
 from lpipstore.cache.store import FeatureStore
 
@@ -152,3 +153,27 @@ def test_small_rows_fill_segments_too(small):
     found = small.get_many(keys, out)
     assert found[-1000:].all()
     np.testing.assert_array_equal(out[found], rows[found])
+
+
+def test_the_order_of_uses_outlives_a_clock_that_goes_back(small, made, monkeypatch):
+    with monkeypatch.context() as ahead:
+        ahead.setattr("time.time_ns", lambda: 1 << 62)
+        made.put(small, range(400))
+    made.put(small, range(1000, 1400))
+    assert made.held(small, range(384)) == []  # the last ones share a segment with later ones
+    assert len(made.held(small, range(1000, 1400))) > 350
+
+
+def test_a_file_whose_blocks_are_not_counted_yet_takes_its_length(tmp_path):
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(1_000_000)
+    assert whole_bytes(path) == 1_000_000
+
+
+def test_an_index_that_was_moved_aside_counts(tmp_path, made, du):
+    with FeatureStore(tmp_path) as store:
+        made.put(store, range(50))
+    (tmp_path / "index.sqlite").write_bytes(bytes(1 << 20))
+    with FeatureStore(tmp_path) as store:
+        assert store.stat().bytes == du(tmp_path) > 1 << 20

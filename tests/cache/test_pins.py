@@ -138,3 +138,41 @@ def change(store, statement):
     with connection:
         connection.execute(statement)
     connection.close()
+
+
+def test_a_run_that_was_taken_for_gone_pins_anew(small, made):
+    made.put(small, range(100))
+    with small.pin("run", made.keys(range(100))) as pin:
+        change(small, "UPDATE leases SET space = 'elsewhere', beat = 1")
+        with FeatureStore(small.path, limit=LIMIT) as other:
+            fill(other, made)
+        assert small.stat().pinned_segments == 0
+        pin._renewed -= leases.LEASE_S  # it was stopped for so long
+        made.put(small, range(100))
+        fill(small, made, 20_000)
+        assert made.held(small, range(100)) == list(range(100))
+    assert small.stat().pinned_segments == 0
+
+
+def test_pins_without_a_lease_keep_nothing(small, made):
+    made.put(small, range(100))
+    small.pin("run", made.keys(range(100)))
+    change(small, "DELETE FROM leases")
+    fill(small, made)
+    assert small.stat().pinned_segments == 0 and made.held(small, range(100)) == []
+
+
+def test_rows_are_pinned_though_the_first_put_of_them_failed(small, made, monkeypatch):
+    with small.pin("run", made.keys(range(10))) as pin:
+        keep = pin.keep
+
+        def keep_and_fail(*arguments):
+            keep(*arguments)
+            raise RuntimeError("struck")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pin, "keep", keep_and_fail)
+            with pytest.raises(RuntimeError, match="struck"):
+                made.put(small, range(10))
+        made.put(small, range(10))
+        assert small.stat().pinned_segments == 1

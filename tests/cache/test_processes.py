@@ -1,5 +1,6 @@
 """One store, several processes."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import textwrap
 
 import pytest
 
+from lpipstore.cache.opening import folder_lock
 from lpipstore.cache.store import FeatureStore, StoreError
 
 LIMIT = 8 << 20
@@ -181,3 +183,28 @@ def test_a_row_that_two_processes_put_at_once_counts_once(tmp_path, made):
         other._opened.writer._put_new(made.spec, made.keys(range(30)), list(made.rows(range(30))))
         assert one.stat().rows == other.stat().rows == 30
         assert made.held(one, range(30)) == list(range(30))
+
+
+def test_reading_does_not_wait_for_a_writer_that_hangs(tmp_path, made, monkeypatch):
+    monkeypatch.setattr("lpipstore.cache.state._FLUSH_S", 0.0)
+    with FeatureStore(tmp_path) as one, FeatureStore(tmp_path) as other:
+        made.put(other, range(3))
+        with one._opened.state.transaction():
+            assert made.held(other, range(3)) == [0, 1, 2]
+        assert other.stat().hits == 3
+
+
+def test_a_process_that_hangs_while_it_opens_the_store_is_named(tmp_path, monkeypatch):
+    FeatureStore(tmp_path).close()
+    monkeypatch.setattr("lpipstore.cache.index._PATIENCE_S", 0.05)
+    with folder_lock(tmp_path), pytest.raises(StoreError, match="has been opening"):
+        FeatureStore(tmp_path)
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def no_lock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_lock)
+    with pytest.raises(StoreError, match="No locks available.*--store"):
+        FeatureStore(tmp_path)

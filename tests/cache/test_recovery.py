@@ -1,10 +1,13 @@
 """What a killed process leaves, written out step by step."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import zarr
 
 from lpipstore.cache import writer
+from lpipstore.cache.index import Index
 from lpipstore.cache.store import FeatureStore
 
 
@@ -115,3 +118,53 @@ def test_a_failed_seal_leaves_the_segment_open(tmp_path, made, monkeypatch):
         made.put(store, range(10, 20))
     with FeatureStore(tmp_path) as store:
         assert made.held(store, range(20)) == list(range(20)) and store.verify().ok
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_after_the_commit_of_rows_leaves_them(tmp_path, made, monkeypatch):
+    with FeatureStore(tmp_path) as store:
+        made.put(store, range(10))
+        with monkeypatch.context() as patched:
+            patched.setattr(store._opened.state, "entered", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                made.put(store, range(10, 18))
+        assert made.held(store, range(20)) == list(range(18))
+        made.put(store, range(20, 30))
+    with FeatureStore(tmp_path) as store:
+        assert made.held(store, range(30)) == [*range(18), *range(20, 30)]
+        assert store.verify().findings == [] and store.stat().corrupt_rows == 0
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_an_interrupt_while_a_segment_is_sealed_loses_nothing(tmp_path, made, monkeypatch, sealed):
+    rename, commit = writer.os.rename, Index.transaction
+
+    def rename_and_interrupt(*paths):
+        rename(*paths)
+        raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def commit_and_interrupt(*arguments, **options):
+        with commit(*arguments, **options) as transaction:
+            yield transaction
+        raise KeyboardInterrupt
+
+    with FeatureStore(tmp_path) as store:
+        made.put(store, range(10))
+        with monkeypatch.context() as patched:
+            if sealed:
+                patched.setattr(Index, "transaction", commit_and_interrupt)
+            else:
+                patched.setattr(writer.os, "rename", rename_and_interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                store.evict(1 << 40)
+        assert bool(opened_names(tmp_path)) != sealed
+        assert store.verify().findings == []
+        made.put(store, range(10, 20))
+        store.evict(1 << 40)
+        assert opened_names(tmp_path) == []
+        assert made.held(store, range(20)) == list(range(20))
+        assert store.verify().findings == []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import IndexDamaged, IndexReplaced, StoreError, StoreFull, UsageError
 from .filetable import recall, remember
-from .index import FileIdentity, FileRecord
+from .index import FileIdentity, FileRecord, real_bytes
 from .keys import PoolSpec, check_keys
 from .opening import Opened, folder_lock, open_store
 from .pins import Pin
@@ -39,9 +39,10 @@ __all__ = [
     "StoreFull",
     "StoreStat",
     "VerifyReport",
+    "real_bytes",
 ]
 
-_SMALLEST_LIMIT = 1 << 20
+SMALLEST_LIMIT = 1 << 20
 _Result = TypeVar("_Result")
 
 
@@ -95,7 +96,7 @@ class FeatureStore:
         durable: bool = False,
         compress: bool = False,
     ) -> None:
-        if limit is not None and limit < _SMALLEST_LIMIT:
+        if limit is not None and limit < SMALLEST_LIMIT:
             raise UsageError(f"a store takes at least 1 MiB, and the limit is {limit} bytes")
         self.path = Path(path).absolute()
         self.limit = limit

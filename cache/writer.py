@@ -292,9 +292,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StoreFull(
-                f"no space left for the store at {path}: what it holds stays; make room on the "
-                "disk, or set a smaller --store-limit"
+                f"no space left for the store at {path} ({error.strerror}): what it holds stays; "
+                "make room on the disk, or set a smaller --store-limit"
             ) from error
         raise StoreError(f"the store at {path} cannot be written: {error}") from error

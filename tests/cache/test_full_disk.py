@@ -1,6 +1,7 @@
 """A disk that fills: a small tmpfs, mounted for the test."""
 
 import os
+import resource
 import subprocess
 from pathlib import Path
 
@@ -81,3 +82,16 @@ def test_a_full_disk_on_opening_and_remembering_is_said(disk, made):
             store.remember_files(entries)
         assert store.recall_files([entries[-1][0]]) == [None]
         assert made.held(store, range(3)) == []
+
+
+def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path, made):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with FeatureStore(tmp_path / "store") as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+        try:
+            taken = fill_up(store, made)
+            assert made.held(store, range(taken)) == list(range(taken))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert made.put(store, range(taken + 10)) == taken + 10
+        assert store.verify().findings == []

@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cache.errors import UsageError
+from ..cache.errors import LpipstoreError, UsageError
 from ..pipeline.files import printable
 
 if TYPE_CHECKING:
@@ -143,9 +144,27 @@ def store_path(choice: Path | None) -> Path:
 
 
 def store_limit(choice: str | None, path: Path) -> int:
-    """Return the limit in bytes: the option, else 10 GB but never over half of what is free."""
+    """Return the limit in bytes: the option, else 10 GB but never over half of what is free.
+
+    What the store takes already counts as free: it does not shrink because it has grown.
+
+    Raises
+    ------
+    LpipstoreError
+        The disk is as good as full, and no limit was chosen.
+    """
     if choice is not None:
         return parse_bytes(choice)
+    from ..cache.store import SMALLEST_LIMIT, real_bytes  # not before a command runs
+
     folders = (path, *path.absolute().parents)
     existing = next(folder for folder in folders if os.path.exists(folder))  # never raises
-    return min(DEFAULT_LIMIT, shutil.disk_usage(existing).free // 2)
+    free = shutil.disk_usage(existing).free
+    files = chain(path.glob("index.sqlite*"), path.glob("open/*"), path.glob("pools/*/*"))
+    limit = min(DEFAULT_LIMIT, (free + sum(map(real_bytes, files))) // 2)
+    if limit < SMALLEST_LIMIT:
+        raise LpipstoreError(
+            f"the disk of the store has {show_bytes(free)} free ({path}): make room, or choose "
+            "another folder (--store)"
+        )
+    return limit

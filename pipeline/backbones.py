@@ -156,6 +156,14 @@ def load_backbone(
     LpipstoreError
         The weights cannot be had.
     """
+    check_backbone(name, version, taps)
+    if name in LPIPS_BACKBONES:
+        return _load_lpips(name, version, weights, table)
+    return _load_torchvision(name, weights, tuple(taps))
+
+
+def check_backbone(name: str, version: str, taps: Sequence[str]) -> None:
+    """Raise `UsageError` for a name, version or taps that `load_backbone` cannot mean."""
     if version not in VERSIONS:
         raise UsageError(f"There is no LPIPS version {version!r}: choose 0.1 or 0.0.")
     if name in LPIPS_BACKBONES:
@@ -163,15 +171,13 @@ def load_backbone(
             raise UsageError(
                 f"The backbone {name} has its own taps; name taps with {PREFIX}NAME only."
             )
-        return _load_lpips(name, version, weights, table)
-    if name.startswith(PREFIX):
-        if version != "0.1":
-            raise UsageError(f"LPIPS version {version} is for alex, vgg and squeeze, not {name}.")
-        return _load_torchvision(name, weights, tuple(taps))
-    raise UsageError(
-        f"Unknown backbone {name!r}: choose alex, vgg, squeeze, or {PREFIX}NAME with taps, "
-        f"such as {PREFIX}resnet50."
-    )
+    elif not name.startswith(PREFIX):
+        raise UsageError(
+            f"Unknown backbone {name!r}: choose alex, vgg, squeeze, or {PREFIX}NAME with taps, "
+            f"such as {PREFIX}resnet50."
+        )
+    elif version != "0.1":
+        raise UsageError(f"LPIPS version {version} is for alex, vgg and squeeze, not {name}.")
 
 
 def layout_of(name: str, trunk: nn.Module | None, height: int, width: int) -> RowLayout:

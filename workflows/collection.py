@@ -8,7 +8,7 @@ from typing import Any
 from ..cache.errors import LpipstoreError, UsageError
 from ..cache.pins import Pin
 from ..cache.store import FeatureStore
-from ..pipeline.backbones import load_backbone
+from ..pipeline.backbones import check_backbone, load_backbone
 from ..pipeline.features import TRUNK_DTYPES, Extractor, Features, choose_device
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, load_head
@@ -18,14 +18,25 @@ from ..pipeline.progress import Stopwatch
 from ..pipeline.rows import ROW_DTYPES
 from ..pipeline.schedule import MatrixPlan
 from .console import Screen
-from .settings import Settings, choose_size, show_bytes, store_limit, store_path
+from .settings import Settings, choose_size, parse_size, show_bytes, store_limit, store_path
 
 PRECISIONS = ("exact", "fast")
 STAGES = ("hash", "decode", "forward", "read", "score", "write")
 
 
+def check_settings(settings: Settings) -> None:
+    """Raise `UsageError` for what is written wrong, before anything is read for long."""
+    parse_size(settings.size)
+    check_choice("--row-dtype", settings.row_dtype, ROW_DTYPES)
+    check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
+    check_choice("--precision", settings.precision, PRECISIONS)
+    check_backbone(settings.backbone, settings.lpips_version, settings.tap_names)
+    choose_device(settings.device)
+
+
 def open_store(settings: Settings) -> FeatureStore:
-    """Open the feature store that the settings name."""
+    """Open the feature store that the settings name, if these make sense."""
+    check_settings(settings)
     path = store_path(settings.store)
     return FeatureStore(
         path,
@@ -231,9 +242,7 @@ def make_collection(
 
 def make_extractor(size: tuple[int, int], store: FeatureStore, settings: Settings) -> Extractor:
     """Load the backbone that the settings name, for images of `size` (height, width)."""
-    check_choice("--row-dtype", settings.row_dtype, ROW_DTYPES)
-    check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
-    check_choice("--precision", settings.precision, PRECISIONS)
+    check_settings(settings)
     device = choose_device(settings.device)
     backbone = load_backbone(
         settings.backbone,

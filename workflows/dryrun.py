@@ -53,15 +53,16 @@ def plan_facts(told: dict[str, Any]) -> list[tuple[str, str]]:
     seconds = told["seconds"]
     stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("forward", "read", "score"))
     most = "at most " if told["at_most"] else ""
+    kept = f", rows of {show_bytes(told['bytes_kept'])} to keep" if told["bytes_kept"] else ""
+    tiles = "1 tile" if told["tiles"] == 1 else f"{told['tiles']:,} tiles"
     return [
         ("images", f"{told['images']:,} ({told['images'] - told['unique']:,} duplicates by hash)"),
         ("failed", f"{told['failed']:,}"),
         (
             "forwards",
-            f"{told['forwards']:,} (already in the store: {told['hits']:,}), rows of "
-            f"{show_bytes(told['bytes_kept'])} to keep",
+            f"{told['forwards']:,} (already in the store: {told['hits']:,}){kept}",
         ),
-        ("pairs", f"{told['pairs']:,} in {told['tiles']:,} tiles"),
+        ("pairs", f"{told['pairs']:,} in {tiles}"),
         ("rows read", f"{most}{told['rows_read']:,}, {show_bytes(told['bytes_read'])}"),
         ("operations", f"{most}{told['operations']:.3g}"),
         ("results", f"{most}{show_bytes(told['result_bytes'])}"),

@@ -54,11 +54,14 @@ def evict_store(path: Path, to: str) -> dict[str, Any]:
 def clear_store(path: Path, backbone: str | None) -> dict[str, Any]:
     """Remove all rows, or those of one backbone."""
     with open_existing(path) as store:
+        held = sorted({pool.recipe.get("backbone", "") for pool in store.stat().pools})
         cleared = store.clear(None if backbone is None else {"backbone": backbone})
         return {
             **asdict(cleared.freed),
             "kept_segments": cleared.kept_segments,
             "left": store.stat().bytes,
+            "unknown": backbone if backbone is not None and backbone not in held else None,
+            "backbones": held,
         }
 
 
@@ -107,6 +110,9 @@ def freed_facts(freed: dict[str, Any]) -> list[tuple[str, str]]:
         ("removed", f"{freed['rows']:,} rows, {show_bytes(freed['bytes'])}"),
         ("left on disk", show_bytes(freed["left"])),
     ]
+    if freed.get("unknown") is not None:
+        there = ", ".join(freed["backbones"]) or "none"
+        lines.insert(0, ("backbones", f"{there}; no rows of {freed['unknown']!r}"))
     if freed.get("kept_segments"):
         lines.append(("kept", f"{freed['kept_segments']} segments that other runs are using"))
     return lines

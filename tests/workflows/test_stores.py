@@ -82,3 +82,10 @@ def test_other_ways_to_keep_rows_change_no_byte(cli, pictures, tmp_path, option)
         assert cli("pairs", pictures, *MODEL, *options, "--out", out).code == 0
         matrices.append((out / "distances.zarr" / "c" / "0" / "0").read_bytes())
     assert matrices[0] == matrices[1]
+
+
+def test_clear_says_which_backbones_there_are(cli, filled):
+    outcome = cli("store", "clear", "--backbone", "squeez")
+    assert outcome.code == 0
+    assert "alex, squeeze; no rows of 'squeez'" in outcome.out
+    assert as_json(cli("store", "clear", "--backbone", "squeez", "--json"))["rows"] == 0

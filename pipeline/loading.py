@@ -70,11 +70,13 @@ def _collate(
 def start_worker(_: int) -> None:
     """Leave Ctrl-C to the main process, which stops its workers itself; SIGTERM ends a worker.
 
+    It ends as if it had done its work: of a worker that a signal ended torch tells by an exception
+    that is raised anywhere in the main process, which may just be about to stop in good order.
     Whatever handlers the main process has were inherited, and are meant for it alone. Its locks
     were inherited, too: a worker that outlived it by seconds would keep others out of its run.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -133,18 +135,38 @@ def cores() -> int:
     return min(count or 1, _MOST_WORKERS)
 
 
+class WorkerFailed(LpipstoreError):  # noqa: N818 - it names what is the case
+    """A decoding process could not start, or was killed."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"a decoding process failed ({str(error).splitlines()[0]}); if memory ran out, use "
+            "--workers 0 or 1; what is finished is kept"
+        )
+
+
 @contextmanager
 def worker_errors() -> Iterator[None]:
     """Say in words that a decoding process could not start or was killed."""
     try:
+        with killed_workers():
+            yield
+    except OSError as error:
+        raise WorkerFailed(error) from error
+
+
+@contextmanager
+def killed_workers() -> Iterator[None]:
+    """Say in words that a decoding process was killed.
+
+    torch raises that from a signal handler, wherever the main process is at that moment.
+    """
+    try:
         yield
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, OSError) or "DataLoader worker" in str(error):
-            raise LpipstoreError(
-                f"a decoding process failed ({str(error).splitlines()[0]}); if memory ran out, use "
-                "--workers 0 or 1; what is finished is kept"
-            ) from error
-        raise
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkerFailed(error) from error
 
 
 def decode_arrays(

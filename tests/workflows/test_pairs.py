@@ -257,19 +257,27 @@ def test_paths_of_any_bytes(cli, pictures, tmp_path):
     assert run.distances[0, 8].compute() == 0
 
 
+@pytest.mark.parametrize("whole_group", [False, True], ids=["one", "group"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_says_how_to_go_on_and_loses_nothing(tmp_path, draw, number):
+def test_a_stop_says_how_to_go_on_and_loses_nothing(tmp_path, draw, number, whole_group):
     draw(tmp_path / "many", 300, side=40)
     command = [Path(sys.executable).with_name("lpipstore"), "pairs", tmp_path / "many"]
-    options = ["--backbone", "squeeze", "--weights", "random", "--size", "96"]
+    options = ["--backbone", "squeeze", "--weights", "random", "--size", "96", "--workers", "2"]
     where = ["--store", tmp_path / "store", "--out", tmp_path / "run", "--json"]
     with subprocess.Popen(
-        [*command, *options, *where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *options, *where],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         while not list((tmp_path / "store").glob("pools/*/c.*")):  # until rows have been sealed
             assert process.poll() is None
             time.sleep(0.01)
-        process.send_signal(number)
+        if whole_group:  # as timeout does, and what looks after jobs and services
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         _, messages = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "interrupted; what is finished is kept" in messages

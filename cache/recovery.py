@@ -197,7 +197,8 @@ def _recover_sealed_files(
             sealed = transaction.execute(
                 "SELECT sealed FROM segments WHERE id = ?", (known[number].id,)
             ).fetchone()
-            if sealed is not None and not sealed[0]:  # killed between rename and commit
+            # killed between rename and commit; or the seal failed, and was undone since the listing
+            if sealed is not None and not sealed[0] and path.exists():
                 _enter_sealed(state, transaction, known[number])
                 done.adopt(path)
         elif pool is not None and path.exists():

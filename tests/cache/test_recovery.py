@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import zarr
 
-from lpipstore.cache import writer
+from lpipstore.cache import recovery, writer
 from lpipstore.cache.index import Index
 from lpipstore.cache.store import FeatureStore
 
@@ -167,4 +167,22 @@ def test_an_interrupt_while_a_segment_is_sealed_loses_nothing(tmp_path, made, mo
         store.evict(1 << 40)
         assert opened_names(tmp_path) == []
         assert made.held(store, range(20)) == list(range(20))
+        assert store.verify().findings == []
+
+
+def test_a_seal_that_was_undone_meanwhile_is_not_taken_for_one(tmp_path, made, monkeypatch):
+    listed = recovery._files
+
+    def with_sealed(folder):
+        return [*listed(folder), *(["c.0.0"] if folder.parent.name == "pools" else [])]
+
+    with FeatureStore(tmp_path) as store:
+        made.put(store, range(10))
+        with monkeypatch.context() as patched:
+            patched.setattr(recovery, "_files", with_sealed)
+            with FeatureStore(tmp_path) as other:
+                assert made.held(other, range(10)) == list(range(10))
+                assert other.stat().adopted_orphans == 0
+        made.put(store, range(20))
+        assert opened_names(tmp_path) == [next((tmp_path / "pools").glob("made*")).name + ".0"]
         assert store.verify().findings == []

@@ -230,7 +230,10 @@ def read_footer(fd: int, slots: int) -> Contents | None:
     at_trailer = os.fstat(fd).st_size - index_bytes(slots) - _TRAILER.size
     if at_trailer < 0:
         return None
-    magic, rows, crc = _TRAILER.unpack(os.pread(fd, _TRAILER.size, at_trailer))
+    trailer = os.pread(fd, _TRAILER.size, at_trailer)
+    if len(trailer) < _TRAILER.size:  # it was just emptied
+        return None
+    magic, rows, crc = _TRAILER.unpack(trailer)
     at_table = at_trailer - rows * _TABLE_BYTES
     if magic != _MAGIC or rows > slots or at_table < 0:
         return None

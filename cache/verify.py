@@ -234,7 +234,7 @@ def _marked_absent(fd: int, segment: Segment, contents: Contents) -> set[int] | 
     if known is None or marked is None or not np.array_equal(known.records, contents.records):
         return None
     size = index_bytes(slots)
-    found = os.pread(fd, size, os.fstat(fd).st_size - size)
+    found = os.pread(fd, size, max(0, os.fstat(fd).st_size - size))  # it may just be emptied
     return marked if found == shard_index(contents, slots, marked) else None
 
 

@@ -248,7 +248,7 @@ def test_rows_that_leave_while_they_are_verified_are_not_damage(folder, made, mo
 
 
 @pytest.mark.parametrize("repair", [False, True])
-@pytest.mark.parametrize("moment", ["committed", "_corrupt_slots", "_marked_absent"])
+@pytest.mark.parametrize("moment", ["committed", "_corrupt_slots", "_marked_absent", "index_bytes"])
 def test_rows_on_their_way_out_are_not_damage(folder, monkeypatch, repair, moment):
     emptied, asked = threading.Event(), threading.Event()
     look, delete, wait = getattr(verify, moment), space.delete_segments, index.wait_for_lock

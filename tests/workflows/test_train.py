@@ -267,11 +267,9 @@ def test_two_processes_train_the_same_weights(cli, triplets, tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     together = json.loads(out)  # only the first one prints
-    # Adam divides by the size of a gradient, so that in float32 a trunk's tiniest gradients show
-    # their rounding; test_training has the same in float64
-    for name, bound in (("head.pth", 1e-6), ("trunk.pth", 1e-5)):
+    for name in ("head.pth", "trunk.pth"):
         one, two = (weights_of(tmp_path / run, name) for run in ("one", "two"))
-        assert np.abs(one - two).max() < bound, name
+        assert np.abs(one - two).max() < 1e-6, name
     for ours, theirs in zip(alone["heads"], together["heads"], strict=True):
         for part in ("train", "held_out"):
             assert ours[part] == pytest.approx(theirs[part], abs=1e-6)

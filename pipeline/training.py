@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -256,7 +257,10 @@ def run_epoch(
                     training.scaler.scale(loss).backward()
             _step(training)
             report("steps", training.epoch * len(plan) + number + 1, recipe.epochs * len(plan))
-    training.scheduler.step()
+    with warnings.catch_warnings():
+        # In float16 the first steps are left out until the scale fits, perhaps all of an epoch
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        training.scheduler.step()
 
 
 def _alone(together: nn.Module) -> AbstractContextManager[None]:

@@ -38,7 +38,7 @@ from ..pipeline.results import SUMMARY, write_json, writing_run
 from ..pipeline.scores import vote_ceiling
 from ..pipeline.teachers import LinearHead, LogisticJudge, Teacher, TripletStatistics, make_judge
 from ..pipeline.training import Course, Training, figures_on, one_thread, teach
-from .collection import STAGES, open_store
+from .collection import STAGES, check_choice, open_store
 from .console import Screen
 from .judged import (
     Judged,
@@ -79,8 +79,11 @@ def train_head(
     clock = Stopwatch(*STAGES)
     judgements, held_from = _read(sources, lesson)
     settings = replace(settings, device=device_of_process(settings.device))
+    # A trunk in half precision has lost digits; one that learns keeps them and is cast as it runs
+    whole = replace(settings, trunk_dtype="float32") if lesson.through_network else settings
+    check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
     with open_store(settings) as store:
-        judged = find_judged(judgements, store, settings, clock, screen)
+        judged = find_judged(judgements, store, whole, clock, screen)
         with joined(judged.collection.features.extractor.device) as processes:
             return _train(judged, held_from, out, store, settings, lesson, processes, screen)
 
@@ -192,7 +195,7 @@ def make_course(
     # Looking at all of them again would take as long as learning from them
     shown = _some(learn, len(held_out) or _PROBES, lesson.seed)
     trunk = TripletStatistics(
-        extractor.backbone.to(dtype=torch.float32).trunk,
+        extractor.backbone.to().trunk,
         scaled=extractor.backbone.version == "0.1",
         tune=lesson.tune_trunk,
         precision=TRUNK_DTYPES[settings.trunk_dtype],
@@ -207,6 +210,7 @@ def _manifest(
     del asked["at_once"]  # changes no figure
     return {
         **make_manifest("train", judged.collection, settings),
+        "trunk_dtype": settings.trunk_dtype,
         "judgements": judged.digest(),
         "held_out": lesson.held_out if held_from is None else f"sets from {held_from}",
         "loss": lesson.loss,

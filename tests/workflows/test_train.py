@@ -242,6 +242,18 @@ def test_a_tuned_trunk_can_be_used_afterwards(cli, triplets, tmp_path):
     assert again["heads"] == first["heads"]
 
 
+def test_a_trunk_that_computes_in_half_precision_keeps_its_digits(cli, triplets, tmp_path):
+    command = ("train", triplets, *MODEL, "--tune-trunk", "--trunk-dtype", "bfloat16")
+    options = ("--epochs", "1", "--learning-rate", "1e-12", "--out", tmp_path / "H", "--json")
+    summary_of(cli(*command, *options))
+    tuned = torch.load(tmp_path / "H" / "trunk.pth", weights_only=True)
+    start = lpipstore.LPIPS(net="squeeze", weights="random").trunk.state_dict()
+    for name, tensor in tuned.items():
+        assert torch.allclose(tensor, start[name], rtol=0, atol=1e-9), name
+    manifest = json.loads((tmp_path / "H" / "manifest.json").read_text())
+    assert manifest["trunk_dtype"] == "bfloat16"
+
+
 def _process(arguments, folder, *launcher):
     environment = {**os.environ, "COLUMNS": "200"}
     environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # sums are cut by threads

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..cache.errors import UsageError
+from ..cache.errors import LpipstoreError, UsageError
 from ..cache.store import FeatureStore
 from ..pipeline.augmentation import Augmentation
 from ..pipeline.batches import hold_out
@@ -34,7 +34,7 @@ from ..pipeline.lessons import KnownStatistics, TripletImages
 from ..pipeline.loading import cores
 from ..pipeline.processes import Processes, device_of_process, joined
 from ..pipeline.progress import Stopwatch
-from ..pipeline.results import SUMMARY, write_json, writing_run
+from ..pipeline.results import SUMMARY, differences, write_json, writing_run
 from ..pipeline.scores import vote_ceiling
 from ..pipeline.teachers import LinearHead, LogisticJudge, Teacher, TripletStatistics, make_judge
 from ..pipeline.training import Course, Training, figures_on, one_thread, teach
@@ -54,6 +54,7 @@ from .pairs import make_manifest
 from .settings import Settings
 
 HEAD = "head.pth"
+_FEW = 25  # held-out judgements whose agreement has a standard error of up to 0.1
 _PROBES = 256  # judgements that the first temperature is taken from
 
 
@@ -123,6 +124,7 @@ def _train(
     summary: dict[str, Any] = {}
     manifest = _manifest(judged, held_from, settings, lesson)
     clock = judged.collection.features.clock
+    _split(judged, held_from, lesson)  # what cannot be leaves no folder behind
     with writing_run(out, manifest) if processes.first else nullcontext():
         if not processes.first:
             processes.wait()  # until the first one has made the statistics that all then read
@@ -132,11 +134,13 @@ def _train(
         if processes.first:
             processes.wait()
         course, trunk = make_course(judged, statistics, held_from, settings, lesson)
+        if processes.first:
+            warn_of_few(course, lesson, screen)
         start = judged.collection.head(settings)
         training = begin_training(start, trunk, course, lesson)
         checkpoint = load_checkpoint(out / CHECKPOINT)
         if checkpoint is not None:
-            training.restore(checkpoint)
+            resume(training, checkpoint, manifest, out / CHECKPOINT)
             screen.say(f"going on after epoch {training.epoch}")
 
         def after_epoch() -> None:
@@ -235,6 +239,43 @@ def _split(
     if not len(learn):
         raise UsageError("no judgement is left to learn from: hold out fewer")
     return learn, held_out
+
+
+def resume(
+    training: Training, checkpoint: Mapping[str, Any], manifest: Mapping[str, Any], path: Path
+) -> None:
+    """Let a training go on from a checkpoint.
+
+    Raises
+    ------
+    LpipstoreError
+        The checkpoint is that of another training.
+    """
+    recipe = checkpoint.get("recipe")
+    try:
+        if not isinstance(recipe, dict) or differences(recipe, manifest):
+            raise LpipstoreError("it does not belong to this training")
+        training.restore(checkpoint)
+    except LpipstoreError as error:
+        raise LpipstoreError(
+            f"cannot go on from {printable(str(path))}: {error}; remove it, and the same command "
+            "begins anew"
+        ) from error
+
+
+def warn_of_few(course: Course, lesson: Lesson, screen: Screen) -> None:
+    """Say so if there are too few judgements to hold any out, or to trust the figures on them."""
+    learn, held = len(course.learn), len(course.held)
+    if not held and lesson.held_out:
+        screen.warn(
+            f"there are too few judgements ({learn:,}) to hold out a share of {lesson.held_out:g}: "
+            "nothing tells how well the head does on others, nor which epoch to keep"
+        )
+    elif 0 < held < _FEW:
+        screen.warn(
+            f"few judgements are held out ({held:,}): the agreement with them is uncertain by "
+            f"about {0.5 / math.sqrt(held):.2f} (standard error)"
+        )
 
 
 def begin_training(

@@ -373,7 +373,7 @@ HALVES = pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 
 
 @pytest.mark.parametrize(
-    ("precision", "bound"), [(torch.bfloat16, 0.03), (torch.float16, 0.003), (torch.float32, 1e-5)]
+    ("precision", "bound"), [(torch.bfloat16, 0.16), (torch.float16, 0.05), (torch.float32, 1e-5)]
 )
 def test_a_trunk_in_half_precision_learns_what_a_whole_one_does(precision, bound):
     steps_of = {}

@@ -22,7 +22,7 @@ class Share:
     Attributes
     ----------
     batches : list of ndarray
-        Numbers of judgements; every process has the same number of batches, of the same lengths.
+        Numbers of judgements; every process has the same number of batches, none of them empty.
     counts : list of ndarray
         1 for a judgement that counts, 0 for one that only fills up.
     """
@@ -43,15 +43,17 @@ def steps(order: Numbers, batch: int) -> Iterator[Numbers]:
 
 
 def share(step: Numbers, rank: int, world: int, at_once: int) -> Share:
-    """Return what process `rank` of `world` does of a step, `at_once` judgements at a time."""
-    length = -(-len(step) // world)
-    mine = step[rank::world]
-    filled = np.concatenate([mine, np.repeat(step[:1], length - len(mine))])
-    counts = (np.arange(length) < len(mine)).astype(np.float64)
-    cuts = range(0, length, at_once)
+    """Return what process `rank` of `world` does of a step, at most `at_once` at a time.
+
+    A step is cut into batches of about the same length, and each process takes as many of them in
+    a row. One process and several cut it in the same places wherever the number of batches can be
+    shared out evenly, so that their sums differ in the order of a few terms only.
+    """
+    each = -(-len(step) // (world * at_once))  # batches of a process
+    mine = np.array_split(step, each * world)[rank * each : (rank + 1) * each]
     return Share(
-        [filled[start : start + at_once] for start in cuts],
-        [counts[start : start + at_once] for start in cuts],
+        [batch if len(batch) else step[:1] for batch in mine],
+        [np.ones(len(batch)) if len(batch) else np.zeros(1) for batch in mine],
     )
 
 

@@ -4,6 +4,7 @@ Both kinds come from BAPPS (Zhang et al., CVPR 2018): two-alternative forced cho
 noticeable difference (JND).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,7 +111,10 @@ def read_judgements(
 
 
 def join(parts: Sequence[Judgements]) -> Judgements:
-    """Put sets of one kind together; files that several sets name are one file."""
+    """Put sets of one kind together; files that several sets name are one file.
+
+    Of sets that have the same name the second one is called "name (2)", and so on.
+    """
     numbers: dict[str, int] = {}
     images, set_of, names = [], [], list[str]()
     for part in parts:
@@ -118,6 +122,11 @@ def join(parts: Sequence[Judgements]) -> Judgements:
         images.append(np.array(places, np.int64)[part.images])
         set_of.append(part.set_of + len(names))
         names += part.sets
+    repeats = Counter[str]()
+    for place, name in enumerate(names):
+        repeats[name] += 1
+        if repeats[name] > 1:  # such as tables of the same name in two folders
+            names[place] = f"{name} ({repeats[name]})"
     return Judgements(
         parts[0].kind,
         list(numbers),
@@ -257,5 +266,7 @@ def _read_answer(file: Path) -> float:
     try:
         value = np.load(file, allow_pickle=False)
         return float(np.asarray(value, np.float64).reshape(()))
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{printable(str(file))} does not hold one number: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{printable(str(file))} cannot be read: {error.strerror}") from error
+    except (ValueError, EOFError) as error:  # the words of NumPy propose to run pickles
+        raise UsageError(f"{printable(str(file))} does not hold one number as .npy") from error

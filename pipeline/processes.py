@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import distributed
 
+from ..cache.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -39,10 +41,24 @@ def rank_here() -> int:
 
 
 def device_of_process(choice: str) -> str:
-    """Return the device for this process: under torchrun each gets a GPU of its own."""
-    if "LOCAL_RANK" in os.environ and choice in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
-    return choice
+    """Return the device for this process: under torchrun each gets a GPU of its own.
+
+    Raises
+    ------
+    UsageError
+        This machine has more processes than GPUs; nccl would hang or fail.
+    """
+    if "LOCAL_RANK" not in os.environ or choice not in ("auto", "cuda"):
+        return choice
+    if not torch.cuda.is_available():
+        return choice
+    number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= gpus:
+        raise UsageError(
+            f"torchrun started process {number + 1} for {gpus} GPUs: give --nproc-per-node {gpus}, "
+            "or --device cpu"
+        )
+    return f"cuda:{number}"
 
 
 @contextmanager
@@ -51,7 +67,11 @@ def joined(device: torch.device) -> Iterator[Processes]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield Processes()
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    on_gpu = device.type == "cuda"
+    distributed.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        device_id=device if on_gpu else None,  # else a barrier guesses the GPU by the rank
+    )
     try:
         processes = Processes(distributed.get_rank(), distributed.get_world_size())
         yield processes

@@ -95,19 +95,23 @@ def _begin(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _refuse_another_run(folder: Path, manifest: Mapping[str, Any]) -> None:
-    old = read_json(folder / MANIFEST)
-    different = [
-        "the images are others, or in another order"
-        if name == "collection"
-        else f"{name}: {old.get(name)!r} there, {manifest.get(name)!r} now"
-        for name in dict.fromkeys((*old, *manifest))
-        if name not in _PROVENANCE and old.get(name) != manifest.get(name)
-    ]
+    different = differences(read_json(folder / MANIFEST), manifest)
     if different:
         raise UsageError(
             f"{printable(str(folder))} holds a different run ({'; '.join(different)}): "
             "choose another folder for --out, or remove this one"
         )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return in words what makes two manifests those of different runs; nothing if they are one."""
+    return [
+        "the images are others, or in another order"
+        if name == "collection"
+        else f"{name}: {old.get(name)!r} there, {new.get(name)!r} now"
+        for name in dict.fromkeys((*old, *new))
+        if name not in _PROVENANCE and old.get(name) != new.get(name)
+    ]
 
 
 def read_json(path: Path) -> dict[str, Any]:

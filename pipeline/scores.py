@@ -3,6 +3,7 @@
 The scores are those of Zhang et al., CVPR 2018, section 2 and 4.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,8 +109,9 @@ def mean_score(scores: Numbers, sets: NDArray[np.int64], seed: int = 0) -> list[
     Returns
     -------
     list of list of Score
-        ``result[k]`` of set k in ascending order, the last one of the mean over sets; one for each
-        metric. Judgements are drawn anew within each set. They count as independent, so that
+        ``result[k]`` of set k in ascending order (NaN where no judgement of it is usable), the last
+        one of the mean over those sets that have a score; one for each metric. Judgements are
+        drawn anew within each set. They count as independent, so that
         intervals are too narrow where many judgements share images.
     """
     from scipy.stats import bootstrap
@@ -119,11 +121,9 @@ def mean_score(scores: Numbers, sets: NDArray[np.int64], seed: int = 0) -> list[
     means, spreads, counts = [], [], []
     for number in np.unique(sets).tolist():
         own = scores[:, usable & (sets == number)]
-        if not own.shape[1]:
-            continue
-        means.append(own.mean(axis=1))
         counts.append(own.shape[1])
-        if own.shape[1] == 1:  # one judgement says nothing of how another would be
+        means.append(own.mean(axis=1) if own.size else np.full(len(own), np.nan))
+        if own.shape[1] < 2:  # one judgement says nothing of how another would be
             spreads.append(np.full((len(own), RESAMPLES), np.nan))
             continue
         drawn = bootstrap(
@@ -136,9 +136,7 @@ def mean_score(scores: Numbers, sets: NDArray[np.int64], seed: int = 0) -> list[
             rng=random,
         )
         spreads.append(drawn.bootstrap_distribution)
-    results = [_scores(m, s, n) for m, s, n in zip(means, spreads, counts, strict=True)]
-    overall = _scores(np.mean(means, axis=0), np.mean(spreads, axis=0), sum(counts))
-    return [*results, overall]
+    return _with_overall(means, spreads, counts)
 
 
 def precision_score(
@@ -155,9 +153,19 @@ def precision_score(
             np.array([[average_precision(row[d], answers[d]) for d in draws] for row in own])
         )
         counts.append(len(answers))
+    return _with_overall(means, spreads, counts)
+
+
+def _with_overall(
+    means: Sequence[Numbers], spreads: Sequence[Numbers], counts: Sequence[int]
+) -> list[list[Score]]:
+    """Return the scores of each set and of the mean over those sets that have one."""
     results = [_scores(m, s, n) for m, s, n in zip(means, spreads, counts, strict=True)]
-    overall = _scores(np.mean(means, axis=0), np.mean(spreads, axis=0), sum(counts))
-    return [*results, overall]
+    known = [number for number, mean in enumerate(means) if not np.isnan(mean).all()]
+    if not known:
+        return [*results, _scores(means[0], spreads[0], 0)]
+    mean, spread = (np.mean([part[n] for n in known], axis=0) for part in (means, spreads))
+    return [*results, _scores(mean, spread, sum(counts[n] for n in known))]
 
 
 def _scores(means: Numbers, spreads: Numbers, count: int) -> list[Score]:

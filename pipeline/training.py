@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -137,7 +138,19 @@ class Training:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned.
+
+        Raises
+        ------
+        LpipstoreError
+            It is the state of another training, or of none.
+        """
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise LpipstoreError("it does not belong to this training") from error
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self.teacher.load_state_dict(state["teacher"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scheduler.load_state_dict(state["scheduler"])
@@ -256,7 +269,10 @@ def run_epoch(
                     training.scaler.scale(loss).backward()
             _step(training)
             report("steps", training.epoch * len(plan) + number + 1, recipe.epochs * len(plan))
-    training.scheduler.step()
+    with warnings.catch_warnings():
+        # In float16 the first steps are left out until the scale fits, perhaps all of an epoch
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        training.scheduler.step()
 
 
 def _alone(together: nn.Module) -> AbstractContextManager[None]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +49,7 @@ _PIXELS_AT_ONCE = 1 << 28  # bytes of decoded images in memory
 _PAIRS_AT_ONCE = 64
 
 Numbers = NDArray[np.float64]
+Found = TypeVar("Found")
 
 
 def evaluate_heads(
@@ -219,21 +220,26 @@ def _lines(
         tables = {"average precision": precision_score(by_judgement[..., 0], answers, sets, seed)}
     present = np.unique(sets).tolist()
     names = [judgements.sets[number] for number in present]
-    shown = [*names, OVERALL] if len(names) > 1 else names
     lines = [
         _line(judgements.kind, name, metric, kind, score)
         for kind, found in tables.items()
-        for name, scores in zip(shown, found, strict=False)
+        for name, scores in _named(names, found)
         for metric, score in zip(distances, scores, strict=True)
     ]
     if judgements.kind == CHOICES:
         ceilings = [vote_ceiling(answers[sets == number]) for number in present]
         counts = [int((sets == number).sum()) for number in present]
         values = [*zip(ceilings, counts, strict=True), (float(np.mean(ceilings)), sum(counts))]
-        for name, (value, count) in zip(shown, values, strict=False):
+        for name, (value, count) in _named(names, values):
             score = Score(value, float("nan"), float("nan"), count)
             lines.append(_line(judgements.kind, name, CEILING, "2afc", score))
     return lines
+
+
+def _named(names: Sequence[str], found: Sequence[Found]) -> list[tuple[str, Found]]:
+    """Return what was found of each set and of their mean by name; of one set there is no mean."""
+    named = list(zip((*names, OVERALL), found, strict=True))
+    return named if len(names) > 1 else named[:1]
 
 
 def _line(kind: str, set_name: str, metric: str, score_name: str, score: Score) -> dict[str, Any]:
@@ -295,7 +301,7 @@ def _counts(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def _cells(line: dict[str, Any] | None) -> tuple[str, str]:
-    if line is None:
+    if line is None or np.isnan(line["value"]):
         return "–", ""
     interval = "" if np.isnan(line["low"]) else f"{line['low']:.4f}–{line['high']:.4f}"
     return f"{line['value']:.4f}", interval

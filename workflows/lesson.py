@@ -1,5 +1,6 @@
 """What a person can choose about a training."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def check_lesson(lesson: Lesson) -> None:
         raise UsageError(f"--held-out {lesson.held_out:g} must lie in [0, 1)")
     if not 0 <= lesson.dropout < 1:
         raise UsageError(f"--dropout {lesson.dropout:g} must lie in [0, 1)")
-    if lesson.learning_rate is not None and not lesson.learning_rate > 0:
-        raise UsageError(f"--learning-rate {lesson.learning_rate:g} must be more than 0")
+    if lesson.learning_rate is not None and not 0 < lesson.learning_rate < math.inf:
+        raise UsageError(f"--learning-rate {lesson.learning_rate:g} must be more than 0 and finite")
     if lesson.clip is not None and not lesson.clip > 0:
         raise UsageError(f"--clip {lesson.clip:g} must be more than 0")

@@ -126,7 +126,10 @@ def train(
         float, typer.Option(rich_help_panel=TRAINING, help="Share of channels left out.")
     ] = 0.0,
     seed: Annotated[
-        int, typer.Option(min=0, rich_help_panel=TRAINING, help="Of all that is random.")
+        int,
+        typer.Option(
+            min=0, max=(1 << 63) - 1, rich_help_panel=TRAINING, help="Of all that is random."
+        ),
     ] = 0,
     tune_trunk: Annotated[
         bool,

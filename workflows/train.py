@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..cache.errors import UsageError
+from ..cache.errors import LpipstoreError, UsageError
 from ..cache.store import FeatureStore
 from ..pipeline.augmentation import Augmentation
 from ..pipeline.batches import hold_out
@@ -34,11 +34,11 @@ from ..pipeline.lessons import KnownStatistics, TripletImages
 from ..pipeline.loading import cores
 from ..pipeline.processes import Processes, device_of_process, joined
 from ..pipeline.progress import Stopwatch
-from ..pipeline.results import SUMMARY, write_json, writing_run
+from ..pipeline.results import SUMMARY, differences, write_json, writing_run
 from ..pipeline.scores import vote_ceiling
 from ..pipeline.teachers import LinearHead, LogisticJudge, Teacher, TripletStatistics, make_judge
 from ..pipeline.training import Course, Training, figures_on, one_thread, teach
-from .collection import STAGES, open_store
+from .collection import STAGES, check_choice, open_store
 from .console import Screen
 from .judged import (
     Judged,
@@ -54,6 +54,7 @@ from .pairs import make_manifest
 from .settings import Settings
 
 HEAD = "head.pth"
+_FEW = 25  # held-out judgements whose agreement has a standard error of up to 0.1
 _PROBES = 256  # judgements that the first temperature is taken from
 
 
@@ -79,8 +80,11 @@ def train_head(
     clock = Stopwatch(*STAGES)
     judgements, held_from = _read(sources, lesson)
     settings = replace(settings, device=device_of_process(settings.device))
+    # A trunk in half precision has lost digits; one that learns keeps them and is cast as it runs
+    whole = replace(settings, trunk_dtype="float32") if lesson.through_network else settings
+    check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
     with open_store(settings) as store:
-        judged = find_judged(judgements, store, settings, clock, screen)
+        judged = find_judged(judgements, store, whole, clock, screen)
         with joined(judged.collection.features.extractor.device) as processes:
             return _train(judged, held_from, out, store, settings, lesson, processes, screen)
 
@@ -120,6 +124,7 @@ def _train(
     summary: dict[str, Any] = {}
     manifest = _manifest(judged, held_from, settings, lesson)
     clock = judged.collection.features.clock
+    _split(judged, held_from, lesson)  # what cannot be leaves no folder behind
     with writing_run(out, manifest) if processes.first else nullcontext():
         if not processes.first:
             processes.wait()  # until the first one has made the statistics that all then read
@@ -129,11 +134,13 @@ def _train(
         if processes.first:
             processes.wait()
         course, trunk = make_course(judged, statistics, held_from, settings, lesson)
+        if processes.first:
+            warn_of_few(course, lesson, screen)
         start = judged.collection.head(settings)
         training = begin_training(start, trunk, course, lesson)
         checkpoint = load_checkpoint(out / CHECKPOINT)
         if checkpoint is not None:
-            training.restore(checkpoint)
+            resume(training, checkpoint, manifest, out / CHECKPOINT)
             screen.say(f"going on after epoch {training.epoch}")
 
         def after_epoch() -> None:
@@ -192,7 +199,7 @@ def make_course(
     # Looking at all of them again would take as long as learning from them
     shown = _some(learn, len(held_out) or _PROBES, lesson.seed)
     trunk = TripletStatistics(
-        extractor.backbone.to(dtype=torch.float32).trunk,
+        extractor.backbone.to().trunk,
         scaled=extractor.backbone.version == "0.1",
         tune=lesson.tune_trunk,
         precision=TRUNK_DTYPES[settings.trunk_dtype],
@@ -207,6 +214,7 @@ def _manifest(
     del asked["at_once"]  # changes no figure
     return {
         **make_manifest("train", judged.collection, settings),
+        "trunk_dtype": settings.trunk_dtype,
         "judgements": judged.digest(),
         "held_out": lesson.held_out if held_from is None else f"sets from {held_from}",
         "loss": lesson.loss,
@@ -231,6 +239,43 @@ def _split(
     if not len(learn):
         raise UsageError("no judgement is left to learn from: hold out fewer")
     return learn, held_out
+
+
+def resume(
+    training: Training, checkpoint: Mapping[str, Any], manifest: Mapping[str, Any], path: Path
+) -> None:
+    """Let a training go on from a checkpoint.
+
+    Raises
+    ------
+    LpipstoreError
+        The checkpoint is that of another training.
+    """
+    recipe = checkpoint.get("recipe")
+    try:
+        if not isinstance(recipe, dict) or differences(recipe, manifest):
+            raise LpipstoreError("it does not belong to this training")
+        training.restore(checkpoint)
+    except LpipstoreError as error:
+        raise LpipstoreError(
+            f"cannot go on from {printable(str(path))}: {error}; remove it, and the same command "
+            "begins anew"
+        ) from error
+
+
+def warn_of_few(course: Course, lesson: Lesson, screen: Screen) -> None:
+    """Say so if there are too few judgements to hold any out, or to trust the figures on them."""
+    learn, held = len(course.learn), len(course.held)
+    if not held and lesson.held_out:
+        screen.warn(
+            f"there are too few judgements ({learn:,}) to hold out a share of {lesson.held_out:g}: "
+            "nothing tells how well the head does on others, nor which epoch to keep"
+        )
+    elif 0 < held < _FEW:
+        screen.warn(
+            f"few judgements are held out ({held:,}): the agreement with them is uncertain by "
+            f"about {0.5 / math.sqrt(held):.2f} (standard error)"
+        )
 
 
 def begin_training(

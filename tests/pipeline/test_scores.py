@@ -95,6 +95,19 @@ def test_judgements_without_majority_are_left_out():
     assert (only[0].value, only[0].count) == (pytest.approx(2 / 3), 3)
 
 
+def test_a_set_without_any_majority_keeps_its_place():
+    scores = np.array([[1.0, 1.0, np.nan, np.nan, 0.0, 1.0], [0.0, 0.0, np.nan, np.nan, 1.0, 1.0]])
+    first, none, last, mean = mean_score(scores, np.array([0, 0, 1, 1, 2, 2]))
+    assert [score.value for score in first] == [1, 0]
+    assert np.isnan([score.value for score in none]).all()
+    assert [score.count for score in (first[0], none[0], last[0], mean[0])] == [2, 0, 2, 4]
+    assert [score.value for score in last] == [0.5, 1]
+    assert [score.value for score in mean] == [0.75, 0.5]
+    only, mean = mean_score(scores[:, 2:4], np.zeros(2, int))
+    assert np.isnan([only[0].value, mean[1].value, mean[1].low]).all()
+    assert (only[0].count, mean[0].count) == (0, 0)
+
+
 def test_precision_of_several_sets():
     random = np.random.default_rng(2)
     distances = random.random((2, 60))

@@ -31,6 +31,7 @@ from lpipstore.pipeline.training import (
     figures_on,
     one_thread,
     rate_of,
+    run_epoch,
     teach,
 )
 
@@ -148,7 +149,8 @@ def test_the_gradient_of_a_step_is_that_of_the_mean_weighted_by_votes():
 def test_processes_share_a_step_so_that_each_judgement_counts_once(world, count):
     step = np.arange(100, 100 + count)
     shares = [share(step, rank, world, 2) for rank in range(world)]
-    assert len({tuple(map(len, part.batches)) for part in shares}) == 1
+    assert len({len(part.batches) for part in shares}) == 1  # all meet after as many
+    assert all(1 <= len(numbers) <= 2 for part in shares for numbers in part.batches)
     seen = [
         number
         for part in shares
@@ -157,6 +159,17 @@ def test_processes_share_a_step_so_that_each_judgement_counts_once(world, count)
         if counted
     ]
     assert sorted(seen) == step.tolist()
+
+
+@pytest.mark.parametrize("count", [50, 49, 20])
+def test_one_process_and_several_cut_a_step_in_the_same_places(count):
+    """Sums of float32 then differ in the order of a few terms, and Adam has little to enlarge."""
+    step = np.arange(count)
+    alone = share(step, 0, 1, 13).batches
+    for world in (1, 2, 4) if count > 26 else (1, 2):
+        shares = [share(step, rank, world, 13) for rank in range(world)]
+        together = [numbers.tolist() for part in shares for numbers in part.batches]
+        assert together == [numbers.tolist() for numbers in alone]
 
 
 _TOGETHER = """
@@ -337,6 +350,81 @@ def test_the_trunk_of_triplets_gives_the_distances_of_the_module():
     d0, d1 = teacher.distances((images,))
     assert torch.allclose(d0, metric(images[:, 0], images[:, 1]).flatten(), atol=1e-6)
     assert torch.allclose(d1, metric(images[:, 0], images[:, 2]).flatten(), atol=1e-6)
+
+
+def half_training(precision, at_once=12, scale=None):
+    """A training in float32 whose trunk computes in `precision`, and what its layers gave."""
+    trunk = TripletStatistics(Trunk(), scaled=True, tune=True, precision=precision)
+    training = Training(
+        Teacher(head_of((5, 7)), LogisticJudge(0.5), trunk),
+        replace(RECIPE, at_once=at_once, clip=0.5),
+    )
+    seen = []
+    trunk.trunk.first.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    if scale is not None and precision == torch.float16:
+        state = training.state()
+        training.restore(state | {"scaler": state["scaler"] | {"scale": scale}})
+    lessons = Images(41)
+    lessons.images, lessons.judge = lessons.images.float(), lessons.judge.float()
+    return training, course_of(lessons), seen
+
+
+HALVES = pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+
+
+@pytest.mark.parametrize(
+    ("precision", "bound"), [(torch.bfloat16, 0.16), (torch.float16, 0.05), (torch.float32, 1e-5)]
+)
+def test_a_trunk_in_half_precision_learns_what_a_whole_one_does(precision, bound):
+    steps_of = {}
+    for place, kind in enumerate((torch.float32, precision)):
+        training, course, seen = half_training(kind, at_once=(12, 5)[place], scale=2.0**10)
+        found = steps_of[place] = []
+        training.optimiser.register_step_pre_hook(
+            lambda optimiser, *_, found=found: found.append(
+                [p.grad.clone() for p in optimiser.param_groups[0]["params"]]
+            )
+        )
+        teach(training, course, ALONE, lambda: None)
+    assert set(seen) == {precision}
+    assert training.scaler.is_enabled() == (precision == torch.float16)
+    assert len(found) == 9
+    for whole, half in zip(steps_of[0][0], found[0], strict=True):  # of the first step
+        assert half.dtype == torch.float32
+        assert (whole - half).norm() < bound * whole.norm()
+    assert {tensor.dtype for tensor in training.teacher.state_dict().values()} == {torch.float32}
+    train = [line["loss"] for line in training.history if line["part"] == "train"]
+    assert train[-1] < train[0]
+
+
+@HALVES
+def test_taps_in_half_precision_are_normalised_in_float32(precision):
+    training, course, _ = half_training(precision)
+    taps = []
+    trunk = training.teacher.trunk
+    trunk.trunk.register_forward_hook(lambda _, __, output: taps.extend(output))
+    images = course.lessons.images[:4] * 2 - 1
+    with torch.no_grad():
+        first, second = trunk(images)
+    assert {tap.dtype for tap in taps} == {precision}
+    assert first.dtype == second.dtype == torch.float32
+    normal = [unit_normalise(tap.double()).unflatten(0, (4, 3)) for tap in taps]
+    for place, found in enumerate((first, second), start=1):
+        sides = [(tap[:, 0] - tap[:, place]).square().mean((2, 3)) for tap in normal]
+        assert torch.allclose(found.double(), torch.cat(sides, 1), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_falls():
+    training, course, _ = half_training(torch.float16, scale=2.0**40)
+    start = {name: tensor.clone() for name, tensor in training.teacher.state_dict().items()}
+    run_epoch(training, course, ALONE, training.teacher)  # three steps
+    assert training.scaler.get_scale() == 2.0**37
+    for name, tensor in training.teacher.state_dict().items():
+        assert torch.equal(tensor, start[name]), name
+    again, _, _ = half_training(torch.float16)
+    again.restore(training.state())
+    assert again.scaler.get_scale() == 2.0**37
 
 
 def test_normalising_keeps_float64():

@@ -52,12 +52,52 @@ def _tables(world):
         "judgex.csv": "ref,p0,p1,judge\n000.png,001.png,002.png,left\n",
         "lost.csv": "ref,p0,p1,judge\n000.png,nowhere.png,002.png,1\n",
         "votes.csv": "ref,p0,p1,judge,votes\n000.png,001.png,002.png,1,-4\n",
+        "votesx.csv": "ref,p0,p1,judge,votes\n000.png,001.png,002.png,1,many\n",
+        "judgeless.csv": "ref,p0,p1,judge\n000.png,001.png,002.png,\n",
+        "refless.csv": "ref,p0,p1,judge\n,001.png,002.png,1\n",
+        "judgements.csv": "ref,p0,p1,judge\n",
+        "two.csv": "ref,p0,p1,judge,judge\n000.png,001.png,002.png,1,0\n",
+        "long.csv": "ref,p0,p1,judge\n000.png,001.png,002.png,1,5,6\n",
+        "folder.csv": "ref,p0,p1,judge\n000.png,../P,002.png,1\n",
+        "same.csv": "p0,p1,same\n000.png,001.png,1\n",
+        "same2.csv": "p0,p1,same\n000.png,001.png,2\n",
+        "broken.csv": "ref,p0,p1,judge\n000.png,../text-png/a.png,002.png,1\n",
         "garbage.parquet": "PAR1 and then nothing",
     }
     for name, text in texts.items():
         (world / name).write_text(text)
     (world / "binary.csv").write_bytes(bytes(range(256)))
     pa.parquet.write_table(pa.table({"a": [1, 2], "b": [3, 4]}), world / "numbers.parquet")
+    columns = {"ref": [1], "p0": [2], "p1": [3], "judge": [1.0]}
+    pa.parquet.write_table(pa.table(columns), world / "numbered.parquet")
+
+
+def _sets(world):
+    """Make folders as those of BAPPS, one for each thing that can be wrong with a set."""
+    answers = {
+        "none": None,
+        "pair": np.array([0, 1], np.float32),
+        "above": np.array([1.2], np.float32),
+        "nan": np.array([np.nan]),
+        "words": np.array(["left"]),
+        "pickle": np.array([{"judge": 1}], object),
+        "whole": np.array([1], np.float32),
+        "torn": np.array([1], np.float32),
+    }
+    for name, answer in answers.items():
+        folder = world / f"set-{name}" / "2afc" / "train" / "cnn"
+        for role in ("ref", "p0", "p1"):
+            shutil.copytree(world / "P", folder / role)
+        (folder / "judge").mkdir()
+        if answer is not None:
+            np.save(folder / "judge" / "000.npy", answer, allow_pickle=name == "pickle")
+    torn = world / "set-torn" / "2afc" / "train" / "cnn"
+    (torn / "p1" / "000.png").unlink()
+    same = world / "set-same" / "jnd" / "val" / "cnn"
+    shutil.copytree(world / "P", same / "p0")
+    shutil.copytree(world / "P", same / "p1")
+    (same / "same").mkdir()
+    np.save(same / "same" / "000.npy", np.array([1], np.float32))
 
 
 def _heads(world):
@@ -101,6 +141,7 @@ def world(tmp_path, bomb, monkeypatch, cli):
     _draw(tmp_path / "P")
     _folders(tmp_path, bomb)
     _tables(tmp_path)
+    _sets(tmp_path)
     _heads(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -324,7 +365,122 @@ TABLE = [
         2,
         "--learning-rate -1 must be more than 0",
     ),
+    ("train judgements.csv --images P M --out OUT", 2, "judgements.csv has no judgements: column"),
+    ("train empty.csv --images P M --out OUT", 2, "empty.csv cannot be read as a table: Empty CSV"),
+    ("train judgeless.csv --images P M --out OUT", 2, "line 2 of judgeless.csv: judge is nan, and"),
+    ("train refless.csv --images P M --out OUT", 2, "line 2 of refless.csv lacks the path of an"),
+    ("train votesx.csv --images P M --out OUT", 2, "the column votes of votesx.csv holds what is"),
+    ("train two.csv --images P M --out OUT", 2, "two.csv has the columns ref, p0, p1, judge, jud"),
+    ("train long.csv --images P M --out OUT", 2, "long.csv cannot be read as a table: CSV parse"),
+    ("train folder.csv --images P M --out OUT", 1, "P/../P: cannot be read: not a regular file"),
+    ("train broken.csv --images P M --out OUT", 1, "no judgement can be used, as images of each"),
+    ("train same.csv --images P M --out OUT", 2, "training needs judgements of triplets (ref,"),
+    ("train numbered.parquet --images P M --out OUT", 2, "numbered.parquet holds int64 where path"),
+    ("train pairs.xlsx --images P M --out OUT", 2, "pairs.xlsx must be a table that ends in .csv"),
+    ("train empty M --out OUT", 2, "no judgements in empty: looked for folders with ref, p0, p1"),
+    ("train set-none M --out OUT", 2, "cnn is an empty set: no .npy files in judge"),
+    ("train set-pair M --out OUT", 2, "judge/000.npy does not hold one number as .npy"),
+    ("train set-above M --out OUT", 2, "judge/000.npy: judge is 1.2, and a share of votes lies in"),
+    ("train set-nan M --out OUT", 2, "judge/000.npy: judge is nan, and a share of votes lies in"),
+    ("train set-words M --out OUT", 2, "judge/000.npy does not hold one number as .npy"),
+    ("train set-pickle M --out OUT", 2, "judge/000.npy does not hold one number as .npy"),
+    (
+        "train set-torn M --out OUT",
+        2,
+        "images are missing: set-torn/2afc/train/cnn/p1 has none for",
+    ),
+    (
+        "train set-same M --out OUT",
+        2,
+        "set-same has no split 'train', but val: choose with --split",
+    ),
+    (
+        "train set-whole M --out OUT --split test",
+        2,
+        "set-whole has no split 'test', but train: cho",
+    ),
+    (
+        "train set-whole M --out OUT --held-out-from set-whole",
+        2,
+        "set-whole has no split 'val', but",
+    ),
+    (
+        "train judged.csv --images P M --out OUT --held-out-from nowhere",
+        2,
+        "no judgements at nowhere",
+    ),
+    ("train judged.csv --images P M --out OUT --held-out 0.99", 2, "no judgement is left to learn"),
+    (
+        "train judged.csv --images P M --out OUT --held-out nan",
+        2,
+        "--held-out nan must lie in [0, 1)",
+    ),
+    ("train judged.csv --images P M --out OUT --clip nan", 2, "--clip nan must be more than 0"),
+    (
+        "train judged.csv --images P M --out OUT --learning-rate inf",
+        2,
+        "inf must be more than 0 and finite",
+    ),
+    (
+        "train judged.csv --images P M --out OUT --seed 99999999999999999999",
+        2,
+        "value for '--seed'",
+    ),
+    ("train judged.csv --images P M --out OUT --epochs 0", 2, "Invalid value for '--epochs'"),
+    (
+        "train judged.csv --images P M --out OUT --independent",
+        2,
+        "--independent is about --augment",
+    ),
+    (
+        "train judged.csv --images P M --out OUT --tune-trunk --trunk-dtype float8",
+        2,
+        "unknown --trunk-dtype 'float8': choose",
+    ),
+    ("train judged.csv --images P M --out file", 1, "cannot write results to file: File exists;"),
+    ("train judged.csv --images P M --out other-files", 2, "other-files is not empty and holds no"),
+    (
+        "train judged.csv --images P M --out RUN",
+        2,
+        "RUN holds a different run (command: 'pairs' th",
+    ),
     # evaluation
+    ("evaluate judgements.csv --images P M", 2, "judgements.csv has no judgements: column names"),
+    ("evaluate same2.csv --images P M", 2, "line 2 of same2.csv: same is 2, and a share of votes"),
+    (
+        "evaluate broken.csv --images P M",
+        1,
+        "no judgement can be used, as images of each are broken",
+    ),
+    ("evaluate set-whole M", 2, "set-whole has no split 'val', but train: choose with --split"),
+    (
+        "evaluate set-torn M --split train",
+        2,
+        "images are missing: set-torn/2afc/train/cnn/p1 has no",
+    ),
+    ("evaluate P M", 2, "no judgements in P: looked for folders with ref, p0, p1"),
+    ("evaluate judged.csv --images nowhere M", 2, "--images nowhere is not a folder"),
+    ("evaluate judged.csv --images P M --metrics ,", 2, "nothing to evaluate: name --heads or"),
+    (
+        "evaluate judged.csv --images P M --heads P",
+        2,
+        "No head at 'P/head.pth'. Choose an existing",
+    ),
+    (
+        "evaluate judged.csv --images P M --heads list.pth",
+        2,
+        "list.pth is not a plain dict of tensors",
+    ),
+    (
+        "evaluate judged.csv --images P M --out scores.csv",
+        2,
+        "--out scores.csv must end in .parquet",
+    ),
+    (
+        "evaluate judged.csv --images P M --metrics L2 --out file/scores.parquet",
+        1,
+        "cannot write file/scores.parquet: ",
+    ),
     ("evaluate nowhere.csv --images P M", 2, "no judgements at nowhere.csv: no such file"),
     ("evaluate judge2.csv --images P M", 2, "line 2 of judge2.csv: judge is 1.5, and a"),
     (

@@ -86,6 +86,92 @@ def test_several_sets_and_their_mean(cli, greys):
     assert found["mean over sets", "2afc"] == pytest.approx((1 + 1.75 / 3) / 2)
 
 
+def test_a_set_whose_voters_are_divided_has_no_agreement(cli, greys):
+    tables = [
+        write(greys, f"{name}.csv", "ref,p0,p1,judge", [f"0.png,10.png,20.png,{judge}"])
+        for name, judge in (("right", 0), ("divided", 0.5), ("wrong", 1))
+    ]
+    command = ("evaluate", *tables, *MODEL, "--metrics", "L2")
+    found = scores_of(summary_of(cli(*command, "--json")))
+    assert (found["right", "agreement"], found["wrong", "agreement"]) == (1, 0)
+    assert np.isnan(found["divided", "agreement"])
+    assert found["mean over sets", "agreement"] == 0.5  # of the two that have one
+    assert found["mean over sets", "2afc"] == pytest.approx(0.5)
+    shown = cli(*command).out
+    assert "divided, 1 judgements, 0 with a majority" in shown
+    assert "nan" not in shown
+    alone = scores_of(summary_of(cli("evaluate", tables[1], *MODEL, "--metrics", "L2", "--json")))
+    assert alone["divided", "2afc"] == 0.5
+    assert np.isnan(alone["divided", "agreement"])
+
+
+def test_tables_of_the_same_name_stay_apart(cli, greys):
+    (greys / "more").mkdir()
+    first = write(greys, "list.csv", "ref,p0,p1,judge", ["0.png,10.png,20.png,0"])
+    second = write(greys / "more", "list.csv", "ref,p0,p1,judge", ["0.png,10.png,20.png,1"])
+    command = ("evaluate", first, second, "--images", greys, *MODEL, "--metrics", "L2")
+    outcome = cli(*command)
+    assert "2AFC: list, 1 judgements" in outcome.out
+    assert "2AFC: list (2), 1 judgements" in outcome.out
+    found = scores_of(summary_of(cli(*command, "--json")))
+    assert (found["list", "2afc"], found["list (2)", "2afc"]) == (1, 0)
+
+
+SETS = {
+    ("2afc", "train"): ("traditional", "cnn", "mix"),
+    ("2afc", "val"): ("traditional", "cnn", "superres", "deblur", "color", "frameinterp"),
+    ("jnd", "val"): ("traditional", "cnn"),
+}
+
+
+@pytest.fixture
+def bapps(tmp_path):
+    """The folders of BAPPS with all of its sets; the share of sides that L2 gets right is known."""
+    right = {}
+    for (kind, split), names in SETS.items():
+        roles, answer = (("ref", "p0", "p1"), "judge") if kind == "2afc" else (("p0", "p1"), "same")
+        for place, name in enumerate(names):
+            folder = tmp_path / "bapps" / kind / split / name
+            for role in (*roles, answer):
+                (folder / role).mkdir(parents=True)
+            for number in range(4):
+                level = 20 * place + number
+                shifts = (0, 9, 30) if kind == "2afc" else (0, 5 + number)
+                for role, shift in zip(roles, shifts, strict=True):
+                    picture = Image.new("RGB", (64, 64), (level + shift,) * 3)
+                    picture.save(folder / role / f"{number:06}.png")
+                said = (0.2 if number < place % 3 + 1 else 0.8) if kind == "2afc" else number < 2
+                np.save(folder / answer / f"{number:06}.npy", np.array([said], np.float32))
+            right[kind, f"{split}/{name}"] = (place % 3 + 1) / 4 if kind == "2afc" else 1.0
+    return tmp_path / "bapps", right
+
+
+def test_all_sets_of_bapps_have_figures_of_their_own(cli, bapps, tmp_path):
+    folder, right = bapps
+    command = ("train", folder, *MODEL, "--held-out-from", folder, "--epochs", "1")
+    trained = summary_of(cli(*command, "--out", tmp_path / "H", "--json"))
+    assert (trained["learned_from"], trained["held_out"]) == (12, 24)
+    command = ("evaluate", folder, *MODEL, "--heads", tmp_path / "H", "--metrics", "L2")
+    summary = summary_of(cli(*command, "--out", tmp_path / "scores.parquet", "--json"))
+    lines = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    assert len(lines) == len(summary["scores"])
+    scores = {
+        (line["kind"], line["set"], line["score"]): line["value"]
+        for line in lines
+        if line["metric"] == "L2"
+    }
+    for kind, score in (("2afc", "agreement"), ("jnd", "average precision")):
+        expected = {key[1]: value for key, value in right.items() if key[0] == kind}
+        expected = {name: value for name, value in expected.items() if name.startswith("val/")}
+        found = {key[1]: value for key, value in scores.items() if key[::2] == (kind, score)}
+        mean = np.mean(list(expected.values()))
+        assert found == pytest.approx(expected | {"mean over sets": mean})
+    choice = scores["2afc", "val/cnn", "2afc"]
+    assert choice == pytest.approx(0.5 * 0.8 + 0.5 * 0.2, abs=1e-6)
+    own = {(line["kind"], line["set"]) for line in lines if line["metric"] == str(tmp_path / "H")}
+    assert len(own) == 6 + 1 + 2 + 1
+
+
 def test_folders_of_sameness(cli, tmp_path, draw):
     folder = tmp_path / "bapps" / "jnd" / "val" / "cnn"
     draw(folder / "p0", 3, seed=0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..cache.errors import LpipstoreError
+from ..cache.errors import LpipstoreError, UsageError
 from .backbones import PREFIX, Backbone, layout_of
 from .features import TRUNK_DTYPES, Extractor
 from .files import printable, unprinted
@@ -81,6 +81,35 @@ class Recipe:
     def row_choice(self) -> str:
         """What to write for ``--row-dtype`` to get the rows that the run had."""
         return "uint16" if self.row_dtype == "int16" else self.row_dtype
+
+
+def recall_kind(run: Run, asked: str) -> str:
+    """Tell what kind of distances a run has.
+
+    Returns
+    -------
+    str
+        "pairs" (all of a collection), "groups" (those within folders), "close", "compare" (two
+        folders, all against all), "paired" (two folders, namesakes) or "score" (a list).
+
+    Raises
+    ------
+    UsageError
+        It has none; `asked` is what wanted some.
+    """
+    manifest = run.manifest
+    command = manifest.get("command")
+    if command == "pairs":
+        close = "below" in manifest or "top_k" in manifest
+        return "groups" if manifest.get("group_by") else "close" if close else "pairs"
+    if command == "compare":
+        return "paired" if manifest.get("paired") else "compare"
+    if command == "score":
+        return "score"
+    raise UsageError(
+        f"{printable(str(run.path))} is a run of lpipstore {printable(str(command))}, and {asked} "
+        "takes runs of pairs, compare and score"
+    )
 
 
 def recall_recipe(run: Run) -> Recipe:

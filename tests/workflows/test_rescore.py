@@ -74,10 +74,16 @@ def jobs(pictures, tmp_path, draw):
         "compare": ("compare", pictures, tmp_path / "others"),
         "paired": ("compare", pictures, tmp_path / "others", "--paired"),
         "score": ("score", pictures / "pairs.csv"),
+        "below": ("pairs", pictures, tmp_path / "others", "--below", "1.2"),
+        "top-k": ("pairs", pictures, tmp_path / "others", "--top-k", "3"),
+        "both": ("pairs", pictures, tmp_path / "others", "--top-k", "3", "--below", "1.2"),
     }
 
 
-@pytest.mark.parametrize("kind", ["pairs", "groups", "compare", "paired", "score"])
+KINDS = ["pairs", "groups", "compare", "paired", "score", "below", "top-k", "both"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_head_gives_the_bytes_of_a_fresh_run(cli, jobs, heads, tmp_path, no_trunk, kind):
     assert cli(*jobs[kind], *MODEL, "--out", tmp_path / "run").code == 0
     for number, head in enumerate(heads):
@@ -263,7 +269,7 @@ def test_heads_with_one_name_get_folders_of_their_own(cli, pictures, heads, tmp_
         ({"format": 99}, "format 99"),
         ({"trunk_dtype": "float8"}, "float8"),
         ({"resize": "nearest"}, "in another way"),
-        ({"command": "train"}, "rescore takes runs of"),
+        ({"command": "train"}, "rescore takes runs of pairs"),
     ],
 )
 def test_manifests_that_are_wrong(cli, pictures, heads, tmp_path, change, words):

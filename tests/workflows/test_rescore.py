@@ -17,14 +17,6 @@ CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 TIMES = {"seconds", "hits", "forwards", "rows_read"}
 
 
-def files_of(folder):
-    return {
-        path.relative_to(folder): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("manifest.json", "summary.json")
-    }
-
-
 def summary_of(folder):
     summary = json.loads((folder / "summary.json").read_text())
     return {name: value for name, value in summary.items() if name not in TIMES}
@@ -59,32 +51,12 @@ def no_trunk(monkeypatch):
     return forbid
 
 
-@pytest.fixture
-def jobs(pictures, tmp_path, draw):
-    """Commands of every kind, each without options of the metric."""
-    draw(tmp_path / "others", 5, seed=4)
-    shutil.copy(pictures / "003.png", tmp_path / "others" / "twin.png")
-    (pictures / "broken.png").write_bytes(b"")
-    lines = [f"{i:03}.png,{j:03}.png,{i * j}" for i in range(8) for j in range(0, 8, 3)]
-    table = ["left,right,rating", *lines, "003.png,broken.png,9", "gone.png,001.png,1"]
-    (pictures / "pairs.csv").write_text("\n".join(table) + "\n")
-    return {
-        "pairs": ("pairs", pictures, tmp_path / "others"),
-        "groups": ("pairs", pictures, tmp_path / "others", "--group-by", "folder"),
-        "compare": ("compare", pictures, tmp_path / "others"),
-        "paired": ("compare", pictures, tmp_path / "others", "--paired"),
-        "score": ("score", pictures / "pairs.csv"),
-        "below": ("pairs", pictures, tmp_path / "others", "--below", "1.2"),
-        "top-k": ("pairs", pictures, tmp_path / "others", "--top-k", "3"),
-        "both": ("pairs", pictures, tmp_path / "others", "--top-k", "3", "--below", "1.2"),
-    }
-
-
-KINDS = ["pairs", "groups", "compare", "paired", "score", "below", "top-k", "both"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_head_gives_the_bytes_of_a_fresh_run(cli, jobs, heads, tmp_path, no_trunk, kind):
+@pytest.mark.parametrize(
+    "kind", ["pairs", "groups", "compare", "paired", "score", "below", "top-k", "both"]
+)
+def test_each_head_gives_the_bytes_of_a_fresh_run(
+    cli, jobs, heads, tmp_path, no_trunk, kind, files_of
+):
     assert cli(*jobs[kind], *MODEL, "--out", tmp_path / "run").code == 0
     for number, head in enumerate(heads):
         fresh = (*jobs[kind], *MODEL, "--heads", head, "--out", tmp_path / f"fresh{number}")
@@ -118,7 +90,9 @@ def test_rows_are_read_once_for_all_heads(cli, pictures, heads, tmp_path, monkey
     assert counts[0] == counts[1] > 0
 
 
-def test_one_head_makes_a_run_that_its_own_command_recognises(cli, pictures, heads, tmp_path):
+def test_one_head_makes_a_run_that_its_own_command_recognises(
+    cli, pictures, heads, tmp_path, files_of
+):
     cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
     command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
     assert cli(*command).code == 0
@@ -134,7 +108,7 @@ def test_one_head_makes_a_run_that_its_own_command_recognises(cli, pictures, hea
     assert (refused.code, "holds a run" in refused.err) == (2, True)
 
 
-def test_rows_that_left_the_store(cli, pictures, heads, tmp_path):
+def test_rows_that_left_the_store(cli, pictures, heads, tmp_path, files_of):
     cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
     fresh = ("--heads", heads[0], "--out", tmp_path / "fresh")
     cli("pairs", pictures, *MODEL, *fresh)
@@ -169,7 +143,7 @@ def test_lost_rows_of_other_weights(cli, pictures, heads, tmp_path, real_weights
     assert "not those of the run" in outcome.err
 
 
-def test_lost_rows_of_images_with_any_name(cli, pictures, heads, tmp_path, monkeypatch):
+def test_lost_rows_of_images_with_any_name(cli, pictures, heads, tmp_path, monkeypatch, files_of):
     for name in (b"caf\xe9 \n.png", "wide\u00a0space.png".encode(), b"back\\nslash.png"):
         source = (pictures / "000.png").read_bytes()
         odd = bytes(pictures) + b"/" + name
@@ -187,7 +161,7 @@ def test_lost_rows_of_images_with_any_name(cli, pictures, heads, tmp_path, monke
     assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
 
 
-def test_backbones_of_torchvision(cli, pictures, tmp_path, no_trunk):
+def test_backbones_of_torchvision(cli, pictures, tmp_path, no_trunk, files_of):
     model = ("--backbone", "torchvision:resnet18", "--taps", "layer1,layer2", "--weights", "random")
     weights = [np.random.default_rng(0).random(count) for count in (64, 128)]
     save_head(make_head(weights, "drawn"), tmp_path / "own.pth")
@@ -222,7 +196,7 @@ def test_kept_statistics_need_no_rows(cli, jobs, heads, tmp_path, no_trunk):
     assert summary_of(tmp_path / "two")["mean"] == pytest.approx(one.summary["mean"], abs=1e-6)
 
 
-def test_rows_are_read_if_that_is_asked(cli, jobs, heads, tmp_path):
+def test_rows_are_read_if_that_is_asked(cli, jobs, heads, tmp_path, files_of):
     keep = ("--keep-statistics", "--out", tmp_path / "run")
     assert cli(*jobs["score"], *MODEL, *keep).code == 0
     fresh = ("--heads", heads[2], "--out", tmp_path / "fresh")
@@ -232,7 +206,7 @@ def test_rows_are_read_if_that_is_asked(cli, jobs, heads, tmp_path):
     assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
 
 
-def test_a_matrix_that_was_cut_short_goes_on(cli, pictures, heads, tmp_path):
+def test_a_matrix_that_was_cut_short_goes_on(cli, pictures, heads, tmp_path, files_of):
     cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
     options = ("--heads", heads[0], "--heads", heads[1], "--out", tmp_path / "two")
     cli("rescore", tmp_path / "run", *options)

@@ -285,14 +285,18 @@ _SCORERS = {
 }
 
 
+def _figure(run: dict[str, Any]) -> str:
+    """Say what came out under one head."""
+    if "listed" in run:
+        return f"{run['listed']:,} close of {run['pairs']:,} pairs"
+    return f"mean {run['mean']:.4f} of {run['pairs']:,} pairs"
+
+
 def rescore_facts(outcome: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what came out as lines for people: a name and a value each."""
     lines = [
         ("forwards", f"{outcome['forwards']:,} (rows read: {outcome['rows_read']:,})"),
-        *(
-            (printable(run["folder"]), f"mean {run['mean']:.4f} of {run['pairs']:,} pairs")
-            for run in outcome["runs"]
-        ),
+        *((printable(run["folder"]), _figure(run)) for run in outcome["runs"]),
     ]
     seconds = outcome["seconds"]
     stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("read", "score", "write"))

@@ -11,6 +11,7 @@ import torch
 import lpipstore
 from lpipstore.pipeline.features import Extractor
 from lpipstore.pipeline.heads import make_head, save_head
+from lpipstore.pipeline.pooling import GRIDS
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 CHANNELS = (64, 128, 256, 384, 384, 512, 512)
@@ -122,6 +123,48 @@ def test_rows_that_left_the_store(cli, pictures, heads, tmp_path, files_of):
     told = json.loads(cli(*command, "--json").out)
     assert told["forwards"] == 8
     assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("lost", ["pooled rows", "all rows"])
+def test_rows_of_a_search_that_left_the_store(cli, jobs, heads, tmp_path, files_of, lost):
+    assert cli(*jobs["below"], *MODEL, "--out", tmp_path / "run").code == 0
+    fresh = ("--heads", heads[0], "--out", tmp_path / "fresh")
+    assert cli(*jobs["below"], *MODEL, *fresh).code == 0
+    with lpipstore.FeatureStore(tmp_path / "store", limit=None) as store:
+        if lost == "pooled rows":
+            assert sum(store.clear({"pooled": f"{g}x{g}"}).freed.rows for g in GRIDS) >= 13
+        else:
+            store.clear()
+    command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    outcome = cli(*command, "--no-compute", "--json")
+    if lost == "pooled rows":  # they are made of the rows
+        assert json.loads(outcome.out)["forwards"] == 0
+    else:
+        assert (outcome.code, "13 of 13 rows are not" in outcome.err) == (1, True)
+        assert len(outcome.out.splitlines()) == 13
+        assert json.loads(cli(*command, "--json").out)["forwards"] == 13
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
+
+
+def test_a_search_that_was_cut_short_goes_on(cli, jobs, heads, tmp_path, files_of):
+    assert cli(*jobs["top-k"], *MODEL, "--out", tmp_path / "run").code == 0
+    command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    assert cli(*command).code == 0
+    before = files_of(tmp_path / "two")
+    (tmp_path / "two" / "pairs.parquet").unlink()
+    (tmp_path / "two" / "summary.json").unlink()
+    assert cli(*command).code == 0
+    assert files_of(tmp_path / "two") == before
+
+
+def test_no_pair_may_be_close_under_another_head(cli, jobs, heads, tmp_path):
+    command = ("pairs", *jobs["pairs"][1:], *MODEL, "--below", "0.2", "--out", tmp_path / "run")
+    assert cli(*command).code == 0
+    options = ("--heads", heads[1], "--out", tmp_path / "two")
+    outcome = cli("rescore", tmp_path / "run", *options)
+    assert outcome.code == 0, outcome.err
+    assert "1 close of 91 pairs" in outcome.out  # the twins
+    assert lpipstore.open_run(tmp_path / "two").summary["listed"] == 1
 
 
 def test_lost_rows_of_images_that_are_gone(cli, pictures, heads, tmp_path):

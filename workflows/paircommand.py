@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -156,9 +157,11 @@ def _update(sources: Sequence[str], run: Path, out: Path, settings: Settings) ->
 
 
 def _again(manifest: Path, out: Path, settings: Settings) -> _Way:
-    from .reproduce import facts_of, reproduce_run, run_of
+    from .reproduce import again_facts, reproduce_run, run_of
 
     run = run_of(manifest)
     return _Way(
-        "Made again", lambda screen: reproduce_run(run, out, settings, screen), facts_of(run)
+        "Made again",
+        lambda screen: reproduce_run(run, out, settings, screen),
+        partial(again_facts, run),
     )

@@ -241,13 +241,14 @@ def shorten(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def facts_of(run: Run) -> Callable[[dict[str, Any], Path], list[tuple[str, str]]]:
-    """Return what turns a summary into lines for people, as the command of the run does."""
-    return {
+def again_facts(run: Run, summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people, as the command of the run does."""
+    kinds = {
         "pairs": facts,
         "groups": group_facts,
         "close": close_facts,
         "compare": folders_facts,
         "paired": compare_facts,
         "score": list_facts,
-    }[recall_kind(run, "--from")]
+    }
+    return kinds[recall_kind(run, "--from")](summary, out)

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -32,6 +33,8 @@ _FORMATS = (
     "PCX", "QOI", "MPO",
 )
 # fmt: on
+_PNG = b"\x89PNG\r\n\x1a\n"
+_EXIF_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # keywords of text chunks
 _HASHING_THREADS = 4  # reading waits for the disk and hashing releases the interpreter lock
 
 
@@ -197,11 +200,26 @@ def displayed_size(data: bytes) -> tuple[int, int]:
     """Return (width, height) as displayed, read from the header alone; raises `ImageError`."""
     image = _open(data)
     width, height = image.size
-    try:
-        quarter_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF tag Orientation, 5 to 8
-    except Exception as error:
-        raise ImageError(f"broken EXIF header: {error}") from error
+    if image.format == "PNG" and _exif_behind_pixels(data):
+        with _saying("broken image"):
+            image.load()
+    with _saying("broken EXIF header"):
+        exif = Image.Image.getexif(image)  # a PNG's own would always decode it first
+        quarter_turned = exif.get(0x0112, 1) >= 5  # tag Orientation, 5 to 8
     return (height, width) if quarter_turned else (width, height)
+
+
+def _exif_behind_pixels(data: bytes) -> bool:
+    """Tell whether a PNG has chunks that give an orientation where Pillow reads them last."""
+    place, pixels = len(_PNG), False
+    while place < len(data):
+        body = place + 8
+        kind = data[body - 4 : body]
+        pixels = pixels or kind == b"IDAT"
+        if pixels and (kind == b"eXIf" or data.startswith(_EXIF_TEXTS, body)):
+            return True
+        place = body + int.from_bytes(data[place : place + 4]) + 4  # the checksum
+    return False
 
 
 def decode(data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -228,15 +246,22 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8
         The file is broken, truncated, too large (a decompression bomb), or no image.
     """
     image = _open(data)
-    try:
+    with _saying("broken image"):
         image = _to_rgb(ImageOps.exif_transpose(image))
         if size is not None and image.size != size[::-1]:
             image = image.resize(size[::-1], Image.Resampling.BILINEAR)
         return np.asarray(image)
+
+
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into an `ImageError`."""
+    try:
+        yield
     except ImageError:
         raise
     except Exception as error:
-        raise ImageError(f"broken image: {str(error) or type(error).__name__}") from error
+        raise ImageError(f"{what}: {str(error) or type(error).__name__}") from error
 
 
 def _open(data: bytes) -> Image.Image:

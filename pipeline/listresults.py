@@ -74,8 +74,11 @@ class DistanceFile:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file so that it is there whole or not at all."""
+    """Write a Parquet file so that it is there whole or not at all.
+
+    The same lines give the same bytes, into whichever chunks reading or adding has cut them.
+    """
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("wb") as file:  # an open file, for names that Arrow would not take
-        pa.parquet.write_table(table, file)
+        pa.parquet.write_table(table.combine_chunks(), file)
     partial.replace(path)

@@ -6,18 +6,23 @@ found without the weights; these are loaded once a row has to be computed.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
-from ..cache.errors import LpipstoreError
+from ..cache.errors import LpipstoreError, UsageError
 from .backbones import PREFIX, Backbone, layout_of
 from .features import TRUNK_DTYPES, Extractor
 from .files import printable, unprinted
 from .images import ImageRecord
 from .layout import LPIPS_BACKBONES, RowLayout
-from .results import FORMAT, MANIFEST, Run
+from .pairlists import PairList
+from .results import FORMAT, IMAGES, MANIFEST, PAIRS, Run
 from .taps import checked_channels, empty_model, extractor
 from .weights import RANDOM_ORIGIN
 
@@ -37,6 +42,8 @@ _NEEDED = (
     "precision",
     "folder",
 )
+
+_OF_PAIRS = 5  # columns of pairs.parquet that are not the list's own: i, j, two paths, distance
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,35 @@ class Recipe:
         return "uint16" if self.row_dtype == "int16" else self.row_dtype
 
 
+def recall_kind(run: Run, asked: str) -> str:
+    """Tell what kind of distances a run has.
+
+    Returns
+    -------
+    str
+        "pairs" (all of a collection), "groups" (those within folders), "close", "compare" (two
+        folders, all against all), "paired" (two folders, namesakes) or "score" (a list).
+
+    Raises
+    ------
+    UsageError
+        It has none; `asked` is what wanted some.
+    """
+    manifest = run.manifest
+    command = manifest.get("command")
+    if command == "pairs":
+        close = "below" in manifest or "top_k" in manifest
+        return "groups" if manifest.get("group_by") else "close" if close else "pairs"
+    if command == "compare":
+        return "paired" if manifest.get("paired") else "compare"
+    if command == "score":
+        return "score"
+    raise UsageError(
+        f"{printable(str(run.path))} is a run of lpipstore {printable(str(command))}, and {asked} "
+        "takes runs of pairs, compare and score"
+    )
+
+
 def recall_recipe(run: Run) -> Recipe:
     """Read the recipe of a run from its manifest.
 
@@ -119,11 +155,11 @@ def recall_records(run: Run) -> list[ImageRecord]:
     """
     folder = str(run.manifest["folder"])
     names = ("path", "error", "content_hash", "width", "height", "bytes")
-    try:
+    with reading(run, IMAGES):
         columns = [run.images.column(name).to_pylist() for name in names]
         return [
             ImageRecord(
-                unprinted(os.path.join(folder, path)),
+                unprinted(os.path.join(folder, path)) if path else "",  # a list gave none
                 None if content is None else bytes.fromhex(content),
                 width,
                 height,
@@ -132,11 +168,61 @@ def recall_records(run: Run) -> list[ImageRecord]:
             )
             for path, error, content, width, height, size in zip(*columns, strict=True)
         ]
-    except (KeyError, TypeError, ValueError) as error:
+
+
+@contextmanager
+def reading(run: Run, table: str) -> Iterator[None]:
+    """Turn what goes wrong with what a table of a run holds into an `LpipstoreError`."""
+    try:
+        yield
+    except UsageError:
+        raise  # there is no such table
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise LpipstoreError(
-            f"the images.parquet in {printable(str(run.path))} is damaged: "
+            f"the {table} in {printable(str(run.path))} is damaged: "
             f"{printable(str(error).splitlines()[0])}"
         ) from error
+
+
+def recall_pairs(
+    run: Run, records: Sequence[ImageRecord], table: pa.Table | None = None
+) -> PairList:
+    """Return the list of a run, its ends numbered as its images.
+
+    Parameters
+    ----------
+    records
+        What `recall_records` gave.
+    table
+        Lines of the run's ``pairs.parquet`` that are pairs; None stands for all.
+
+    Raises
+    ------
+    LpipstoreError
+        The tables of the run are damaged.
+    """
+    names = run.images.column("path").to_pylist()
+    usable = np.array([n for n, record in enumerate(records) if not record.error], np.int64)
+    others = {names[n]: n for n, record in enumerate(records) if record.error}
+    own = _OF_PAIRS + bool(run.manifest.get("statistics"))
+    with reading(run, PAIRS):
+        table = run.pairs if table is None else table
+        left, right = (_ends(table, letter, usable, others) for letter in "ij")
+        extra = table.select(range(own, table.num_columns))
+    return PairList([record.path for record in records], left, right, extra)
+
+
+def _ends(
+    table: pa.Table, letter: str, usable: NDArray[np.int64], others: Mapping[str, int]
+) -> NDArray[np.int64]:
+    """Return one end of each pair: a usable image by its index, any other by its name."""
+    column = table.column(letter)
+    ends = np.empty(len(column), np.int64)
+    found = column.is_valid().to_numpy()
+    ends[found] = usable[column.drop_null().to_numpy()]
+    lost = table.column(f"path_{letter}").filter(pa.array(~found))
+    ends[~found] = [others[name] for name in lost.to_pylist()]
+    return ends
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """What the commands have in common: from sources on disk to a collection with rows in the store."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,6 +109,25 @@ class Collection:
         """
         hits = self.features.ensure(self.contents() if contents is None else contents)
         self.mark_failures()
+        return hits
+
+    def complete(self, ensure: Callable[[Sequence[bytes]], int] | None = None) -> int:
+        """Make the rows that the store lost of images that had them; return how many were there.
+
+        `ensure` makes what is needed of the images' rows; None stands for the rows themselves.
+
+        Raises
+        ------
+        LpipstoreError
+            An image cannot be used any more.
+        """
+        hits = (ensure or self.features.ensure)(self.contents())
+        for content, reason in self.features.failures.items():
+            raise LpipstoreError(
+                f"{len(self.features.failures):,} rows are not in the store, and their images "
+                f"cannot be used any more, such as {printable(self.features.names[content])}: "
+                f"{reason}"
+            )
         return hits
 
     def mark_failures(self) -> None:

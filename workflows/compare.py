@@ -1,29 +1,46 @@
 """Compare two folders."""
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from ..cache.errors import LpipstoreError, UsageError
+from ..cache.store import FeatureStore
 from ..pipeline.estimate import matrix_work
 from ..pipeline.files import printable
 from ..pipeline.images import Found, ImageRecord, find_images
 from ..pipeline.listresults import write_table
 from ..pipeline.pairlists import PairList
 from ..pipeline.progress import Stopwatch
-from ..pipeline.results import PAIRS, write_images, writing_run
+from ..pipeline.recall import reading, recall_pairs
+from ..pipeline.results import PAIRS, Run, write_images, writing_run
 from ..pipeline.schedule import plan_matrix
 from ..pipeline.statistics import cross_summary
-from .collection import STAGES, find_collection, make_collection, need_images, open_store
+from .collection import (
+    STAGES,
+    Collection,
+    find_collection,
+    make_collection,
+    need_images,
+    open_store,
+)
 from .console import Screen
 from .dryrun import foretell, width_of
 from .foresight import tell_forwards, tell_matrix
 from .lists import ListJob, Scored, list_facts, run_list, survey_list
 from .pairs import facts, finish_matrix, make_manifest, score_to_file
 from .settings import Settings, parse_bytes
+
+Loners = list[list[tuple[str, str]]]
+"""Names and paths of the images of either folder that have no namesake in the other."""
+
+_COUPLES = ("scored", "failed")  # what a pair is called in ``pairs.parquet``
+_ALONE = (("path_i", "only in first"), ("path_j", "only in second"))  # and the others
 
 
 def compare_folders(
@@ -44,36 +61,62 @@ def compare_folders(
         sides = [
             find_collection([folder], store, settings, clock, screen) for folder in (first, second)
         ]
-        collection = make_collection(sides[0] + sides[1], store, settings, clock, screen)
-        down, across = (sum(not record.error for record in side) for side in sides)
-        memory = parse_bytes(settings.memory)
-        plan = plan_matrix(down, collection.row_bytes(), memory, columns=across)
-        if settings.dry_run:
-            work = matrix_work(plan, width_of(collection, settings))
-            return foretell(collection, work, settings, screen)
-        tell_forwards(collection, screen)
-        tell_matrix(len(sides[0]) * len(sides[1]), out, screen)
-        manifest = {
-            **make_manifest("compare", collection, settings),
-            "paired": False,
-            "first": len(sides[0]),
-        }
-        with writing_run(out, manifest), collection.pinned(printable(str(out))):
-            hits = collection.extract()
-            downs, acrosses = (
-                collection.records[: len(sides[0])],
-                collection.records[len(sides[0]) :],
-            )
-            for records in (downs, acrosses):
-                need_images(records)
-            names = ["first"] * len(downs) + ["second"] * len(acrosses)
-            write_images(out, collection.records, names)
-            count = sum(not record.error for record in downs)
-            matrix, told = score_to_file(collection, count, out, settings, screen)
-            with clock("score"):
-                told |= cross_summary(matrix.band, matrix.array.shape, matrix.tile)
-            told |= {"first": count, "second": matrix.array.shape[1]}
-            return finish_matrix(collection, hits, told, out, screen)
+        first_records, second_records = sides
+        return compare_records(
+            len(first_records),
+            first_records + second_records,
+            out,
+            store,
+            settings,
+            clock,
+            screen,
+        )
+
+
+def compare_records(
+    first: int,
+    records: list[ImageRecord],
+    out: Path,
+    store: FeatureStore,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
+    check: Callable[[Collection], None] | None = None,
+) -> dict[str, Any]:
+    """Score the first so many of surveyed images against the others; `check` may refuse before."""
+    collection = make_collection(records, store, settings, clock, screen)
+    if check is not None:
+        check(collection)
+    down, across = (_usable(side) for side in (records[:first], records[first:]))
+    memory = parse_bytes(settings.memory)
+    plan = plan_matrix(down, collection.row_bytes(), memory, columns=across)
+    if settings.dry_run:
+        work = matrix_work(plan, width_of(collection, settings))
+        return foretell(collection, work, settings, screen)
+    tell_forwards(collection, screen)
+    tell_matrix(first * (len(records) - first), out, screen)
+    manifest = {
+        **make_manifest("compare", collection, settings),
+        "paired": False,
+        "first": first,
+    }
+    with writing_run(out, manifest), collection.pinned(printable(str(out))):
+        hits = collection.extract()
+        sides = collection.records[:first], collection.records[first:]
+        for side in sides:
+            need_images(side)
+        names = ["first"] * len(sides[0]) + ["second"] * len(sides[1])
+        write_images(out, collection.records, names)
+        count = _usable(sides[0])
+        matrix, told = score_to_file(collection, count, out, settings, screen)
+        with clock("score"):
+            told |= cross_summary(matrix.band, matrix.array.shape, matrix.tile)
+        told |= {"first": count, "second": matrix.array.shape[1]}
+        return finish_matrix(collection, hits, told, out, screen)
+
+
+def _usable(records: Sequence[ImageRecord]) -> int:
+    return sum(not record.error for record in records)
 
 
 def folders_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
@@ -114,20 +157,61 @@ def compare_paired(
     if not common:
         raise LpipstoreError(_strangers((first, second), names))
     alone = [
-        {name: path for name, path in side.items() if name not in other}
+        [(name, path) for name, path in side.items() if name not in other]
         for side, other in (names, names[::-1])
     ]
     pairs = _pair([(names[0][name], names[1][name]) for name in common], common)
     unreadable = [ImageRecord(path, error=why) for found in sides for path, why in found.unreadable]
+
+    with open_store(settings) as store:
+        records = survey_list(pairs.paths, store, settings, clock, screen) + unreadable
+        return score_couples(pairs, alone, statistics, records, out, store, settings, clock, screen)
+
+
+def score_couples(
+    pairs: PairList,
+    alone: Loners,
+    statistics: bool,
+    records: list[ImageRecord],
+    out: Path,
+    store: FeatureStore,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
+    check: Callable[[Collection], None] | None = None,
+) -> dict[str, Any]:
+    """Score surveyed images against their namesakes; `check` may refuse before that."""
 
     def write(scored: Scored, folder: Path) -> dict[str, Any]:
         write_table(folder / PAIRS, _table(scored, alone))
         return {"only_in_first": len(alone[0]), "only_in_second": len(alone[1])}
 
     job = ListJob("compare", pairs, write, asked={"paired": True}, statistics=statistics)
-    with open_store(settings) as store:
-        records = survey_list(pairs, store, settings, clock, screen) + unreadable
-        return run_list(job, records, out, store, settings, clock, screen)
+    return run_list(job, records, out, store, settings, clock, screen, check)
+
+
+def recall_couples(run: Run, records: Sequence[ImageRecord]) -> tuple[PairList, Loners]:
+    """Return the pairs of a run of namesakes, and the images that have none.
+
+    `records` are what `recall_records` gave.
+
+    Raises
+    ------
+    LpipstoreError
+        The tables of the run are damaged.
+    """
+    folder = str(run.manifest["folder"])
+    with reading(run, PAIRS):
+        status = run.pairs.column("status")
+        alone = []
+        for column, where in _ALONE:
+            part = run.pairs.filter(pa.compute.equal(status, where))
+            names, paths = (part.column(name).to_pylist() for name in ("name", column))
+            alone.append(
+                [(n, os.path.join(folder, path)) for n, path in zip(names, paths, strict=True)]
+            )
+        couples = run.pairs.filter(pa.compute.is_in(status, pa.array(_COUPLES)))
+    return recall_pairs(run, records, couples), alone
 
 
 def _find(folder: Path) -> Found:
@@ -161,17 +245,15 @@ def _pair(couples: list[tuple[str, str]], names: list[str]) -> PairList:
     return PairList(list(numbers), left, right, pa.table({"name": list(map(printable, names))}))
 
 
-def _table(scored: Scored, alone: list[dict[str, str]]) -> pa.Table:
+def _table(scored: Scored, alone: Loners) -> pa.Table:
     """Return the pairs and, after them, the images without a partner; `status` tells which."""
     table = scored.table().append_column("name", scored.pairs.extra["name"])
-    status = np.where(scored.usable, "scored", "failed")
+    status = np.where(scored.usable, *_COUPLES)
     parts = [table.append_column("status", pa.array(status, pa.string()))]
-    for side, column, where in zip(
-        alone, ("path_i", "path_j"), ("only in first", "only in second"), strict=True
-    ):
+    for side, (column, where) in zip(alone, _ALONE, strict=True):
         part = {
-            column: pa.array([printable(path) for path in side.values()], pa.string()),
-            "name": pa.array([printable(name) for name in side], pa.string()),
+            column: pa.array([printable(path) for _, path in side], pa.string()),
+            "name": pa.array([printable(name) for name, _ in side], pa.string()),
             "status": pa.array([where] * len(side), pa.string()),
         }
         parts.append(pa.table(part))

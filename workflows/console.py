@@ -1,5 +1,6 @@
 """What a person sees: progress and messages on stderr, results on stdout."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +23,23 @@ from rich.text import Text
 
 _FIRST_LINE_SECONDS = 5.0
 _LINE_SECONDS = 30.0
+_IN_NOTEBOOK = "JPY_PARENT_PID"  # a Jupyter kernel and all that it starts have this variable
 _FLEETING = ("hash", "rows")  # stages that are begun anew
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Return a console on a standard stream; in a notebook, too, where rich would draw HTML."""
+    return Console(stderr=stderr, highlight=False, force_jupyter=False)
+
+
+def _can_draw(console: Console) -> bool:
+    """Tell whether bars can be drawn over and over on one spot.
+
+    What a notebook runs with ``!`` has a terminal that cannot move up, and FORCE_COLOR, which
+    notebooks and build servers set, makes rich take any file for a terminal.
+    """
+    terminal = console.file.isatty() and not console.is_dumb_terminal
+    return terminal and _IN_NOTEBOOK not in os.environ
 
 
 class _Rate(ProgressColumn):
@@ -82,8 +99,8 @@ class Screen:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False)
-        bars = self._console.is_terminal and not self._console.is_jupyter
+        self._console = _console(stderr=True)
+        bars = _can_draw(self._console)
         self._lines = None if bars or quiet else _Lines(self._console)
         self._progress = Progress(
             TextColumn("{task.description:<7}"),
@@ -149,9 +166,7 @@ class Screen:
 
 def print_error(message: str) -> None:
     """Print why a command failed."""
-    Console(stderr=True, highlight=False).print(
-        Text("error: ", style="bold red").append(message), soft_wrap=True
-    )
+    _console(stderr=True).print(Text("error: ", style="bold red").append(message), soft_wrap=True)
 
 
 def print_text(text: str) -> None:
@@ -162,7 +177,7 @@ def print_text(text: str) -> None:
 
 def print_facts(title: str, facts: Sequence[tuple[str, str]]) -> None:
     """Print names and values, one pair in a line."""
-    console = Console(highlight=False)
+    console = _console()
     console.print(Text(title, style="italic"))
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
@@ -176,6 +191,6 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         table.add_column(name, justify="right" if number else "left")
     for row in rows:
         table.add_row(*map(Text, row))
-    console = Console(highlight=False)
+    console = _console()
     # A file or a pipe has no width of its own
     console.print(table, width=None if console.is_terminal else 160)

@@ -151,7 +151,7 @@ def run_list(
     tell_forwards(collection, screen)
     manifest = {
         **make_manifest(job.command, collection, settings),
-        "list": _list_digest(job.pairs),
+        "list": list_digest(job.pairs),
         **job.asked,
         "statistics": job.statistics,
     }
@@ -175,7 +175,8 @@ def run_list(
     return summary
 
 
-def _list_digest(pairs: PairList) -> str:
+def list_digest(pairs: PairList) -> str:
+    """Return the xxh3-128 over the ends of a list's pairs (hex)."""
     digest = xxhash.xxh3_128()
     for side in (pairs.left, pairs.right):
         digest.update(np.ascontiguousarray(side, "<i8").data)
@@ -286,20 +287,23 @@ def image_numbers(records: Sequence[ImageRecord]) -> NDArray[np.int64]:
 
 
 def survey_list(
-    pairs: PairList, store: FeatureStore, settings: Settings, clock: Stopwatch, screen: Screen
+    paths: Sequence[str],
+    store: FeatureStore,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
 ) -> list[ImageRecord]:
     """Survey the files that a list names, one record for each of its paths."""
     wrong = {
         path: "the list gives no path" if not path else "a path cannot hold a zero byte"
-        for path in pairs.paths
+        for path in paths
         if not path or "\0" in path
     }
     with clock("hash"):
-        askable = [path for path in pairs.paths if path not in wrong]
+        askable = [path for path in paths if path not in wrong]
         found = iter(survey(askable, store, rehash=settings.rehash, report=screen.report))
     return [
-        ImageRecord(path, error=wrong[path]) if path in wrong else next(found)
-        for path in pairs.paths
+        ImageRecord(path, error=wrong[path]) if path in wrong else next(found) for path in paths
     ]
 
 

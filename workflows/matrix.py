@@ -69,6 +69,7 @@ def distance_matrix(
     row_dtype: str = "uint16",
     memory: str | int = "4GB",
     device: str = "auto",
+    progress: bool = False,
 ) -> NDArray[np.float32]:
     """Compute the LPIPS distances of all pairs of images, each through the backbone once.
 
@@ -92,6 +93,8 @@ def distance_matrix(
         to be given for them. uint8 images go from 0 to 255.
     row_dtype, memory, device
         As for ``lpipstore pairs``.
+    progress
+        Tell on the standard error how far it is: bars in a terminal, else a line now and then.
 
     Returns
     -------
@@ -135,14 +138,16 @@ def distance_matrix(
             scratch = tempfile.TemporaryDirectory(prefix="lpipstore-")
             path = Path(stack.enter_context(scratch) if store is None else store)
             store = stack.enter_context(FeatureStore(path, limit=store_limit(None, path)))
+        screen = stack.enter_context(Screen(quiet=not progress))
         if files:
-            collection = _collect_files(files, store, settings)
+            collection = _collect_files(files, store, settings, screen)
         else:
-            collection = _collect_arrays(listed, store, settings, take_range(value_range))
-        return _score(collection, settings)
+            value_range = take_range(value_range)
+            collection = _collect_arrays(listed, store, settings, value_range, screen)
+        return _score(collection, settings, screen)
 
 
-def _score(collection: Collection, settings: Settings) -> NDArray[np.float32]:
+def _score(collection: Collection, settings: Settings, screen: Screen) -> NDArray[np.float32]:
     extractor, limit = collection.features.extractor, parse_bytes(settings.memory)
     backbone = extractor.backbone
     head = load_head(settings.heads, backbone.name, backbone.channels, backbone.version)
@@ -155,14 +160,14 @@ def _score(collection: Collection, settings: Settings) -> NDArray[np.float32]:
         contents = collection.contents()
         matrix = MatrixInMemory(len(contents), plan.tile)
         weights = column_weights(head, extractor.layout)
-        score_matrix(collection.features, contents, None, weights, plan, matrix)
+        score_matrix(collection.features, contents, None, weights, plan, matrix, screen.report)
     return matrix.array
 
 
 def _collect_files(
-    sources: Sequence[PathLike], store: FeatureStore, settings: Settings
+    sources: Sequence[PathLike], store: FeatureStore, settings: Settings, screen: Screen
 ) -> Collection:
-    clock, screen = Stopwatch(*STAGES), Screen(quiet=True)
+    clock = Stopwatch(*STAGES)
     records = find_collection(sources, store, settings, clock, screen)
     for record in records:
         if record.error:
@@ -175,6 +180,7 @@ def _collect_arrays(
     store: FeatureStore,
     settings: Settings,
     value_range: ValueRange | None,
+    screen: Screen,
 ) -> Collection:
     taken = [take_image(image, value_range) for image in images]
     contents = [pixels_content(image) for image in taken]
@@ -189,4 +195,6 @@ def _collect_arrays(
         return decode_arrays(pixels, which, batch)
 
     records = [ImageRecord(f"image {number}", content) for number, content in enumerate(contents)]
-    return Collection(records, Features(extractor, store, decode, Stopwatch(*STAGES)))
+    return Collection(
+        records, Features(extractor, store, decode, Stopwatch(*STAGES), screen.report)
+    )

@@ -2,25 +2,37 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cache.errors import UsageError
+from ..cache.errors import LpipstoreError, UsageError
+from ..cache.pins import Pin
+from ..cache.store import FeatureStore
 from ..pipeline.cascade import Tally
 from ..pipeline.closepairs import SearchParts, finished_pairs, write_pairs
 from ..pipeline.estimate import matrix_work
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, column_weights
+from ..pipeline.images import ImageRecord
 from ..pipeline.nearest import Search, rows_that_fit
 from ..pipeline.neighbours import Neighbours
 from ..pipeline.pooled import PooledRows
 from ..pipeline.pooling import useful_grids
 from ..pipeline.progress import Report, Stopwatch
-from ..pipeline.results import PAIRS, SUMMARY, write_images, write_json, writing_run
+from ..pipeline.results import (
+    MANIFEST,
+    PAIRS,
+    SUMMARY,
+    Run,
+    write_images,
+    write_json,
+    writing_run,
+)
 from ..pipeline.statistics import QUANTILES
 from .collection import (
     STAGES,
@@ -39,6 +51,42 @@ from .settings import Settings, parse_bytes
 Columns = dict[str, NDArray[Any]]
 
 _STAGES = (*STAGES[:3], "pool", *STAGES[3:])
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which pairs are close: those nearer than `below`, the `top_k` nearest of each image, or both.
+
+    Raises
+    ------
+    UsageError
+        A number that cannot be.
+    """
+
+    below: float | None = None
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.below is not None and not math.isfinite(self.below):
+            raise UsageError(f"--below takes a distance such as 0.1, not {self.below}")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"--top-k takes a number from 1 on, not {self.top_k}")
+
+
+def recall_question(run: Run) -> Question:
+    """Return what a run of close pairs was asked.
+
+    Raises
+    ------
+    LpipstoreError
+        The manifest is damaged.
+    """
+    below, top_k = (run.manifest.get(name) for name in ("below", "top_k"))
+    if not isinstance(below, int | float | None) or not isinstance(top_k, int | None):
+        raise LpipstoreError(
+            f"{printable(str(run.path / MANIFEST))} is damaged: no numbers under below and top_k"
+        )
+    return Question(below, top_k)
 
 
 def find_close(
@@ -71,89 +119,141 @@ def find_close(
     LpipstoreError
         There is something that a person has to change; the message says what.
     """
-    if below is not None and not math.isfinite(below):
-        raise UsageError(f"--below takes a distance such as 0.1, not {below}")
-    if top_k is not None and top_k < 1:
-        raise UsageError(f"--top-k takes a number from 1 on, not {top_k}")
+    question = Question(below, top_k)
     if settings.precision != "exact":
         raise UsageError("--below and --top-k are exact: leave out --precision fast")
-    clock = Stopwatch(*_STAGES)
-    memory = parse_bytes(settings.memory)
+    clock = Stopwatch(*STAGES)
     with open_store(settings) as store:
         records = find_collection(sources, store, settings, clock, screen)
-        need_two(records)
-        collection = make_collection(records, store, settings, clock, screen)
-        features = collection.features
-        head = collection.head(settings)
-        # Too little memory is told before the forwards
-        rows_that_fit(features.extractor.spec.row_bytes, memory)
-        if settings.dry_run:  # at most what all distances take
-            plan = plan_pairs(collection, settings)
-            work = matrix_work(plan, width_of(collection, settings), at_most=True)
-            return foretell(collection, work, settings, screen)
-        tell_forwards(collection, screen)
-        pooled = PooledRows(features, _grids(head, collection, screen))
-        keys = [*map(features.key, collection.contents()), *pooled.keys(collection.contents())]
-        question = {"below": below, "top_k": top_k}
-        manifest = {**make_manifest("pairs", collection, settings), **question}
-        with writing_run(out, manifest), store.pin(printable(str(out)), keys):
-            hits = pooled.ensure(collection.contents())
-            collection.mark_failures()
-            collection.warn_of_trouble(screen)
-            need_two(collection.records)
-            write_images(out, collection.records)
-            weights = column_weights(head, features.extractor.layout)
-            search = Search(
-                features,
-                pooled,
-                collection.contents(),
-                weights,
-                memory,
-                revisit=top_k is not None,
+        return search_records(question, records, out, store, settings, clock, screen)
+
+
+def search_records(
+    question: Question,
+    records: list[ImageRecord],
+    out: Path,
+    store: FeatureStore,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
+    check: Callable[[Collection], None] | None = None,
+) -> dict[str, Any]:
+    """Find close pairs of surveyed images; `check` may refuse before anything is done."""
+    need_two(records)
+    collection = make_collection(records, store, settings, clock, screen)
+    if check is not None:
+        check(collection)
+    head = collection.head(settings)
+    # Too little memory is told before the forwards
+    rows_that_fit(collection.row_bytes(), parse_bytes(settings.memory))
+    if settings.dry_run:  # at most what all distances take
+        plan = plan_pairs(collection, settings)
+        work = matrix_work(plan, width_of(collection, settings), at_most=True)
+        return foretell(collection, work, settings, screen)
+    tell_forwards(collection, screen)
+    manifest = {**make_manifest("pairs", collection, settings), **vars(question)}
+    pooled = _pooled_for(head, collection, screen)
+    with writing_run(out, manifest), _pinned(pooled, collection, out):
+        hits = pooled.ensure(collection.contents())
+        collection.mark_failures()
+        collection.warn_of_trouble(screen)
+        need_two(collection.records)
+        write_images(out, collection.records)
+        return _list_close(question, head, collection, pooled, hits, out, settings, screen)
+
+
+def rescore_close(
+    run: Run,
+    heads: Sequence[tuple[Head, Path]],
+    collection: Collection,
+    settings: Settings,
+    screen: Screen,
+) -> list[dict[str, Any]]:
+    """Find the close pairs of a finished run under each head; return the summaries.
+
+    Which rows are read is up to each head: a search looks at what its bounds leave.
+    """
+    question, summaries = recall_question(run), []
+    for head, out in heads:
+        pooled = _pooled_for(head, collection, screen)
+        with _pinned(pooled, collection, out):
+            hits = collection.complete(pooled.ensure)
+            summaries.append(
+                _list_close(question, head, collection, pooled, hits, out, settings, screen)
             )
-            done = finished_pairs(out, collection.good)
-            distances, tally = done or _search(search, collection, out, below, top_k, screen.report)
-            summary = {
-                **collection.counts(hits),
-                "pairs": search.count * (search.count - 1) // 2,
-                "left": tally.left,
-                "listed": len(distances),
-                "arithmetic": tally.arithmetic,
-                "arithmetic_of_all": search.arithmetic,
-                **_statistics(distances),
-                "seconds": {**clock.seconds, "total": clock.total()},
-            }
-            write_json(out / SUMMARY, summary)
-        collection.warn_if_reading_is_slow(screen)
-        return summary
+    return summaries
 
 
-def _grids(head: Head, collection: Collection, screen: Screen) -> tuple[int, ...]:
-    """Return the grids whose pooled rows bound the distances of this head."""
+def _pooled_for(head: Head, collection: Collection, screen: Screen) -> PooledRows:
+    """Return the pooled rows that bound the distances of a head."""
     if head.nonnegative:
-        return useful_grids(collection.features.extractor.layout)
+        grids = useful_grids(collection.features.extractor.layout)
+        return PooledRows(collection.features, grids)
     screen.warn(
         "the head has weights below 0, so that nothing bounds a distance from below: the distances "
         "of all pairs are computed"
     )
-    return ()
+    return PooledRows(collection.features, ())
+
+
+def _pinned(pooled: PooledRows, collection: Collection, out: Path) -> Pin:
+    features, contents = collection.features, collection.contents()
+    keys = [*map(features.key, contents), *pooled.keys(contents)]
+    return features.store.pin(printable(str(out)), keys)
+
+
+def _list_close(
+    question: Question,
+    head: Head,
+    collection: Collection,
+    pooled: PooledRows,
+    hits: int,
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+) -> dict[str, Any]:
+    """Search a collection whose rows are there, write what is found; return the summary."""
+    features = collection.features
+    search = Search(
+        features,
+        pooled,
+        collection.contents(),
+        column_weights(head, features.extractor.layout),
+        parse_bytes(settings.memory),
+        revisit=question.top_k is not None,
+    )
+    done = finished_pairs(out, collection.good)
+    distances, tally = done or _search(search, question, collection, out, screen.report)
+    clock = features.clock
+    summary = {
+        **collection.counts(hits),
+        "pairs": search.count * (search.count - 1) // 2,
+        "left": tally.left,
+        "listed": len(distances),
+        "arithmetic": tally.arithmetic,
+        "arithmetic_of_all": search.arithmetic,
+        **_statistics(distances),
+        "seconds": {**dict.fromkeys(_STAGES, 0.0), **clock.seconds, "total": clock.total()},
+    }
+    write_json(out / SUMMARY, summary)
+    collection.warn_if_reading_is_slow(screen)
+    return summary
 
 
 def _search(
     search: Search,
+    question: Question,
     collection: Collection,
     out: Path,
-    below: float | None,
-    top_k: int | None,
     report: Report,
 ) -> tuple[NDArray[np.float32], Tally]:
     """Find what is not found yet and write the table; return its distances and what it took."""
     parts, clock = SearchParts(out, collection.contents()), collection.features.clock
-    limit = math.inf if below is None else below
-    if top_k is None:
+    limit = math.inf if question.below is None else question.below
+    if question.top_k is None:
         columns, tally = _all_below(search, parts, clock, limit, report)
     else:
-        most = min(top_k, search.count - 1)
+        most = min(question.top_k, search.count - 1)
         columns, tally = _nearest(search, parts, clock, most, limit, report)
     with clock("write"):
         write_pairs(out, collection.good, columns, tally)

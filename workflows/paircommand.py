@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +66,8 @@ def pairs(
             "--from",
             metavar="RUN/manifest.json",
             rich_help_panel=EARLIER,
-            help="A run to make again: its images, its settings. Takes no DIR.",
+            help="A run of pairs, compare or score to make again: its images, its settings. "
+            "Takes no DIR.",
         ),
     ] = None,
     strict: Strict = False,
@@ -155,10 +157,11 @@ def _update(sources: Sequence[str], run: Path, out: Path, settings: Settings) ->
 
 
 def _again(manifest: Path, out: Path, settings: Settings) -> _Way:
-    from .reproduce import again_facts, reproduce_run
+    from .reproduce import again_facts, reproduce_run, run_of
 
+    run = run_of(manifest)
     return _Way(
         "Made again",
-        lambda screen: reproduce_run(manifest, out, settings, screen),
-        again_facts,
+        lambda screen: reproduce_run(run, out, settings, screen),
+        partial(again_facts, run),
     )

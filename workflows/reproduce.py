@@ -1,65 +1,123 @@
 """Make a run again from its manifest, and let a run decide the settings of another."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..cache.errors import LpipstoreError, UsageError
 from ..pipeline.files import printable
 from ..pipeline.heads import load_head
-from ..pipeline.images import ImageRecord, survey
+from ..pipeline.images import ImageRecord
+from ..pipeline.pairlists import PairList
 from ..pipeline.progress import Stopwatch
-from ..pipeline.recall import Recipe, recall_recipe, recall_records
-from ..pipeline.results import MANIFEST, Run, read_json
+from ..pipeline.recall import Recipe, recall_kind, recall_pairs, recall_recipe, recall_records
+from ..pipeline.results import MANIFEST, Run, open_run, read_json
 from .collection import STAGES, Collection, open_store
+from .compare import (
+    compare_facts,
+    compare_records,
+    folders_facts,
+    recall_couples,
+    score_couples,
+)
 from .console import Screen
 from .groups import group_facts, score_folders
+from .lists import list_digest, list_facts, survey_list
+from .nearest import close_facts, recall_question, search_records
 from .pairs import facts, score_records, versions
+from .score import score_list
 from .settings import Settings, parse_size
 
 _SHOWN = 10  # names in a message
 
 
-def reproduce_run(manifest: Path, out: Path, settings: Settings, screen: Screen) -> dict[str, Any]:
-    """Make a run of ``pairs`` again: the same images in the same order, the same settings.
-
-    Returns the summary.
+def run_of(manifest: Path) -> Run:
+    """Return the run that a path names: its folder, or the manifest in it.
 
     Raises
     ------
     UsageError
-        The manifest is of another command, or an option contradicts it.
+        There is no run.
+    """
+    run = Run(manifest.parent if manifest.name == MANIFEST else manifest)
+    read_json(run.path / MANIFEST)
+    return run
+
+
+def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> dict[str, Any]:
+    """Make a run again: the same images in the same order, the same question and settings.
+
+    Any run of ``pairs``, ``compare`` or ``score`` can be made again, and the result is the same to
+    the byte. A run that took over distances (an update) or was scored from statistics is made from
+    rows in one piece, which a warning says. Returns the summary.
+
+    Raises
+    ------
+    UsageError
+        The run is of another command or not finished, or an option contradicts it.
     LpipstoreError
         Images, weights or head are not what they were; the message names them.
     """
     clock = Stopwatch(*STAGES)
-    run = Run(manifest.parent if manifest.name == MANIFEST else manifest)
-    read_json(run.path / MANIFEST)
     recipe = recall_recipe(run)
-    grouped = run.manifest.get("group_by") == "folder"
-    own = {"group_by", "list", "statistics"} if grouped else set()
-    strange = {"list", "below", "top_k", "updated_from", "from_statistics"} & set(run.manifest)
-    if recipe.command != "pairs" or strange - own:
-        raise UsageError(
-            f"{printable(str(run.path))} is not a plain run of lpipstore pairs, which alone can be "
-            "made again with --from"
-        )
-    _tell_versions(run, screen)
+    kind = recall_kind(run, "--from")
+    _tell_differences(run, screen)
     settings = settings_of(run, recipe, settings, "--from")
     with open_store(settings) as store:
         then = recall_records(run)
-        with clock("hash"):
-            paths = [record.path for record in then]
-            now = survey(paths, store, rehash=settings.rehash, report=screen.report)
+        score = _scorer(run, kind, then)
+        now = survey_list([record.path for record in then], store, settings, clock, screen)
         _need_unchanged(then, now)
-        score = score_folders if grouped else score_records
 
         def check(collection: Collection) -> None:
             need_same_recipe(run, collection, settings)
 
         return score(now, out, store, settings, clock, screen, check)
+
+
+def _scorer(run: Run, kind: str, records: Sequence[ImageRecord]) -> Callable[..., dict[str, Any]]:
+    """Return what makes a run of this kind of its surveyed images."""
+    match kind:
+        case "pairs":
+            return score_records
+        case "groups":
+            return score_folders
+        case "close":
+            return partial(search_records, recall_question(run))
+        case "compare":
+            return partial(compare_records, _rows_of(run, records))
+    open_run(run.path)  # the table of pairs comes last
+    statistics = bool(run.manifest.get("statistics"))
+    if kind == "paired":
+        pairs, alone = recall_couples(run, records)
+        _need_same_pairs(run, pairs)
+        return partial(score_couples, pairs, alone, statistics)
+    pairs = recall_pairs(run, records)
+    _need_same_pairs(run, pairs)
+    return partial(score_list, pairs, statistics)
+
+
+def _rows_of(run: Run, records: Sequence[ImageRecord]) -> int:
+    """Return how many images are of the first of two folders."""
+    first = run.manifest.get("first")
+    if not isinstance(first, int) or not 0 < first < len(records):
+        raise LpipstoreError(
+            f"{printable(str(run.path / MANIFEST))} is damaged: {first} of {len(records):,} images "
+            "would be of the first folder"
+        )
+    return first
+
+
+def _need_same_pairs(run: Run, pairs: PairList) -> None:
+    """Raise `LpipstoreError` unless the tables of a run tell the pairs that its manifest means."""
+    if list_digest(pairs) != run.manifest.get("list"):
+        raise LpipstoreError(
+            f"the pairs.parquet in {printable(str(run.path))} does not hold the pairs that its "
+            "manifest names: give the command that made the run"
+        )
 
 
 def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Settings:
@@ -135,7 +193,7 @@ def need_same_recipe(run: Run, collection: Collection, settings: Settings) -> No
         )
 
 
-def _tell_versions(run: Run, screen: Screen) -> None:
+def _tell_differences(run: Run, screen: Screen) -> None:
     then, now = run.manifest.get("versions", {}), versions()
     different = [
         f"{name} {then.get(name, 'none')} (now {now.get(name, 'none')})"
@@ -145,6 +203,16 @@ def _tell_versions(run: Run, screen: Screen) -> None:
     if different:
         screen.warn(
             f"the run was made with {', '.join(different)}: the last digits of distances can differ"
+        )
+    if "updated_from" in run.manifest:
+        screen.warn(
+            "the run took over distances of an earlier one (--update); all are computed now, and "
+            "can differ by 1e-7"
+        )
+    if run.manifest.get("from_statistics"):
+        screen.warn(
+            "the run was scored from kept statistics; distances are computed from rows now, and "
+            "can differ by 1e-6"
         )
 
 
@@ -173,6 +241,14 @@ def shorten(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def again_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+def again_facts(run: Run, summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people, as the command of the run does."""
-    return group_facts(summary, out) if "groups" in summary else facts(summary, out)
+    kinds = {
+        "pairs": facts,
+        "groups": group_facts,
+        "close": close_facts,
+        "compare": folders_facts,
+        "paired": compare_facts,
+        "score": list_facts,
+    }
+    return kinds[recall_kind(run, "--from")](summary, out)

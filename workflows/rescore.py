@@ -17,11 +17,12 @@ from ..pipeline.heads import Head, load_head
 from ..pipeline.images import ImageRecord
 from ..pipeline.loading import Decoded, decode_files
 from ..pipeline.progress import Stopwatch
-from ..pipeline.recall import Recipe, recall_extractor, recall_recipe, recall_records
-from ..pipeline.results import DISTANCES, IMAGES, MANIFEST, Run, open_run, writing_run
+from ..pipeline.recall import Recipe, recall_extractor, recall_kind, recall_recipe, recall_records
+from ..pipeline.results import DISTANCES, IMAGES, MANIFEST, PAIRS, Run, open_run, writing_run
 from ..pipeline.statistics import cross_summary, pair_summary
 from .collection import STAGES, Collection, open_store
 from .console import Screen
+from .nearest import rescore_close
 from .pairs import finish_matrix, score_to_files, versions
 from .rescorelists import rescore_rows, rescore_statistics
 from .settings import Settings
@@ -87,13 +88,15 @@ def rescore_run(
     clock = Stopwatch(*STAGES)
     run = open_run(folder)
     recipe = recall_recipe(run)
-    _need_distances(run, recipe)
+    kind = recall_kind(run, "rescore")
+    _need_results(run, kind)
+    from_statistics = bool(run.manifest.get("statistics")) and not from_rows
     settings = _settings_of(recipe, settings)
     with open_store(settings) as store:
         collection = recall_collection(run, recipe, store, settings, clock, screen)
         targets = _targets(heads, recipe, collection.features.extractor.backbone, out)
         manifests = [_manifest(run, target.head) for target in targets]
-        if run.manifest.get("statistics") and not from_rows:
+        if from_statistics:
             manifests = [{**manifest, "from_statistics": True} for manifest in manifests]
         elif not compute:
             _need_rows(collection)
@@ -101,13 +104,12 @@ def rescore_run(
             for target, manifest in zip(targets, manifests, strict=True):
                 stack.enter_context(writing_run(target.folder, manifest))
                 _copy_images(run, target.folder)
-            if run.manifest.get("statistics") and not from_rows:
+            if from_statistics:
                 summaries = rescore_statistics(run, _pairs(targets), collection)
             else:
                 stack.enter_context(collection.pinned(printable(str(out))))
-                hits = _complete(collection)
-                score = rescore_rows if "statistics" in run.manifest else _rescore_matrix
-                summaries = score(run, _pairs(targets), collection, hits, settings, screen)
+                score = _SCORERS[kind]
+                summaries = score(run, _pairs(targets), collection, settings, screen)
     collection.warn_if_reading_is_slow(screen)
     features = collection.features
     return {
@@ -152,13 +154,10 @@ def recall_collection(
     return Collection(records, Features(extractor, store, decode, clock, screen.report, paths))
 
 
-def _need_distances(run: Run, recipe: Recipe) -> None:
-    known = recipe.command in ("pairs", "score", "compare")
-    if not known or not (run.path / DISTANCES / "zarr.json").exists():
-        raise UsageError(
-            f"{printable(str(run.path))} is a run of lpipstore {recipe.command} without a "
-            "matrix or a list of distances: rescore takes runs of pairs, compare and score"
-        )
+def _need_results(run: Run, kind: str) -> None:
+    needed = PAIRS if kind == "close" else f"{DISTANCES}/zarr.json"
+    if not (run.path / needed).exists():
+        raise UsageError(f"{printable(str(run.path))} is a damaged run: it has no {needed}")
 
 
 def _settings_of(recipe: Recipe, settings: Settings) -> Settings:
@@ -208,10 +207,12 @@ def _pairs(targets: Sequence[Rescored]) -> list[tuple[Head, Path]]:
 
 def _manifest(run: Run, head: Head) -> dict[str, Any]:
     """Return the manifest that the old command would write with another head."""
+    folder = str(run.manifest["folder"])  # where paths start from, that of the head included
+    here = os.path.isfile(head.name) and folder != printable(os.getcwd())
     changed = {
-        "head": head.name,
+        "head": printable(os.path.abspath(head.name)) if here else head.name,
         "head_digest": head.digest,
-        "folder": run.manifest["folder"],
+        "folder": folder,
         "versions": versions(),
         "rescored_from": printable(os.path.abspath(run.path)),
     }
@@ -241,27 +242,15 @@ def _need_rows(collection: Collection) -> None:
         )
 
 
-def _complete(collection: Collection) -> int:
-    """Compute the rows that the store lacks; return how many were there."""
-    features = collection.features
-    hits = collection.extract()
-    for content, reason in features.failures.items():
-        raise LpipstoreError(
-            f"{len(features.failures):,} rows are not in the store, and their images cannot be used"
-            f" any more, such as {printable(features.names[content])}: {reason}"
-        )
-    return hits
-
-
 def _rescore_matrix(
     run: Run,
     heads: Sequence[tuple[Head, Path]],
     collection: Collection,
-    hits: int,
     settings: Settings,
     screen: Screen,
 ) -> list[dict[str, Any]]:
     """Score a matrix under each head; return the summaries."""
+    hits = collection.complete()
     first = _rows_of(run, collection.records)
     scored = score_to_files(collection, first, heads, settings, screen)
     summaries = []
@@ -286,14 +275,28 @@ def _rows_of(run: Run, records: Sequence[ImageRecord]) -> int | None:
     )
 
 
+_SCORERS = {
+    "pairs": _rescore_matrix,
+    "compare": _rescore_matrix,
+    "close": rescore_close,
+    "groups": rescore_rows,
+    "paired": rescore_rows,
+    "score": rescore_rows,
+}
+
+
+def _figure(run: dict[str, Any]) -> str:
+    """Say what came out under one head."""
+    if "listed" in run:
+        return f"{run['listed']:,} close of {run['pairs']:,} pairs"
+    return f"mean {run['mean']:.4f} of {run['pairs']:,} pairs"
+
+
 def rescore_facts(outcome: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what came out as lines for people: a name and a value each."""
     lines = [
         ("forwards", f"{outcome['forwards']:,} (rows read: {outcome['rows_read']:,})"),
-        *(
-            (printable(run["folder"]), f"mean {run['mean']:.4f} of {run['pairs']:,} pairs")
-            for run in outcome["runs"]
-        ),
+        *((printable(run["folder"]), _figure(run)) for run in outcome["runs"]),
     ]
     seconds = outcome["seconds"]
     stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("read", "score", "write"))

@@ -30,11 +30,11 @@ def rescore_rows(
     run: Run,
     heads: Sequence[tuple[Head, Path]],
     collection: Collection,
-    hits: int,
     settings: Settings,
     screen: Screen,
 ) -> list[dict[str, Any]]:
     """Score the pairs of a list under each head from rows; return the summaries."""
+    hits = collection.complete()
     left, right = _ends(run)
     good = np.array([n for n, record in enumerate(collection.records) if not record.error] + [-1])
     plan = plan_records(collection, good[left], good[right])

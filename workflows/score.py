@@ -1,15 +1,18 @@
 """Score a list of pairs of images."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..cache.errors import UsageError
+from ..cache.store import FeatureStore
 from ..pipeline.files import printable
+from ..pipeline.images import ImageRecord
 from ..pipeline.listresults import write_table
-from ..pipeline.pairlists import read_pairs
+from ..pipeline.pairlists import PairList, read_pairs
 from ..pipeline.progress import Stopwatch
 from ..pipeline.results import PAIRS
-from .collection import STAGES, open_store
+from .collection import STAGES, Collection, open_store
 from .console import Screen
 from .lists import ListJob, Scored, run_list, survey_list
 from .settings import Settings
@@ -53,10 +56,25 @@ def score_table(
         raise UsageError(f"--images {printable(str(images))} is not a folder")
     with clock("hash"):
         pairs = read_pairs(table, None if columns is None else columns.split(","), images)
-    job = ListJob("score", pairs, _write, statistics=statistics)
     with open_store(settings) as store:
-        records = survey_list(pairs, store, settings, clock, screen)
-        return run_list(job, records, out, store, settings, clock, screen)
+        records = survey_list(pairs.paths, store, settings, clock, screen)
+        return score_list(pairs, statistics, records, out, store, settings, clock, screen)
+
+
+def score_list(
+    pairs: PairList,
+    statistics: bool,
+    records: list[ImageRecord],
+    out: Path,
+    store: FeatureStore,
+    settings: Settings,
+    clock: Stopwatch,
+    screen: Screen,
+    check: Callable[[Collection], None] | None = None,
+) -> dict[str, Any]:
+    """Score a list whose images were surveyed; `check` may refuse before anything is done."""
+    job = ListJob("score", pairs, _write, statistics=statistics)
+    return run_list(job, records, out, store, settings, clock, screen, check)
 
 
 def _write(scored: Scored, out: Path) -> dict[str, Any]:

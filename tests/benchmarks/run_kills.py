@@ -43,6 +43,7 @@ from lpipstore.workflows import (  # noqa: F401
     groups,
     nearest,
     pairs,
+    reproduce,
     rescore,
     score,
     stores,
@@ -61,7 +62,7 @@ FLEETING = ("seconds", "forwards", "hits", "rows_read")
 
 @dataclass(frozen=True)
 class Scene:
-    """What all runs are made of: folders of images, a list of pairs, heads, an earlier run."""
+    """What all runs are made of: folders of images, a list of pairs, heads, earlier runs."""
 
     folder: Path
 
@@ -85,6 +86,17 @@ class Scene:
     def earlier(self) -> Path:
         return self.folder / "earlier"
 
+    def made(self, name: str) -> Path:
+        """A run of a mode that nobody killed."""
+        return self.folder / f"made-{name}"
+
+
+MADE = ("below", "top-k", "compare", "paired", "statistics")
+
+
+def head_options(scene: Scene) -> list:
+    return [argument for head in scene.heads for argument in ("--heads", head)]
+
 
 MODES: dict[str, Callable[[Scene], list]] = {
     "pairs": lambda s: ["pairs", s.many, *MODEL],
@@ -96,17 +108,20 @@ MODES: dict[str, Callable[[Scene], list]] = {
     "score": lambda s: ["score", s.table, "--images", s.many, *MODEL],
     "statistics": lambda s: ["score", s.table, "--images", s.many, "--keep-statistics", *MODEL],
     "update": lambda s: ["pairs", s.many, "--update", s.earlier, *RUN_DECIDES],
-    "rescore": lambda s: [
-        "rescore",
-        s.earlier,
-        *(argument for head in s.heads for argument in ("--heads", head)),
-    ],
+    "rescore": lambda s: ["rescore", s.earlier, *head_options(s)],
+    "rescore below": lambda s: ["rescore", s.made("below"), *head_options(s)],
+    "rescore top-k": lambda s: ["rescore", s.made("top-k"), *head_options(s)],
+    "below again": lambda s: ["pairs", "--from", s.made("below")],
+    "top-k again": lambda s: ["pairs", "--from", s.made("top-k")],
+    "compare again": lambda s: ["pairs", "--from", s.made("compare")],
+    "paired again": lambda s: ["pairs", "--from", s.made("paired")],
+    "statistics again": lambda s: ["pairs", "--from", s.made("statistics")],
 }
 """The commands, without --store and --out: a new mode is one more line."""
 
 
 def prepare(folder):
-    """Draw the images, write list and heads, make the earlier run."""
+    """Draw the images, write list and heads, make the earlier runs."""
     scene = Scene(folder)
     draw = np.random.default_rng(0)
     names = []
@@ -126,10 +141,12 @@ def prepare(folder):
     (folder / "ninety").mkdir()
     for name in names[:90]:
         (folder / "ninety" / name.replace("/", "-")).hardlink_to(scene.many / name)
-    command = ["pairs", folder / "ninety", *MODEL, "--store", folder / "store0"]
-    pid = start([*command, "--out", scene.earlier], folder / "output", folder / "log")
-    if os.waitpid(pid, 0)[1]:
-        raise SystemExit((folder / "output").read_text())
+    earlier = {scene.earlier: ["pairs", folder / "ninety", *MODEL]}
+    earlier |= {scene.made(name): MODES[name](scene) for name in MADE}
+    for out, command in earlier.items():
+        command += ["--store", folder / "store0", "--out", out]
+        if os.waitpid(start(command, folder / "output", folder / "log"), 0)[1]:
+            raise SystemExit((folder / "output").read_text())
     return scene
 
 

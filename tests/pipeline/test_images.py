@@ -3,11 +3,12 @@
 import io
 import os
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from lpipstore.cache.errors import UsageError
 from lpipstore.pipeline.images import (
@@ -230,6 +231,47 @@ def test_exif_orientation_is_applied(orientation):
     assert displayed_size(data) == (shown.shape[1], shown.shape[0])
 
 
+def behind_the_pixels(data: bytes, *chunks: bytes) -> bytes:
+    """A PNG with chunks moved, or put, between its pixels and its end."""
+    for chunk in chunks:
+        data = data.replace(chunk, b"")
+    return data[:-12] + b"".join(chunks) + data[-12:]
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content).to_bytes(4)
+    return len(content).to_bytes(4) + kind + content + checksum
+
+
+@pytest.mark.parametrize("kind", ["eXIf", "text", "packed text", "XMP"])
+def test_orientation_behind_the_pixels_of_a_png_is_seen(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    xmp = b'<x tiff:Orientation="6"/>'
+    raw = f"\nexif\n{len(exif.tobytes()):8}\n{exif.tobytes().hex()}\n".encode()
+    chunk = {
+        "eXIf": png_chunk(b"eXIf", exif.tobytes()[6:]),
+        "text": png_chunk(b"tEXt", b"Raw profile type exif\0" + raw),
+        "packed text": png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(raw)),
+        "XMP": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp),
+    }[kind]
+    data = behind_the_pixels(encoded(Image.fromarray(gradient(6, 9))), chunk)
+    assert decode(data).shape == (9, 6, 3)
+    assert displayed_size(data) == (6, 9)
+
+
+def test_a_survey_decodes_no_pixels(monkeypatch):
+    comment = png_chunk(b"tEXt", b"date:create\0today")
+    images = [encoded(Image.fromarray(gradient(6, 9)), form) for form in ("PNG", "JPEG", "TIFF")]
+    images.append(behind_the_pixels(images[0], comment))
+
+    def fail(_):
+        raise AssertionError("pixels are decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    assert [displayed_size(data) for data in images] == [(9, 6)] * 4
+
+
 def test_greyscale_and_bilevel_become_grey_rgb():
     grey = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
     assert np.array_equal(decode(encoded(Image.fromarray(grey))), np.dstack([grey] * 3))
@@ -292,6 +334,33 @@ def test_truncated_files_are_refused(form):
     data = encoded(Image.fromarray(noise), form)
     with pytest.raises(ImageError, match="broken|not an image"):
         decode(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "BMP", "GIF"])
+def test_a_file_that_is_cut_short_is_said_to_be(form):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), form)
+    data = data[: len(data) // 2]
+    assert displayed_size(data) == (64, 64)  # the header is whole
+    with pytest.raises(ImageError, match="^broken image: image file is truncated"):
+        decode(data)
+
+
+def test_a_png_that_breaks_before_its_orientation_is_a_broken_image():
+    exif = png_chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\0")
+    data = behind_the_pixels(encoded(Image.fromarray(gradient(64, 64))), exif)
+    torn = bytearray(data)
+    pixels = data.index(b"IDAT") + 4
+    torn[pixels : pixels + 2] = b"??"
+    with pytest.raises(ImageError, match="^broken image: "):
+        displayed_size(bytes(torn))
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_broken_exif_is_said_to_be(form):
+    data = encoded(Image.fromarray(gradient()), form, exif=b"Exif\0\0of no known order")
+    with pytest.raises(ImageError, match="^broken EXIF header: "):
+        displayed_size(data)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Distances of a list on disk: what a killed process leaves, and what cannot be gone on with."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from lpipstore.cache.errors import LpipstoreError
 from lpipstore.pipeline import listresults
-from lpipstore.pipeline.listresults import DistanceFile
+from lpipstore.pipeline.listresults import DistanceFile, write_table
 
 COUNT = 150_000  # three chunks
 
@@ -53,3 +55,16 @@ def test_other_pairs_and_damage_are_told(tmp_path):
     (tmp_path / "distances.zarr" / "zarr.json").write_text("{")
     with pytest.raises(LpipstoreError, match="is damaged"):
         DistanceFile(tmp_path, COUNT, {"of": "a"})
+
+
+def test_a_table_has_the_same_bytes_however_it_is_cut_into_chunks(tmp_path):
+    count = 300_000  # more than a page of Parquet holds
+    whole = pa.table(
+        {"i": np.arange(count), "note": [f"{n % 9_999} of many" for n in range(count)]}
+    )
+    pieces = pa.concat_tables([whole[:7], whole[7:123_456], whole[123_456:]])
+    assert pieces.column("note").num_chunks == 3
+    for number, table in enumerate((whole, pieces)):
+        write_table(tmp_path / str(number), table)
+    write_table(tmp_path / "2", pa.parquet.read_table(tmp_path / "1"))
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(3)}) == 1

@@ -118,7 +118,8 @@ def _folders(world, bomb):
     (world / "zero" / "a.png").write_bytes(b"")
     (world / "text-png" / "a.png").write_text("hello")
     whole = (world / "P" / "000.png").read_bytes()
-    (world / "torn" / "a.png").write_bytes(whole[: len(whole) // 2])
+    for name, part in (("a.png", 2), ("b.png", 3)):
+        (world / "torn" / name).write_bytes(whole[: len(whole) // part])
     (world / "bomb" / "a.png").write_bytes(bomb)
     (world / "loop" / "a.png").symlink_to("a.png")
     (world / "dangling" / "a.png").symlink_to("nowhere.png")
@@ -171,7 +172,7 @@ TABLE = [
     ("pairs P/000.png M --out OUT", 1, "pairs need at least two images, and 1 can"),
     ("pairs zero M --out OUT", 1, "none of 1 files can be used as an image,"),
     ("pairs text-png M --out OUT", 1, "none of 1 files can be used as an image,"),
-    ("pairs torn M --out OUT", 1, "none of 1 files can be used as an image,"),
+    ("pairs torn M --out OUT", 1, "torn/a.png: broken image: image file is truncated"),
     ("pairs bomb M --out OUT", 1, "none of 1 files can be used as an image,"),
     ("pairs loop M --out OUT", 1, "none of 1 files can be used as an image,"),
     ("pairs dangling M --out OUT", 1, "none of 1 files can be used as an image,"),

@@ -20,5 +20,5 @@ def test_twenty_killed_runs_end_in_the_same_bytes(tmp_path):
     result = json.loads(done.stdout)
     assert result["runs"] >= 20
     assert result["kills"] >= 20
-    assert len(result["modes"]) == 10
+    assert len(result["modes"]) == 17
     assert not result["troubles"]

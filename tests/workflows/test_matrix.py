@@ -155,3 +155,14 @@ def test_importing_the_package_does_not_import_torch():
 
     code = "import sys, lpipstore; lpipstore.__version__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_progress_is_told_if_that_is_asked(floats, pictures, capsys):
+    for images, more in ((floats, {"value_range": (0, 1)}), (pictures, {})):
+        quiet = lpipstore.distance_matrix(images, **more, **MODEL)
+        assert " in " not in capsys.readouterr().err
+        told = lpipstore.distance_matrix(images, progress=True, **more, **MODEL)
+        lines = capsys.readouterr().err.splitlines()
+        assert f"images {len(told)} in " in "".join(lines)
+        assert any(line.startswith("tiles 1 in ") for line in lines)
+        assert np.array_equal(quiet, told)

@@ -1,6 +1,8 @@
 """What a person meets at the prompt besides results: progress, warnings, stops, two at once."""
 
+import builtins
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lpipstore.workflows import console, foresight
-from lpipstore.workflows.console import Screen, show_seconds
+from lpipstore.workflows.console import Screen, print_facts, show_seconds
 from lpipstore.workflows.foresight import tell_matrix
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
@@ -64,6 +67,52 @@ def test_outside_a_terminal_progress_is_lines_without_colours(cli, pictures, tmp
     assert any(line.startswith("images 8 in ") for line in lines)
     assert "\x1b" not in outcome.err + outcome.out
     assert "━" not in outcome.err
+
+
+def go_through_a_stage():
+    with Screen() as screen:
+        for done in range(3):
+            screen.report("images", done, 2)
+        screen.warn("what should be seen")
+
+
+@pytest.mark.parametrize(
+    ("variables", "bars"),
+    [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({"JPY_PARENT_PID": "7"}, False)],
+)
+def test_bars_are_drawn_where_they_can_be(monkeypatch, variables, bars):
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    for name, value in {"TERM": "xterm", **variables}.items():
+        monkeypatch.setenv(name, value)
+    ours, terminal = os.openpty()
+    with open(terminal, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        go_through_a_stage()
+        stream.flush()
+        seen = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert ("━" in seen) == bars
+    assert ("images 2 in 0.0 s" in seen) != bars
+    assert "what should be seen" in seen
+
+
+def test_a_pipe_that_wants_colours_gets_no_bars(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    go_through_a_stage()
+    seen = capsys.readouterr().err
+    assert "━" not in seen
+    assert seen.startswith("images 2 in 0.0 s\n\x1b[33mwarning: ")
+
+
+def test_a_notebook_gets_lines_of_text(monkeypatch, capsys):
+    shell = type("ZMQInteractiveShell", (), {})()  # by which rich knows a notebook
+    monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
+    assert Console().is_jupyter
+    go_through_a_stage()
+    print_facts("Title", [("name", "value")])
+    printed = capsys.readouterr()
+    assert printed.err == "images 2 in 0.0 s\nwarning: what should be seen\n"
+    assert printed.out == "Title\nname  value\n"
 
 
 def test_a_long_stage_tells_now_and_then_how_long_it_takes(capsys, monkeypatch):

@@ -11,18 +11,11 @@ import torch
 import lpipstore
 from lpipstore.pipeline.features import Extractor
 from lpipstore.pipeline.heads import make_head, save_head
+from lpipstore.pipeline.pooling import GRIDS
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 TIMES = {"seconds", "hits", "forwards", "rows_read"}
-
-
-def files_of(folder):
-    return {
-        path.relative_to(folder): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("manifest.json", "summary.json")
-    }
 
 
 def summary_of(folder):
@@ -59,26 +52,12 @@ def no_trunk(monkeypatch):
     return forbid
 
 
-@pytest.fixture
-def jobs(pictures, tmp_path, draw):
-    """Commands of every kind, each without options of the metric."""
-    draw(tmp_path / "others", 5, seed=4)
-    shutil.copy(pictures / "003.png", tmp_path / "others" / "twin.png")
-    (pictures / "broken.png").write_bytes(b"")
-    lines = [f"{i:03}.png,{j:03}.png,{i * j}" for i in range(8) for j in range(0, 8, 3)]
-    table = ["left,right,rating", *lines, "003.png,broken.png,9", "gone.png,001.png,1"]
-    (pictures / "pairs.csv").write_text("\n".join(table) + "\n")
-    return {
-        "pairs": ("pairs", pictures, tmp_path / "others"),
-        "groups": ("pairs", pictures, tmp_path / "others", "--group-by", "folder"),
-        "compare": ("compare", pictures, tmp_path / "others"),
-        "paired": ("compare", pictures, tmp_path / "others", "--paired"),
-        "score": ("score", pictures / "pairs.csv"),
-    }
-
-
-@pytest.mark.parametrize("kind", ["pairs", "groups", "compare", "paired", "score"])
-def test_each_head_gives_the_bytes_of_a_fresh_run(cli, jobs, heads, tmp_path, no_trunk, kind):
+@pytest.mark.parametrize(
+    "kind", ["pairs", "groups", "compare", "paired", "score", "below", "top-k", "both"]
+)
+def test_each_head_gives_the_bytes_of_a_fresh_run(
+    cli, jobs, heads, tmp_path, no_trunk, kind, files_of
+):
     assert cli(*jobs[kind], *MODEL, "--out", tmp_path / "run").code == 0
     for number, head in enumerate(heads):
         fresh = (*jobs[kind], *MODEL, "--heads", head, "--out", tmp_path / f"fresh{number}")
@@ -112,7 +91,9 @@ def test_rows_are_read_once_for_all_heads(cli, pictures, heads, tmp_path, monkey
     assert counts[0] == counts[1] > 0
 
 
-def test_one_head_makes_a_run_that_its_own_command_recognises(cli, pictures, heads, tmp_path):
+def test_one_head_makes_a_run_that_its_own_command_recognises(
+    cli, pictures, heads, tmp_path, files_of
+):
     cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
     command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
     assert cli(*command).code == 0
@@ -128,7 +109,7 @@ def test_one_head_makes_a_run_that_its_own_command_recognises(cli, pictures, hea
     assert (refused.code, "holds a run" in refused.err) == (2, True)
 
 
-def test_rows_that_left_the_store(cli, pictures, heads, tmp_path):
+def test_rows_that_left_the_store(cli, pictures, heads, tmp_path, files_of):
     cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
     fresh = ("--heads", heads[0], "--out", tmp_path / "fresh")
     cli("pairs", pictures, *MODEL, *fresh)
@@ -142,6 +123,48 @@ def test_rows_that_left_the_store(cli, pictures, heads, tmp_path):
     told = json.loads(cli(*command, "--json").out)
     assert told["forwards"] == 8
     assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("lost", ["pooled rows", "all rows"])
+def test_rows_of_a_search_that_left_the_store(cli, jobs, heads, tmp_path, files_of, lost):
+    assert cli(*jobs["below"], *MODEL, "--out", tmp_path / "run").code == 0
+    fresh = ("--heads", heads[0], "--out", tmp_path / "fresh")
+    assert cli(*jobs["below"], *MODEL, *fresh).code == 0
+    with lpipstore.FeatureStore(tmp_path / "store", limit=None) as store:
+        if lost == "pooled rows":
+            assert sum(store.clear({"pooled": f"{g}x{g}"}).freed.rows for g in GRIDS) >= 13
+        else:
+            store.clear()
+    command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    outcome = cli(*command, "--no-compute", "--json")
+    if lost == "pooled rows":  # they are made of the rows
+        assert json.loads(outcome.out)["forwards"] == 0
+    else:
+        assert (outcome.code, "13 of 13 rows are not" in outcome.err) == (1, True)
+        assert len(outcome.out.splitlines()) == 13
+        assert json.loads(cli(*command, "--json").out)["forwards"] == 13
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
+
+
+def test_a_search_that_was_cut_short_goes_on(cli, jobs, heads, tmp_path, files_of):
+    assert cli(*jobs["top-k"], *MODEL, "--out", tmp_path / "run").code == 0
+    command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    assert cli(*command).code == 0
+    before = files_of(tmp_path / "two")
+    (tmp_path / "two" / "pairs.parquet").unlink()
+    (tmp_path / "two" / "summary.json").unlink()
+    assert cli(*command).code == 0
+    assert files_of(tmp_path / "two") == before
+
+
+def test_no_pair_may_be_close_under_another_head(cli, jobs, heads, tmp_path):
+    command = ("pairs", *jobs["pairs"][1:], *MODEL, "--below", "0.2", "--out", tmp_path / "run")
+    assert cli(*command).code == 0
+    options = ("--heads", heads[1], "--out", tmp_path / "two")
+    outcome = cli("rescore", tmp_path / "run", *options)
+    assert outcome.code == 0, outcome.err
+    assert "1 close of 91 pairs" in outcome.out  # the twins
+    assert lpipstore.open_run(tmp_path / "two").summary["listed"] == 1
 
 
 def test_lost_rows_of_images_that_are_gone(cli, pictures, heads, tmp_path):
@@ -163,7 +186,7 @@ def test_lost_rows_of_other_weights(cli, pictures, heads, tmp_path, real_weights
     assert "not those of the run" in outcome.err
 
 
-def test_lost_rows_of_images_with_any_name(cli, pictures, heads, tmp_path, monkeypatch):
+def test_lost_rows_of_images_with_any_name(cli, pictures, heads, tmp_path, monkeypatch, files_of):
     for name in (b"caf\xe9 \n.png", "wide\u00a0space.png".encode(), b"back\\nslash.png"):
         source = (pictures / "000.png").read_bytes()
         odd = bytes(pictures) + b"/" + name
@@ -181,7 +204,7 @@ def test_lost_rows_of_images_with_any_name(cli, pictures, heads, tmp_path, monke
     assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
 
 
-def test_backbones_of_torchvision(cli, pictures, tmp_path, no_trunk):
+def test_backbones_of_torchvision(cli, pictures, tmp_path, no_trunk, files_of):
     model = ("--backbone", "torchvision:resnet18", "--taps", "layer1,layer2", "--weights", "random")
     weights = [np.random.default_rng(0).random(count) for count in (64, 128)]
     save_head(make_head(weights, "drawn"), tmp_path / "own.pth")
@@ -216,7 +239,7 @@ def test_kept_statistics_need_no_rows(cli, jobs, heads, tmp_path, no_trunk):
     assert summary_of(tmp_path / "two")["mean"] == pytest.approx(one.summary["mean"], abs=1e-6)
 
 
-def test_rows_are_read_if_that_is_asked(cli, jobs, heads, tmp_path):
+def test_rows_are_read_if_that_is_asked(cli, jobs, heads, tmp_path, files_of):
     keep = ("--keep-statistics", "--out", tmp_path / "run")
     assert cli(*jobs["score"], *MODEL, *keep).code == 0
     fresh = ("--heads", heads[2], "--out", tmp_path / "fresh")
@@ -226,7 +249,7 @@ def test_rows_are_read_if_that_is_asked(cli, jobs, heads, tmp_path):
     assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
 
 
-def test_a_matrix_that_was_cut_short_goes_on(cli, pictures, heads, tmp_path):
+def test_a_matrix_that_was_cut_short_goes_on(cli, pictures, heads, tmp_path, files_of):
     cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
     options = ("--heads", heads[0], "--heads", heads[1], "--out", tmp_path / "two")
     cli("rescore", tmp_path / "run", *options)
@@ -263,7 +286,7 @@ def test_heads_with_one_name_get_folders_of_their_own(cli, pictures, heads, tmp_
         ({"format": 99}, "format 99"),
         ({"trunk_dtype": "float8"}, "float8"),
         ({"resize": "nearest"}, "in another way"),
-        ({"command": "train"}, "rescore takes runs of"),
+        ({"command": "train"}, "rescore takes runs of pairs"),
     ],
 )
 def test_manifests_that_are_wrong(cli, pictures, heads, tmp_path, change, words):

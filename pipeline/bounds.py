@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .distances import DIRECT_BELOW, Columns, direct_distances
+from .columns import Columns
+from .distances import DIRECT_BELOW, direct_distances
 from .layout import RowLayout
 from .pooling import POOLED_ERROR, pooled_weights
 

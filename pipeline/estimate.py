@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from .bounds import live
-from .distances import Columns, block_of, gram_distances
+from .columns import Columns
+from .distances import block_of, gram_distances
 from .features import Features
 from .listpasses import Room, steps
 from .listplan import ListPlan

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from .bounds import DenseError, live
 from .cascade import Tally
 from .cells import Pairs, split, windows
-from .distances import Columns, direct_distances, gram_distances
+from .columns import Columns
+from .distances import direct_distances, gram_distances
 from .rowcache import RowCache
 
 _DENSE_SHARE = 64  # a product pays when one pair in so many is left

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .distances import Columns, direct_distances, gram_distances
+from .columns import Columns
+from .distances import direct_distances, gram_distances
 from .features import Features
 from .listpasses import Room, RowSet, Step, steps
 from .listplan import ListPlan

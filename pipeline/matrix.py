@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .distances import Columns, block_of, gram_distances
+from .columns import Columns
+from .distances import block_of, gram_distances
 from .features import Features
 from .progress import Report, silent
 from .schedule import MatrixPlan, Slab, Step

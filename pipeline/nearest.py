@@ -11,7 +11,8 @@ from ..cache.errors import UsageError
 from .bounds import DenseError, Level, live
 from .cascade import Bounds, Cascade, Tally
 from .cells import BLOCK, Pairs
-from .distances import Columns, block_of, centre_of
+from .columns import Columns
+from .distances import block_of, centre_of
 from .exact import ExactRows
 from .features import Features
 from .neighbours import Neighbours

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..cache.errors import UsageError
+from .columns import PANEL
 from .distances import block_of
+from .lanes import LANES
 
 _TILE = 512
 _PIECES = (2048, 1024, 512, 256, 128, 64, 32, 16)
-_PANEL_BYTES = 4 * 4096  # of one row, converted, on either side of a product
+_PANEL_BYTES = LANES * 4 * PANEL  # of one row, converted, on either side of a product
 _PAIR_BYTES = 28  # of one pair in a piece: float64 sums, distances, their mirror, the result
 _PIECE_SHARE = 4  # of the memory, one part in so many may go to the arithmetic
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..pipeline.bounds import live
-from ..pipeline.distances import Columns
+from ..pipeline.columns import Columns
 from ..pipeline.estimate import Work, estimate
 from ..pipeline.heads import column_weights
 from ..pipeline.loading import Decoded, cores, decode_files

@@ -21,7 +21,8 @@ from PIL import Image
 
 import lpipstore
 from lpipstore.cache.store import FeatureStore
-from lpipstore.pipeline.distances import Columns, block_of, centre_of, gram_distances
+from lpipstore.pipeline.columns import Columns
+from lpipstore.pipeline.distances import block_of, centre_of, gram_distances
 from lpipstore.pipeline.heads import column_weights, make_head, save_head
 from lpipstore.pipeline.images import decode, find_images, read_file
 from lpipstore.pipeline.progress import Stopwatch

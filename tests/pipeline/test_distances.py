@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from lpipstore.pipeline.columns import Columns
 from lpipstore.pipeline.distances import (
     DIRECT_BELOW,
-    Columns,
     block_of,
     centre_of,
     direct_distances,

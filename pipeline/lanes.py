@@ -1,0 +1,38 @@
+"""Two lanes of arithmetic side by side, each with half of torch's threads.
+
+torch's threads share every single operation and wait for one another after it: where a core is busy
+with something else, all of them wait, at every step, for the one that has to share that core. Two
+lanes that each do a whole share of the work meet once. On two cores each lane is one thread, and
+nobody waits.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+LANES = 2  # fixed, whatever the machine: sums are added up by lanes
+
+
+def in_lanes(work: Callable[[int], None], device: torch.device) -> None:
+    """Call ``work(lane)`` for each lane, side by side where the CPU does the work.
+
+    Raises what a lane raises, when the other has ended.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads < LANES:
+        for lane in range(LANES):
+            work(lane)
+        return
+    share = threads // LANES
+    torch.set_num_threads(share)
+    try:
+        with ThreadPoolExecutor(
+            LANES - 1, "lpipstore-lane", torch.set_num_threads, (share,)
+        ) as others:
+            lanes = [others.submit(work, lane) for lane in range(1, LANES)]
+            work(0)
+        for lane in lanes:
+            lane.result()
+    finally:
+        torch.set_num_threads(threads)

@@ -18,7 +18,7 @@ import torch
 from .columns import Columns, take
 from .lanes import LANES, in_lanes
 from .layout import RowLayout
-from .products import inner_products
+from .products import fresh_zeros, inner_products
 from .rows import row_taps
 
 _BLOCK = 256
@@ -93,9 +93,10 @@ def gram_distances(
         distances = distances[: len(left), : len(right)]
         _refine(distances, distances < DIRECT_BELOW, left, right, columns)
         return distances
-    distances = distances[: len(left), : len(left)].triu(1)
-    _refine(distances, (distances < DIRECT_BELOW).triu(1), left, left, columns)
-    return distances + distances.T
+    distances = distances[: len(left), : len(left)].triu_(1)
+    _refine(distances, (distances < DIRECT_BELOW).triu_(1), left, left, columns)
+    mirrored = fresh_zeros((len(left), len(left)), torch.float64, left.device)
+    return torch.add(distances, distances.T, out=mirrored)
 
 
 @contextmanager

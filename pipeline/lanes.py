@@ -30,9 +30,9 @@ def in_lanes(work: Callable[[int], None], device: torch.device) -> None:
         with ThreadPoolExecutor(
             LANES - 1, "lpipstore-lane", torch.set_num_threads, (share,)
         ) as others:
-            lanes = [others.submit(work, lane) for lane in range(1, LANES)]
+            running = [others.submit(work, lane) for lane in range(1, LANES)]
             work(0)
-        for lane in lanes:
-            lane.result()
+        for other in running:
+            other.result()
     finally:
         torch.set_num_threads(threads)

@@ -104,6 +104,24 @@ def test_order_does_not_change_a_bit():
     assert torch.equal(shuffled, straight[order][:, order])
 
 
+@pytest.mark.parametrize("count", [3, 24, 70, 200, 261, 330])
+def test_places_and_threads_do_not_change_a_bit(count):
+    """Turned round, pairs stand in products of other shapes: the last blocks are not full."""
+    rows, weights = make_rows(count), spread(channel_weights())
+    columns, centre = Columns.of(weights, "uint16", CPU), centre_of(rows[:16])
+    block, threads = block_of(count, 1), torch.get_num_threads()
+    straight = gram_distances(rows, None, columns, centre, block)
+    turned = torch.from_numpy(rows.numpy()[::-1].copy())
+    assert torch.equal(gram_distances(turned, None, columns, centre, block).flip(0, 1), straight)
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            assert torch.equal(gram_distances(rows, None, columns, centre, block), straight)
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("slab", [256, 512])
 def test_computing_in_slabs_does_not_change_a_bit(slab):
     rows, weights = make_rows(600), spread(channel_weights())

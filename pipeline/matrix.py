@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import product, zip_longest
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -99,9 +99,10 @@ def score_matrices(
     wanted = [step for step in plan.steps() if not somewhere.isdisjoint(_tiles_of(plan, step))]
     rows = _Slabs(features, down, across, plan.ahead)
     with rows.reading(), _writing_behind(features) as write:
-        for number, step in enumerate(wanted):
-            following = wanted[number + 1] if number + 1 < len(wanted) else None
-            one, other = rows.get(step, following)
+
+        def score(one: torch.Tensor, other: torch.Tensor, step: Step) -> None:
+            """Score a step; its rows are let go of when this returns, before the next come."""
+            nonlocal done
             for (top, left), which in product(plan.pieces(step), range(len(targets))):
                 here = [tile for tile in _tiles_in(plan, top, left) if tile in todo[which]]
                 if not here:
@@ -121,6 +122,9 @@ def score_matrices(
                     write(targets[which].matrix, tile, _cut(piece, plan, tile, top, left))
                     done += 1
                     report("tiles", done, total)
+
+        for step, following in zip_longest(wanted, wanted[1:]):
+            score(*rows.get(step, following), step)
     return count
 
 

@@ -4,15 +4,18 @@ The panels are shared between two lanes. The shape of every product and the orde
 follow from sizes alone, never from the number of threads.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
 
-from .columns import PANEL, Columns, take
+from .columns import Columns, take
 from .lanes import LANES, in_lanes
 
-_STRIP = 64  # along the diagonal a product is not halved any further
+_STRIP = 64  # rows of a product on the diagonal, of which half a square is computed in vain
+_TOGETHER = 256  # rows by panels that are multiplied in one call: few rows take several panels
 _EIGHT = 8  # matrix units compute so many numbers at once, and edges by other means
 
 
@@ -36,14 +39,23 @@ def inner_products(
         float64 [n, m], ‖x‖²_v [n], ‖y‖²_v [m], with n and m filled up by zeros (see `padded`).
         Without `right` products under the diagonal are of no use.
     """
-    lanes = [_Lane(left, right, columns, centre, block) for _ in range(LANES)]
-    in_lanes(lambda lane: lanes[lane].add(range(lane, len(columns.panels), LANES)), left.device)
+    batches = _Batch.of(columns, centre, panels_together(block))
+    lanes = [_Lane(left, right, batches[lane::LANES], block) for lane in range(LANES)]
+    in_lanes(lambda lane: lanes[lane].add(), left.device)
     first, *others = lanes
     for lane in others:
         first.products.add_(lane.products)
         for side, more in zip(first.sides, lane.sides, strict=True):
             side.norms.add_(more.norms)
     return first.products, first.sides[0].norms, first.sides[-1].norms
+
+
+def panels_together(block: int) -> int:
+    """Return how many panels a lane converts and multiplies at a time.
+
+    Calls on a few rows of one panel would take longer to make than to carry out.
+    """
+    return max(1, _TOGETHER // block)
 
 
 def padded(count: int, block: int) -> int:
@@ -69,39 +81,79 @@ def fresh_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     return torch.from_numpy(np.empty(shape, kind)).zero_()
 
 
-class _Side:
-    """Rows on one side of the products: a panel of them converted, and their norms so far."""
+@dataclass(frozen=True)
+class _Batch:
+    """Some equally wide panels that are converted and multiplied at a time.
 
-    def __init__(
-        self, rows: torch.Tensor, columns: Columns, centre: torch.Tensor, block: int
-    ) -> None:
-        self._rows, self._columns, self._centre, self._block = rows, columns, centre, block
-        length, device = padded(len(rows), block), rows.device
-        self._points = fresh_zeros((length, PANEL), torch.float32, device)
-        self._signed = self._points
-        if columns.signs is not None:
-            self._signed = fresh_zeros((length, PANEL), torch.float32, device)
+    What belongs to their columns is [panels, 1, width]. It is put together before the lanes set
+    out: every call that they make costs them a turn at the interpreter.
+    """
+
+    panels: tuple[tuple[slice, ...], ...]
+    roots: torch.Tensor
+    signs: torch.Tensor | None
+    middle: torch.Tensor
+
+    @classmethod
+    def of(cls, columns: Columns, centre: torch.Tensor, together: int) -> "list[_Batch]":
+        """Cut the panels into batches: as many for each lane, if there are several."""
+        batches = []
+        for _, alike in groupby(range(len(columns.panels)), lambda k: len(columns.roots[k])):
+            numbers = list(alike)
+            rounds = -(-len(numbers) // (together * LANES))
+            size = -(-len(numbers) // (rounds * LANES))
+            for start in range(0, len(numbers), size):
+                part = slice(numbers[start], numbers[start : start + size][-1] + 1)
+                panels = columns.panels[part]
+                roots = torch.stack(columns.roots[part])[:, None]
+                signs = None if columns.signs is None else torch.stack(columns.signs[part])[:, None]
+                middle = torch.empty_like(roots)
+                for panel, row in zip(panels, middle, strict=True):
+                    take(centre[None], panel, row)
+                batches.append(cls(panels, roots, signs, middle))
+        return batches
+
+
+class _Side:
+    """Rows on one side of the products: a batch of panels converted, and their norms so far."""
+
+    def __init__(self, rows: torch.Tensor, batches: Sequence[_Batch], block: int) -> None:
+        self._rows, self._block = rows, block
+        length = padded(len(rows), block)
+        together = max((len(batch.panels) for batch in batches), default=0)
+        width = max((batch.roots.shape[2] for batch in batches), default=0)
+
+        def room(rows: int) -> torch.Tensor:
+            return fresh_zeros((together, rows, width), torch.float32, self._rows.device)
+
+        self._points, self._squares = room(length), room(min(block, length))
+        signed = any(batch.signs is not None for batch in batches)
+        self._signed = room(length) if signed else self._points
         self.points, self.signed = self._points, self._signed
-        self.norms = torch.zeros(length, dtype=torch.float64, device=device)
+        self.norms = torch.zeros(length, dtype=torch.float64, device=rows.device)
 
     def blocks(self) -> Iterator[slice]:
         """Yield the rows of each block."""
         for start in range(0, len(self.norms), self._block):
             yield slice(start, min(start + self._block, len(self.norms)))
 
-    def convert(self, number: int) -> None:
-        """Put (row - centre)∘√|v| of a panel into `points`, with the signs of v into `signed`."""
-        panel, roots = self._columns.panels[number], self._columns.roots[number]
-        self.points, self.signed = (x[:, : len(roots)] for x in (self._points, self._signed))
-        middle = take(self._centre[None], panel, torch.empty_like(roots)[None])
+    def convert(self, batch: _Batch) -> None:
+        """Put (row - centre)∘√|v| into `points`, with the signs of v into `signed`.
+
+        Both are [panels, rows, width].
+        """
+        here = slice(len(batch.panels)), slice(None), slice(batch.roots.shape[2])
+        self.points, self.signed = self._points[here], self._signed[here]
         for block in self.blocks():  # which stay in the caches
-            rows, points = self._rows[block], self.points[block]
-            take(rows, panel, points)
-            points[: len(rows)].sub_(middle).mul_(roots)
-            signed = self.signed[block]
-            if self._columns.signs is not None:
-                torch.mul(points, self._columns.signs[number], out=signed)
-            self.norms[block].add_(torch.linalg.vecdot(points, signed))
+            rows, points, signed = self._rows[block], self.points[:, block], self.signed[:, block]
+            for panel, part in zip(batch.panels, points, strict=True):
+                take(rows, panel, part)
+            points[:, : len(rows)].sub_(batch.middle).mul_(batch.roots)
+            if batch.signs is not None:
+                torch.mul(points, batch.signs, out=signed)
+            squares = self._squares[here][:, : points.shape[1]]
+            for part in torch.mul(points, signed, out=squares).sum(2):
+                self.norms[block].add_(part)
 
 
 class _Lane:
@@ -111,21 +163,21 @@ class _Lane:
         self,
         left: torch.Tensor,
         right: torch.Tensor | None,
-        columns: Columns,
-        centre: torch.Tensor,
+        batches: Sequence[_Batch],
         block: int,
     ) -> None:
         rows = [left] if right is None else [left, right]
-        self.sides = [_Side(side, columns, centre, block) for side in rows]
+        self._batches = batches
+        self.sides = [_Side(side, batches, block) for side in rows]
         lengths = len(self.sides[0].norms), len(self.sides[-1].norms)
         self.products = fresh_zeros(lengths, torch.float64, left.device)
 
-    def add(self, panels: range) -> None:
-        """Add the products of panels, block by block."""
+    def add(self) -> None:
+        """Add the products of this lane's panels, block by block."""
         one, other = self.sides[0], self.sides[-1]
-        for number in panels:
+        for batch in self._batches:
             for side in self.sides:
-                side.convert(number)
+                side.convert(batch)
             for top in one.blocks():
                 for left in other.blocks():
                     if one is not other or left.start > top.start:
@@ -134,17 +186,12 @@ class _Lane:
                         self._add_triangle(top)
 
     def _add_product(self, top: slice, left: slice) -> None:
-        product = torch.mm(self.sides[0].points[top], self.sides[-1].signed[left].T)
-        self.products[top, left].add_(product)
+        points, signed = self.sides[0].points[:, top], self.sides[-1].signed[:, left]
+        for product in torch.bmm(points, signed.transpose(1, 2)):
+            self.products[top, left].add_(product)
 
-    def _add_triangle(self, part: slice) -> None:
+    def _add_triangle(self, block: slice) -> None:
         """Add what `_add_product` would, on and above the diagonal."""
-        strips = -(-(part.stop - part.start) // _STRIP)
-        if strips <= 1:
-            self._add_product(part, part)
-            return
-        middle = part.start + strips // 2 * _STRIP
-        first, second = slice(part.start, middle), slice(middle, part.stop)
-        self._add_triangle(first)
-        self._add_triangle(second)
-        self._add_product(first, second)
+        for start in range(block.start, block.stop, _STRIP):
+            stop = min(start + _STRIP, block.stop)
+            self._add_product(slice(start, stop), slice(start, block.stop))

@@ -13,10 +13,11 @@ from ..cache.errors import UsageError
 from .columns import PANEL
 from .distances import block_of
 from .lanes import LANES
+from .products import panels_together
 
 _TILE = 512
 _PIECES = (2048, 1024, 512, 256, 128, 64, 32, 16)
-_PANEL_BYTES = LANES * 4 * PANEL  # of one row, converted, on either side of a product
+_PANEL_BYTES = LANES * 4 * PANEL  # of one row, converted
 _PAIR_BYTES = 28  # of one pair in a piece: float64 sums, distances, their mirror, the result
 _PIECE_SHARE = 4  # of the memory, one part in so many may go to the arithmetic
 
@@ -139,11 +140,11 @@ def plan_matrix(
     longest = max(rows, columns or 0)
     block = block_of(longest, row_bytes)
     tile = min(_TILE if block == block_of(_TILE, 1) else block, longest)
-    least = _piece_bytes(tile) + 2 * tile * row_bytes
+    least = _piece_bytes(tile, block) + 2 * tile * row_bytes
     for side in _PIECES:
         piece = max(tile, side // tile * tile)
-        room = memory - _piece_bytes(piece)
-        if _piece_bytes(piece) <= memory // _PIECE_SHARE and room >= 2 * tile * row_bytes:
+        room = memory - _piece_bytes(piece, block)
+        if _piece_bytes(piece, block) <= memory // _PIECE_SHARE and room >= 2 * tile * row_bytes:
             break
     fitting = room // row_bytes
     if rows + (columns or 0) <= fitting:
@@ -160,6 +161,6 @@ def plan_matrix(
     return MatrixPlan(rows, columns, tile, block, slab, min(piece, longest), ahead)
 
 
-def _piece_bytes(piece: int) -> int:
-    """Bytes of the arithmetic on a piece: its numbers, and a panel of rows on either side."""
-    return piece * (piece * _PAIR_BYTES + 2 * _PANEL_BYTES)
+def _piece_bytes(piece: int, block: int) -> int:
+    """Bytes of the arithmetic on a piece: its numbers, and some panels of rows on either side."""
+    return piece * (piece * _PAIR_BYTES + 2 * panels_together(block) * _PANEL_BYTES)

@@ -122,15 +122,15 @@ def test_places_and_threads_do_not_change_a_bit(count):
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("slab", [256, 512])
-def test_computing_in_slabs_does_not_change_a_bit(slab):
+@pytest.mark.parametrize(("slab", "block"), [(256, 256), (512, 256), (128, 32)])
+def test_computing_in_slabs_does_not_change_a_bit(slab, block):
     rows, weights = make_rows(600), spread(channel_weights())
     columns, centre = Columns.of(weights, "uint16", CPU), centre_of(rows[:16])
-    whole = gram_distances(rows, None, columns, centre, 256)
+    whole = gram_distances(rows, None, columns, centre, block)
     for top in range(0, 600, slab):
         for left in range(top, 600, slab):
             right = None if left == top else rows[left : left + slab]
-            part = gram_distances(rows[top : top + slab], right, columns, centre, 256)
+            part = gram_distances(rows[top : top + slab], right, columns, centre, block)
             assert torch.equal(part, whole[top : top + slab, left : left + slab])
 
 

@@ -10,7 +10,7 @@ equal, so the rows are centred first, products are added up over panels in float
 distance that comes out small is computed again from the difference.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -146,31 +146,45 @@ def direct_distances(
     if not len(pairs):
         return sums[0]
     sides = [torch.unique(pairs[:, side], return_inverse=True) for side in (0, 1)]
+    width = max(map(len, columns.roots), default=0)
 
     def add(lane: int) -> None:
+        def room(rows: int) -> torch.Tensor:
+            return fresh_zeros((rows, width), torch.float32, left.device)
+
+        chosen = [room(len(which)) for which, _ in sides]
+        gathered = [room(_DIRECT_PAIRS) for _ in sides]
         for number in range(lane, len(columns.panels), LANES):
-            x, y = (
-                _pick(rows, which, columns, number)
-                for rows, (which, _) in zip((left, right), sides, strict=True)
-            )
+            roots = columns.roots[number]
+            converted = [
+                _pick(rows, which, columns.panels[number], out[:, : len(roots)])
+                for rows, (which, _), out in zip((left, right), sides, chosen, strict=True)
+            ]
             for start in range(0, len(pairs), _DIRECT_PAIRS):
-                part = slice(start, start + _DIRECT_PAIRS)
-                i, j = (places[part] for _, places in sides)
-                if len(i) == 1:  # the sum of one row would be split among threads: ask for two
-                    i, j = i.expand(2), j.expand(2)
-                apart = x.index_select(0, i).sub_(y.index_select(0, j)).mul_(columns.roots[number])
+                wanted = sums[lane, start : start + _DIRECT_PAIRS]
+                x, y = (
+                    _gather(rows, places[start : start + _DIRECT_PAIRS], out[:, : len(roots)])
+                    for rows, (_, places), out in zip(converted, sides, gathered, strict=True)
+                )
+                apart = x.sub_(y).mul_(roots)
                 signed = apart if columns.signs is None else apart * columns.signs[number]
-                wanted = sums[lane, part]
-                wanted.add_(torch.linalg.vecdot(apart, signed)[: len(wanted)])
+                wanted.add_(torch.mul(apart, signed, out=y).sum(1)[: len(wanted)])
 
     in_lanes(add, left.device)
     return sums.sum(0)
 
 
-def _pick(rows: torch.Tensor, which: torch.Tensor, columns: Columns, number: int) -> torch.Tensor:
-    """Return the columns of a panel of chosen rows, each once, as float32 [len(which), width]."""
-    panel = columns.panels[number]
-    out = torch.empty(len(which), len(columns.roots[number]), device=rows.device)
+def _gather(rows: torch.Tensor, places: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Put rows into the first of `out`; one row twice, as its sum alone would go among threads."""
+    if len(places) == 1:
+        places = places.expand(2)
+    return torch.index_select(rows, 0, places, out=out[: len(places)])
+
+
+def _pick(
+    rows: torch.Tensor, which: torch.Tensor, panel: Sequence[slice], out: torch.Tensor
+) -> torch.Tensor:
+    """Put the columns of a panel of chosen rows, each once, into `out`, as float32."""
     if len(which) == len(rows):  # all, in order
         return take(rows, panel, out)
     bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # which torch can index

@@ -1,8 +1,10 @@
-"""Files that need not be read again: what tells one version of a file from another."""
+"""Files that need not be read again (how versions are told apart), and text for files."""
 
+import json
+import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -70,3 +72,18 @@ def _readings(text: str) -> Iterator[str]:
             return chr(int(byte or short or long, 16))
 
         yield _ESCAPE.sub(unescape, text)
+
+
+def json_text(content: object) -> str:
+    """Return content as JSON, with null for numbers that JSON does not know (RFC 8259, §6)."""
+    return json.dumps(_without_nan(content), indent=2, default=str, allow_nan=False)
+
+
+def _without_nan(content: object) -> object:
+    if isinstance(content, Mapping):
+        return {name: _without_nan(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from ..cache.errors import LpipstoreError, UsageError
-from .files import printable
+from .files import json_text, printable
 from .images import ImageRecord
 from .runlock import RunLock
 
@@ -55,6 +55,8 @@ def writing_run(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
     LpipstoreError
         The folder cannot be written to, or another process is writing this run.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{printable(str(folder))} is a file: choose a new folder for --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with closing(_lock(folder)):
@@ -138,7 +140,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file so that it is there whole or not at all."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json_text(content) + "\n", encoding="utf-8")
     partial.replace(path)
 
 

@@ -45,12 +45,12 @@ def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen)
     LpipstoreError
         There is something that a person has to change; the message says what.
     """
+    run = open_run(folder)
     if kind is None:
         if out is None or out.suffix.lstrip(".") not in FORMATS:
             raise UsageError(f"choose a --format: {', '.join(FORMATS)}")
         kind = out.suffix.lstrip(".")
     check_choice("--format", kind, FORMATS)
-    run = open_run(folder)
     path = folder / f"export.{kind}" if out is None else out
     matrix = is_matrix(run)
     if matrix:

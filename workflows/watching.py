@@ -1,6 +1,5 @@
 """What all commands have in common at the prompt: progress, signals, how results are shown."""
 
-import json
 import shlex
 import signal
 import sys
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import LpipstoreError
-from ..pipeline.files import printable
+from ..pipeline.files import json_text, printable
 from .options import OUTPUT
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def show(
     from .console import print_facts, print_text
 
     if as_json:
-        print_text(json.dumps(summary, indent=2, default=str))
+        print_text(json_text(summary))
     else:
         print_facts(title, facts())
 

@@ -225,6 +225,7 @@ TABLE = [
     ("pairs P M --out OUT --taps features.1", 2, "The backbone squeeze has its own taps; name"),
     ("pairs P M --out OUT --bakcbone alex", 2, "Possible options: --backbone"),
     ("pairs P M --out OUT --below nan", 2, "--below takes a distance such as 0.1, not"),
+    ("pairs P M --out OUT --below -1", 2, "--below takes a distance such as 0.1, not -1.0"),
     ("pairs P M --out OUT --below near", 2, "Invalid value for '--below'"),
     ("pairs P M --out OUT --top-k 0", 2, "--top-k takes a number from 1 on, not 0"),
     (
@@ -268,7 +269,7 @@ TABLE = [
     ("pairs P M --out OUT --weights garbage.pth", 2, "garbage.pth is not a file of tensors, or is"),
     ("pairs P M --out OUT --weights good.pth", 2, "good.pth does not fit the backbone squeeze:"),
     ("pairs P M --out OUT --weights pickle.pth", 2, "pickle.pth is not a file of tensors, or is"),
-    ("pairs P M --out file", 1, "cannot write results to file: File exists;"),
+    ("pairs P M --out file", 2, "file is a file: choose a new folder for --out"),
     ("pairs P M --out file/OUT", 1, "cannot write results to file/OUT: Not a"),
     ("pairs P M --out other-files", 2, "other-files is not empty and holds no run"),
     ("pairs P M --out torn-run", 1, "torn-run/manifest.json cannot be read:"),
@@ -330,6 +331,7 @@ TABLE = [
     ("export nowhere --format csv", 2, "nowhere is not a run of lpipstore: no"),
     ("export RUN --format doc", 2, "unknown --format 'doc': choose csv,"),
     ("export RUN --out nowhere/a.csv", 1, "cannot write nowhere/a.csv: No such file or"),
+    ("export nowhere", 2, "nowhere is not a run of lpipstore: no"),
     ("export RUN --out a.doc", 2, "choose a --format: csv, parquet, npz"),
     ("export other-files --format csv", 2, "other-files is not a run of lpipstore: no"),
     # judgements
@@ -438,7 +440,11 @@ TABLE = [
         2,
         "unknown --trunk-dtype 'float8': choose",
     ),
-    ("train judged.csv --images P M --out file", 1, "cannot write results to file: File exists;"),
+    (
+        "train judged.csv --images P M --out file",
+        2,
+        "file is a file: choose a new folder for --out",
+    ),
     ("train judged.csv --images P M --out other-files", 2, "other-files is not empty and holds no"),
     (
         "train judged.csv --images P M --out RUN",

@@ -140,11 +140,12 @@ def plan_matrix(
     longest = max(rows, columns or 0)
     block = block_of(longest, row_bytes)
     tile = min(_TILE if block == block_of(_TILE, 1) else block, longest)
-    least = _piece_bytes(tile, block) + 2 * tile * row_bytes
+    panels = min(panels_together(block), -(-row_bytes // (2 * PANEL * LANES)))  # 2 bytes at least
+    least = _piece_bytes(tile, panels) + 2 * tile * row_bytes
     for side in _PIECES:
-        piece = max(tile, side // tile * tile)
-        room = memory - _piece_bytes(piece, block)
-        if _piece_bytes(piece, block) <= memory // _PIECE_SHARE and room >= 2 * tile * row_bytes:
+        piece = max(tile, min(side, -(-longest // tile) * tile) // tile * tile)
+        room = memory - _piece_bytes(piece, panels)
+        if _piece_bytes(piece, panels) <= memory // _PIECE_SHARE and room >= 2 * tile * row_bytes:
             break
     fitting = room // row_bytes
     if rows + (columns or 0) <= fitting:
@@ -161,6 +162,6 @@ def plan_matrix(
     return MatrixPlan(rows, columns, tile, block, slab, min(piece, longest), ahead)
 
 
-def _piece_bytes(piece: int, block: int) -> int:
+def _piece_bytes(piece: int, panels: int) -> int:
     """Bytes of the arithmetic on a piece: its numbers, and some panels of rows on either side."""
-    return piece * (piece * _PAIR_BYTES + 2 * panels_together(block) * _PANEL_BYTES)
+    return piece * (piece * _PAIR_BYTES + 2 * panels * _PANEL_BYTES)

@@ -145,47 +145,66 @@ def direct_distances(
     sums = torch.zeros(LANES, len(pairs), dtype=torch.float64, device=left.device)
     if not len(pairs):
         return sums[0]
-    sides = [torch.unique(pairs[:, side], return_inverse=True) for side in (0, 1)]
+    sides = [_needed(pairs[:, side], len(rows)) for side, rows in enumerate((left, right))]
     width = max(map(len, columns.roots), default=0)
 
     def add(lane: int) -> None:
         def room(rows: int) -> torch.Tensor:
             return fresh_zeros((rows, width), torch.float32, left.device)
 
-        chosen = [room(len(which)) for which, _ in sides]
-        gathered = [room(_DIRECT_PAIRS) for _ in sides]
+        converted = [
+            room(len(rows if which is None else which))
+            for rows, (which, _) in zip((left, right), sides, strict=True)
+        ]
+        pieces = room(_DIRECT_PAIRS), room(_DIRECT_PAIRS)
         for number in range(lane, len(columns.panels), LANES):
             roots = columns.roots[number]
-            converted = [
+            chosen = [
                 _pick(rows, which, columns.panels[number], out[:, : len(roots)])
-                for rows, (which, _), out in zip((left, right), sides, chosen, strict=True)
+                for rows, (which, _), out in zip((left, right), sides, converted, strict=True)
             ]
             for start in range(0, len(pairs), _DIRECT_PAIRS):
-                wanted = sums[lane, start : start + _DIRECT_PAIRS]
+                part = slice(start, start + _DIRECT_PAIRS)
+                wanted = sums[lane, part]
+                one, other = (piece[: max(len(wanted), 2), : len(roots)] for piece in pieces)
                 x, y = (
-                    _gather(rows, places[start : start + _DIRECT_PAIRS], out[:, : len(roots)])
-                    for rows, (_, places), out in zip(converted, sides, gathered, strict=True)
+                    _gather(rows, places, part, out)
+                    for rows, (_, places), out in zip(chosen, sides, (one, other), strict=True)
                 )
-                apart = x.sub_(y).mul_(roots)
+                apart = torch.sub(x, y, out=one).mul_(roots)
                 signed = apart if columns.signs is None else apart * columns.signs[number]
-                wanted.add_(torch.mul(apart, signed, out=y).sum(1)[: len(wanted)])
+                wanted.add_(torch.mul(apart, signed, out=other).sum(1)[: len(wanted)])
 
     in_lanes(add, left.device)
     return sums.sum(0)
 
 
-def _gather(rows: torch.Tensor, places: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Put rows into the first of `out`; one row twice, as its sum alone would go among threads."""
-    if len(places) == 1:
-        places = places.expand(2)
-    return torch.index_select(rows, 0, places, out=out[: len(places)])
+def _needed(column: torch.Tensor, count: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return which of `count` rows one side of pairs needs, and where among them each has its own.
+
+    None stands for all rows, and for each pair's in its own place. Rows that many pairs share come
+    once, others as often as they are needed: looking them up would take longer.
+    """
+    which, places = torch.unique(column, return_inverse=True)
+    if len(which) == count:
+        return None, places
+    return (which, places) if 5 * len(which) < 4 * len(column) else (column, None)
+
+
+def _gather(
+    rows: torch.Tensor, places: torch.Tensor | None, part: slice, out: torch.Tensor
+) -> torch.Tensor:
+    """Return the rows of some pairs; one row twice, as its sum alone would go among threads."""
+    if places is None:
+        return rows[part].expand(len(out), -1)
+    return torch.index_select(rows, 0, places[part].expand(len(out)), out=out)
 
 
 def _pick(
-    rows: torch.Tensor, which: torch.Tensor, panel: Sequence[slice], out: torch.Tensor
+    rows: torch.Tensor, which: torch.Tensor | None, panel: Sequence[slice], out: torch.Tensor
 ) -> torch.Tensor:
-    """Put the columns of a panel of chosen rows, each once, into `out`, as float32."""
-    if len(which) == len(rows):  # all, in order
+    """Put the columns of a panel of chosen rows into `out`, as float32."""
+    if which is None:
         return take(rows, panel, out)
     bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # which torch can index
     start = 0

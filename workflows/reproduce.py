@@ -9,7 +9,6 @@ from typing import Any
 
 from ..cache.errors import LpipstoreError, UsageError
 from ..pipeline.files import printable
-from ..pipeline.heads import load_head
 from ..pipeline.images import ImageRecord
 from ..pipeline.pairlists import PairList
 from ..pipeline.progress import Stopwatch
@@ -167,9 +166,7 @@ def _head_choice(recipe: Recipe) -> str | None:
 
 def need_same_recipe(run: Run, settings: Settings, collection: Collection) -> None:
     """Raise `LpipstoreError` unless rows and head are made of what they were made of in a run."""
-    extractor = collection.features.extractor
-    backbone = extractor.backbone
-    head = load_head(settings.heads, backbone.name, backbone.channels, backbone.version)
+    extractor, head = collection.features.extractor, collection.head(settings)
     now = {
         **extractor.spec.recipe,
         "row_dtype": extractor.spec.dtype,
@@ -177,7 +174,7 @@ def need_same_recipe(run: Run, settings: Settings, collection: Collection) -> No
         "precision": settings.precision,
     }
     words = {
-        "weights": f"the weights of the trunk are others ({backbone.weights_origin} now, "
+        "weights": f"the weights of the trunk are others ({extractor.backbone.weights_origin} now, "
         f"{run.manifest.get('weights_origin')} then): name them with --weights FILE",
         "head_digest": f"the head is another ({head.name} now, {run.manifest.get('head')} then): "
         "name it with --heads FILE",

@@ -1,7 +1,6 @@
-"""What the commands have in common: from sources on disk to a collection with rows in the store."""
+"""What the commands have in common: checked settings, an open store, images with their rows."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,13 +11,11 @@ from ..pipeline.backbones import check_backbone, load_backbone
 from ..pipeline.features import TRUNK_DTYPES, Extractor, Features, choose_device
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, load_head
-from ..pipeline.images import IMAGE_SUFFIXES, ImageRecord, find_images, survey
-from ..pipeline.loading import Decoded, decode_files
-from ..pipeline.progress import Stopwatch
+from ..pipeline.images import ImageRecord
 from ..pipeline.rows import ROW_DTYPES
 from ..pipeline.schedule import MatrixPlan
 from .console import Screen
-from .settings import Settings, choose_size, parse_size, show_bytes, store_limit, store_path
+from .settings import Settings, parse_size, show_bytes, store_limit, store_path
 
 PRECISIONS = ("exact", "fast")
 STAGES = ("hash", "decode", "forward", "read", "score", "write")
@@ -44,36 +41,6 @@ def open_store(settings: Settings) -> FeatureStore:
         durable=settings.durable,
         compress=settings.compress,
     )
-
-
-def find_collection(
-    sources: Sequence[str | os.PathLike[str]],
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-) -> list[ImageRecord]:
-    """Find and survey the images; those that cannot be used have an ``error``.
-
-    Raises
-    ------
-    UsageError
-        A source does not exist.
-    LpipstoreError
-        There are no images, or none that can be read.
-    """
-    with clock("hash"):
-        found = find_images(sources)
-        if not found.paths and not found.unreadable:
-            places = ", ".join(printable(os.fspath(source)) for source in sources)
-            raise LpipstoreError(
-                f"no images in {places}: looked for files ending in "
-                f"{', '.join(sorted(IMAGE_SUFFIXES))} in all its folders"
-            )
-        records = survey(found.paths, store, rehash=settings.rehash, report=screen.report)
-    records += [ImageRecord(path, error=reason) for path, reason in found.unreadable]
-    need_images(records)
-    return records
 
 
 def need_images(records: Sequence[ImageRecord]) -> None:
@@ -218,45 +185,6 @@ def count_images(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("forwards", f"{summary['forwards']:,} (already in the store: {summary['hits']:,})"),
         ("trunk", "trained" if summary["trained"] else "UNTRAINED: distances mean little"),
     ]
-
-
-def make_collection(
-    records: list[ImageRecord],
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-) -> Collection:
-    """Choose the size, load the backbone, and bind both to the images and the store.
-
-    Raises
-    ------
-    UsageError
-        A setting that cannot be: unknown names, sizes that do not fit, weights that are not there.
-    """
-    size, line = choose_size(settings.size, [record for record in records if not record.error])
-    if line:
-        screen.say(line)
-    extractor = make_extractor(size, store, settings)
-    if not extractor.backbone.trained:
-        screen.warn("the trunk is untrained (--weights random): distances mean little")
-    paths = {record.content: record.path for record in records if record.content}
-
-    def decode(contents: Sequence[bytes], batch: int) -> Iterator[Decoded]:
-        files = [(paths[content], content) for content in contents]
-        return decode_files(files, size, batch, settings.workers)
-
-    collection = Collection(
-        records, Features(extractor, store, decode, clock, screen.report, paths)
-    )
-    need = len(set(collection.contents())) * collection.row_bytes()
-    if not settings.compress and store.limit is not None and need > store.limit:
-        screen.warn(
-            f"the rows of these images take {show_bytes(need)} and the store's limit is "
-            f"{show_bytes(store.limit)}: what does not fit is made when it is needed; "
-            "--store-limit raises the limit"
-        )
-    return collection
 
 
 def make_extractor(size: tuple[int, int], store: FeatureStore, settings: Settings) -> Extractor:

@@ -1,7 +1,7 @@
 """Compare two folders."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute
 
 from ..cache.errors import LpipstoreError, UsageError
-from ..cache.store import FeatureStore
 from ..pipeline.estimate import matrix_work
 from ..pipeline.files import printable
 from ..pipeline.images import Found, ImageRecord, find_images
@@ -21,19 +20,13 @@ from ..pipeline.recall import reading, recall_pairs
 from ..pipeline.results import PAIRS, Run, write_images, writing_run
 from ..pipeline.schedule import plan_matrix
 from ..pipeline.statistics import cross_summary
-from .collection import (
-    STAGES,
-    Collection,
-    find_collection,
-    make_collection,
-    need_images,
-    open_store,
-)
+from .collection import STAGES, need_images
 from .console import Screen
 from .dryrun import foretell, width_of
 from .foresight import tell_forwards, tell_matrix
 from .lists import ListJob, Scored, list_facts, run_list, survey_list
 from .pairs import facts, finish_matrix, make_manifest, score_to_file
+from .session import Session, find_collection, make_collection, open_session
 from .settings import Settings, parse_bytes
 
 Loners = list[list[tuple[str, str]]]
@@ -56,43 +49,23 @@ def compare_folders(
     LpipstoreError
         There is something that a person has to change; the message says what.
     """
-    clock = Stopwatch(*STAGES)
-    with open_store(settings) as store:
-        sides = [
-            find_collection([folder], store, settings, clock, screen) for folder in (first, second)
-        ]
-        first_records, second_records = sides
-        return compare_records(
-            len(first_records),
-            first_records + second_records,
-            out,
-            store,
-            settings,
-            clock,
-            screen,
-        )
+    with open_session(settings, screen) as session:
+        sides = [find_collection([folder], session) for folder in (first, second)]
+        return compare_records(len(sides[0]), sides[0] + sides[1], out, session)
 
 
 def compare_records(
-    first: int,
-    records: list[ImageRecord],
-    out: Path,
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-    check: Callable[[Collection], None] | None = None,
+    first: int, records: list[ImageRecord], out: Path, session: Session
 ) -> dict[str, Any]:
-    """Score the first so many of surveyed images against the others; `check` may refuse before."""
-    collection = make_collection(records, store, settings, clock, screen)
-    if check is not None:
-        check(collection)
+    """Score the first so many of surveyed images against the others."""
+    settings, screen = session.settings, session.screen
+    collection = make_collection(records, session)
     down, across = (_usable(side) for side in (records[:first], records[first:]))
     memory = parse_bytes(settings.memory)
     plan = plan_matrix(down, collection.row_bytes(), memory, columns=across)
     if settings.dry_run:
         work = matrix_work(plan, width_of(collection, settings))
-        return foretell(collection, work, settings, screen)
+        return foretell(collection, work, session)
     tell_forwards(collection, screen)
     tell_matrix(first * (len(records) - first), out, screen)
     manifest = {
@@ -108,8 +81,8 @@ def compare_records(
         names = ["first"] * len(sides[0]) + ["second"] * len(sides[1])
         write_images(out, collection.records, names)
         count = _usable(sides[0])
-        matrix, told = score_to_file(collection, count, out, settings, screen)
-        with clock("score"):
+        matrix, told = score_to_file(collection, count, out, session)
+        with session.clock("score"):
             told |= cross_summary(matrix.band, matrix.array.shape, matrix.tile)
         told |= {"first": count, "second": matrix.array.shape[1]}
         return finish_matrix(collection, hits, told, out, screen)
@@ -163,9 +136,9 @@ def compare_paired(
     pairs = _pair([(names[0][name], names[1][name]) for name in common], common)
     unreadable = [ImageRecord(path, error=why) for found in sides for path, why in found.unreadable]
 
-    with open_store(settings) as store:
-        records = survey_list(pairs.paths, store, settings, clock, screen) + unreadable
-        return score_couples(pairs, alone, statistics, records, out, store, settings, clock, screen)
+    with open_session(settings, screen, clock) as session:
+        records = survey_list(pairs.paths, session) + unreadable
+        return score_couples(pairs, alone, statistics, records, out, session)
 
 
 def score_couples(
@@ -174,20 +147,16 @@ def score_couples(
     statistics: bool,
     records: list[ImageRecord],
     out: Path,
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-    check: Callable[[Collection], None] | None = None,
+    session: Session,
 ) -> dict[str, Any]:
-    """Score surveyed images against their namesakes; `check` may refuse before that."""
+    """Score surveyed images against their namesakes."""
 
     def write(scored: Scored, folder: Path) -> dict[str, Any]:
         write_table(folder / PAIRS, _table(scored, alone))
         return {"only_in_first": len(alone[0]), "only_in_second": len(alone[1])}
 
     job = ListJob("compare", pairs, write, asked={"paired": True}, statistics=statistics)
-    return run_list(job, records, out, store, settings, clock, screen, check)
+    return run_list(job, records, out, session)
 
 
 def recall_couples(run: Run, records: Sequence[ImageRecord]) -> tuple[PairList, Loners]:

@@ -10,18 +10,17 @@ from ..pipeline.estimate import Work, estimate
 from ..pipeline.heads import column_weights
 from ..pipeline.loading import Decoded, cores, decode_files
 from .collection import Collection
-from .console import Screen
+from .session import Session
 from .settings import Settings, show_bytes
 
 
-def foretell(
-    collection: Collection, work: Work, settings: Settings, screen: Screen
-) -> dict[str, Any]:
+def foretell(collection: Collection, work: Work, session: Session) -> dict[str, Any]:
     """Return what a command would do with a collection; nothing is forwarded for keeps.
 
     The keys are those of `lpipstore.pipeline.estimate.estimate`, and ``failed``.
     """
-    screen.say("calibrating: a batch through the trunk, a few rows, a product")
+    settings = session.settings
+    session.screen.say("calibrating: a batch through the trunk, a few rows, a product")
     features = replace(collection.features, decode=_decoding_here(collection))
     weights = column_weights(collection.head(settings), features.extractor.layout)
     workers = cores() if settings.workers is None else settings.workers

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError, UsageError
-from ..cache.store import FeatureStore
 from ..pipeline.classical import CLASSICAL, classical_distances
 from ..pipeline.files import printable
 from ..pipeline.heads import load_head
@@ -27,7 +26,7 @@ from ..pipeline.scores import (
     precision_score,
     vote_ceiling,
 )
-from .collection import STAGES, check_choice, open_store
+from .collection import STAGES, check_choice
 from .console import Screen
 from .judged import (
     Judged,
@@ -39,6 +38,7 @@ from .judged import (
     judged_facts,
     pair_statistics_of,
 )
+from .session import Session, open_session
 from .settings import Settings
 
 METRICS = (*CLASSICAL, "baseline", "stock")
@@ -103,11 +103,9 @@ def evaluate_heads(
     clock = Stopwatch(*STAGES)
     kinds = read_judgements(sources, images=images, split=split)
     summary: dict[str, Any] = {"kinds": {}, "scores": []}
-    with open_store(settings) as store:
+    with open_session(settings, screen, clock) as session:
         for judgements in kinds.values():
-            counts, lines = _evaluate_kind(
-                judgements, chosen, heads, store, settings, clock, screen, seed
-            )
+            counts, lines = _evaluate_kind(judgements, chosen, heads, session, seed)
             summary["kinds"][judgements.kind] = counts
             summary["scores"] += lines
     summary["seconds"] = {**clock.seconds, "total": clock.total()}
@@ -120,14 +118,11 @@ def _evaluate_kind(
     judgements: Judgements,
     chosen: Sequence[str],
     heads: Sequence[str],
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
+    session: Session,
     seed: int,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return what is known of the judgements of one kind, and the lines of the table for them."""
-    judged = find_judged(judgements, store, settings, clock, screen)
+    judged = find_judged(judgements, session)
     backbone = judged.collection.features.extractor.backbone
     choices = {"baseline": "none", "stock": None}
     wanted = [(name, choices[name]) for name in chosen if name in choices]
@@ -136,12 +131,12 @@ def _evaluate_kind(
         name: load_head(choice, backbone.name, backbone.channels, backbone.version)
         for name, choice in wanted
     }
-    judged, statistics = pair_statistics_of(judged, settings, screen)
+    judged, statistics = pair_statistics_of(judged, session)
     distances: dict[str, Numbers] = {}
     for name in chosen:
         if name in CLASSICAL:
-            distances[name] = _classical(name, judged, statistics, settings, clock, screen)
-    with clock("score"):
+            distances[name] = _classical(name, judged, statistics, session)
+    with session.clock("score"):
         for name, head in known.items():
             weights = np.concatenate(head.weights).astype(np.float64)
             distances[name] = statistics.numbers.astype(np.float64) @ weights
@@ -149,14 +144,7 @@ def _evaluate_kind(
     return count_judged(judged, statistics), lines
 
 
-def _classical(
-    name: str,
-    judged: Judged,
-    statistics: PairStatistics,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-) -> Numbers:
+def _classical(name: str, judged: Judged, statistics: PairStatistics, session: Session) -> Numbers:
     """Return the distance of each different pair under a metric that looks at pixels."""
     size = judged.collection.features.extractor.size
     files = files_of(judged)
@@ -166,15 +154,15 @@ def _classical(
     for part in _parts(statistics.pairs, room):
         ends = statistics.pairs[part]
         needed, places = np.unique(ends, return_inverse=True)
-        with clock("decode"):
-            pixels = _decode([files[n] for n in needed.tolist()], size, settings.workers)
-        with clock("score"), torch.inference_mode():
+        with session.clock("decode"):
+            pixels = _decode([files[n] for n in needed.tolist()], size, session.settings.workers)
+        with session.clock("score"), torch.inference_mode():
             for start in range(0, len(ends), _PAIRS_AT_ONCE):
                 these = torch.from_numpy(places.reshape(-1, 2)[start : start + _PAIRS_AT_ONCE])
                 numbers = classical_distances(name, pixels[these[:, 0]], pixels[these[:, 1]])
                 distances[part][start : start + _PAIRS_AT_ONCE] = numbers.double().numpy()
                 done += len(these)
-                screen.report(name, done, len(distances))
+                session.screen.report(name, done, len(distances))
     return distances
 
 

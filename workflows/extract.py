@@ -4,10 +4,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ..pipeline.progress import Stopwatch
-from .collection import STAGES, count_images, find_collection, make_collection, open_store
+from .collection import count_images
 from .console import Screen
 from .foresight import tell_forwards
+from .session import find_collection, make_collection, open_session
 from .settings import Settings
 
 
@@ -18,17 +18,16 @@ def extract_features(
 
     Returns counts of images, forwards and hits, and seconds for each stage.
     """
-    clock = Stopwatch(*STAGES)
-    with open_store(settings) as store:
-        records = find_collection(sources, store, settings, clock, screen)
-        collection = make_collection(records, store, settings, clock, screen)
+    with open_session(settings, screen) as session:
+        records = find_collection(sources, session)
+        collection = make_collection(records, session)
         tell_forwards(collection, screen)
         hits = collection.extract()
         collection.warn_of_trouble(screen)
         return {
             **collection.counts(hits),
-            "store": str(store.path),
-            "seconds": {**clock.seconds, "total": clock.total()},
+            "store": str(session.store.path),
+            "seconds": {**session.clock.seconds, "total": session.clock.total()},
         }
 
 

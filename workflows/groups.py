@@ -5,7 +5,7 @@ generative models (Zhu et al. 2017, "Toward multimodal image-to-image translatio
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError
-from ..cache.store import FeatureStore
 from ..pipeline.files import printable
 from ..pipeline.images import ImageRecord
 from ..pipeline.listresults import write_table
 from ..pipeline.listsummary import summarise_groups
 from ..pipeline.pairlists import PairList
-from ..pipeline.progress import Stopwatch
 from ..pipeline.results import GROUPS, PAIRS, SUMMARY
-from .collection import STAGES, Collection, find_collection, open_store
 from .console import Screen
 from .lists import ListJob, Scored, list_facts, run_list
+from .session import Session, find_collection, open_session
 from .settings import Settings
 
 
@@ -43,22 +41,13 @@ def score_groups(
     LpipstoreError
         There is something that a person has to change; the message says what.
     """
-    clock = Stopwatch(*STAGES)
-    with open_store(settings) as store:
-        records = find_collection(sources, store, settings, clock, screen)
-        return score_folders(records, out, store, settings, clock, screen)
+    with open_session(settings, screen) as session:
+        records = find_collection(sources, session)
+        return score_folders(records, out, session)
 
 
-def score_folders(
-    records: list[ImageRecord],
-    out: Path,
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-    check: Callable[[Collection], None] | None = None,
-) -> dict[str, Any]:
-    """Score the pairs within folders of surveyed images; `check` may refuse before that."""
+def score_folders(records: list[ImageRecord], out: Path, session: Session) -> dict[str, Any]:
+    """Score the pairs within folders of surveyed images."""
     names, group_of = _group(records)
     pairs = _pairs_within(records, group_of, len(names))
 
@@ -66,7 +55,7 @@ def score_folders(
         return _write(scored, folder, names, group_of)
 
     job = ListJob("pairs", pairs, write, asked={"group_by": "folder"})
-    return run_list(job, records, out, store, settings, clock, screen, check)
+    return run_list(job, records, out, session)
 
 
 def _group(records: Sequence[ImageRecord]) -> tuple[list[str], NDArray[np.int64]]:

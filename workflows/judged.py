@@ -10,15 +10,12 @@ import xxhash
 from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError
-from ..cache.store import FeatureStore
 from ..pipeline.files import printable
-from ..pipeline.images import survey
 from ..pipeline.judgedpairs import fill_statistics, kept_statistics, number_pairs
 from ..pipeline.judgements import Judgements
-from ..pipeline.progress import Stopwatch
-from .collection import Collection, make_collection, need_images
-from .console import Screen
-from .settings import Settings, parse_bytes
+from .collection import Collection, need_images
+from .session import Session, make_collection
+from .settings import parse_bytes
 
 
 @dataclass(frozen=True)
@@ -80,13 +77,7 @@ class PairStatistics:
     kept: int
 
 
-def find_judged(
-    judgements: Judgements,
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-) -> Judged:
+def find_judged(judgements: Judgements, session: Session) -> Judged:
     """Survey the images of judgements, and leave out judgements whose images are broken.
 
     Raises
@@ -94,10 +85,9 @@ def find_judged(
     LpipstoreError
         No judgement is left.
     """
-    with clock("hash"):
-        records = survey(judgements.paths, store, rehash=settings.rehash, report=screen.report)
+    records = session.survey(judgements.paths)
     need_images(records)
-    collection = make_collection(records, store, settings, clock, screen)
+    collection = make_collection(records, session)
     return _of_usable(judgements, 0, collection)
 
 
@@ -125,9 +115,7 @@ def _of_usable(judgements: Judgements, left_out: int, collection: Collection) ->
     return Judged(left, left_out, collection, list(numbers), number[left.images])
 
 
-def pair_statistics_of(
-    judged: Judged, settings: Settings, screen: Screen
-) -> tuple[Judged, PairStatistics]:
+def pair_statistics_of(judged: Judged, session: Session) -> tuple[Judged, PairStatistics]:
     """Return the statistics of the judged pairs: from the store, and made where it has none.
 
     Only what the store lacks is computed, and only the images of these pairs need a row. Images
@@ -153,10 +141,10 @@ def pair_statistics_of(
                 pairs,
                 numbers,
                 lacking,
-                parse_bytes(settings.memory),
-                screen.report,
+                parse_bytes(session.settings.memory),
+                session.screen.report,
             )
-    judged.collection.warn_of_trouble(screen)
+    judged.collection.warn_of_trouble(session.screen)
     return judged, PairStatistics(numbers, place, pairs, kept)
 
 

@@ -12,12 +12,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError
-from ..cache.store import FeatureStore
 from ..pipeline.distances import block_of
 from ..pipeline.estimate import list_work
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, column_weights
-from ..pipeline.images import ImageRecord, survey
+from ..pipeline.images import ImageRecord
 from ..pipeline.listpasses import Room, room_for
 from ..pipeline.listplan import UNUSABLE, ListPlan, plan_list
 from ..pipeline.listresults import DistanceFile
@@ -25,7 +24,6 @@ from ..pipeline.listscore import Target, score_lists
 from ..pipeline.liststatistics import keep_statistics
 from ..pipeline.listsummary import list_summary
 from ..pipeline.pairlists import PairList
-from ..pipeline.progress import Stopwatch
 from ..pipeline.results import (
     PAIRS,
     SUMMARY,
@@ -34,17 +32,12 @@ from ..pipeline.results import (
     write_json,
     writing_run,
 )
-from .collection import (
-    Collection,
-    count_images,
-    make_collection,
-    need_images,
-)
-from .console import Screen
+from .collection import Collection, count_images, need_images
 from .dryrun import foretell, width_of
 from .foresight import tell_forwards
 from .pairs import head_attributes, make_manifest, show_figures
-from .settings import Settings, parse_bytes
+from .session import Session, make_collection
+from .settings import parse_bytes
 
 
 @dataclass(frozen=True)
@@ -116,30 +109,21 @@ class ListJob:
 
 
 def run_list(
-    job: ListJob,
-    records: list[ImageRecord],
-    out: Path,
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-    check: Callable[[Collection], None] | None = None,
+    job: ListJob, records: list[ImageRecord], out: Path, session: Session
 ) -> dict[str, Any]:
     """Score a list of pairs and write the run to the folder `out`; return its summary.
 
-    `records` belong to the paths of the list, one by one. `check` may refuse the collection before
-    anything is done.
+    `records` belong to the paths of the list, one by one.
 
     Raises
     ------
     LpipstoreError
         There is something that a person has to change; the message says what.
     """
+    settings, clock, screen = session.settings, session.clock, session.screen
     memory = parse_bytes(settings.memory)
     need_images(records)
-    collection = make_collection(records, store, settings, clock, screen)
-    if check is not None:
-        check(collection)
+    collection = make_collection(records, session)
     row_bytes = collection.row_bytes()
     block = block_of(len(set(collection.contents())), row_bytes)
     room_for(memory, row_bytes, block)  # too little is told before the forwards
@@ -147,7 +131,7 @@ def run_list(
         plan = plan_records(collection, job.pairs.left, job.pairs.right)
         room = room_for(memory, row_bytes, plan.block)
         work = list_work(plan, room, width_of(collection, settings))
-        return foretell(collection, work, settings, screen)
+        return foretell(collection, work, session)
     tell_forwards(collection, screen)
     manifest = {
         **make_manifest(job.command, collection, settings),
@@ -160,7 +144,7 @@ def run_list(
         collection.warn_of_trouble(screen)
         need_images(collection.records)
         write_images(out, collection.records)
-        scored = _score(job, collection, settings, out, memory, screen)
+        scored = _score(job, collection, out, memory, session)
         with clock("write"):
             added = job.finish(scored, out)
         summary = {
@@ -184,12 +168,7 @@ def list_digest(pairs: PairList) -> str:
 
 
 def _score(
-    job: ListJob,
-    collection: Collection,
-    settings: Settings,
-    out: Path,
-    memory: int,
-    screen: Screen,
+    job: ListJob, collection: Collection, out: Path, memory: int, session: Session
 ) -> Scored:
     features, contents = collection.features, list(dict.fromkeys(collection.contents()))
     index = np.full(len(collection.records), -1, np.int64)
@@ -197,11 +176,11 @@ def _score(
     index[good] = np.arange(good.sum())
     plan = plan_records(collection, job.pairs.left, job.pairs.right)
     room = room_for(memory, collection.row_bytes(), plan.block)
-    head, precision = collection.head(settings), settings.precision
-    (values,) = score_planned(collection, plan, room, [(head, out)], precision, screen)
+    heads = [(collection.head(session.settings), out)]
+    (values,) = score_planned(collection, plan, room, heads, session)
     if job.statistics:
         attributes = plan_attributes(collection, plan)
-        keep_statistics(features, contents, plan, room, out, attributes, screen.report)
+        keep_statistics(features, contents, plan, room, out, attributes, session.screen.report)
     listed = plan.in_list_order(values)
     return Scored(job.pairs, collection.records, index, plan, listed, job.statistics)
 
@@ -247,13 +226,13 @@ def score_planned(
     plan: ListPlan,
     room: Room,
     heads: Sequence[tuple[Head, Path]],
-    precision: str,
-    screen: Screen,
+    session: Session,
 ) -> list[NDArray[np.float32]]:
     """Score what a list needs under each head, into ``distances.zarr`` of the head's folder.
 
     Returns the distances of the plan's pairs, an array for each head.
     """
+    precision = session.settings.precision
     features, contents = collection.features, list(dict.fromkeys(collection.contents()))
     attributes = plan_attributes(collection, plan)
     with ExitStack() as stack:
@@ -263,7 +242,7 @@ def score_planned(
             file = stack.enter_context(closing(DistanceFile(folder, len(plan.pairs), of_head)))
             targets.append(Target(column_weights(head, features.extractor.layout), file))
         fast = precision == "fast"
-        score_lists(features, contents, targets, plan, room, screen.report, fast=fast)
+        score_lists(features, contents, targets, plan, room, session.screen.report, fast=fast)
         return [target.distances.values for target in targets]
 
 
@@ -286,22 +265,14 @@ def image_numbers(records: Sequence[ImageRecord]) -> NDArray[np.int64]:
     return np.array([numbers.get(record.content, -1) for record in records], np.int64)
 
 
-def survey_list(
-    paths: Sequence[str],
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-) -> list[ImageRecord]:
+def survey_list(paths: Sequence[str], session: Session) -> list[ImageRecord]:
     """Survey the files that a list names, one record for each of its paths."""
     wrong = {
         path: "the list gives no path" if not path else "a path cannot hold a zero byte"
         for path in paths
         if not path or "\0" in path
     }
-    with clock("hash"):
-        askable = [path for path in paths if path not in wrong]
-        found = iter(survey(askable, store, rehash=settings.rehash, report=screen.report))
+    found = iter(session.survey([path for path in paths if path not in wrong]))
     return [
         ImageRecord(path, error=wrong[path]) if path in wrong else next(found) for path in paths
     ]

@@ -23,14 +23,15 @@ from ..pipeline.arrays import (
 )
 from ..pipeline.features import Features
 from ..pipeline.files import printable
-from ..pipeline.heads import column_weights, load_head
+from ..pipeline.heads import column_weights
 from ..pipeline.images import ImageRecord
 from ..pipeline.loading import Decoded, decode_arrays
 from ..pipeline.matrix import score_matrix
 from ..pipeline.progress import Stopwatch
 from ..pipeline.schedule import plan_matrix
-from .collection import STAGES, Collection, find_collection, make_collection, make_extractor
+from .collection import STAGES, Collection, make_extractor
 from .console import Screen
+from .session import Session, find_collection, make_collection
 from .settings import Settings, parse_bytes, parse_size, store_limit
 
 PathLike = str | os.PathLike[str]
@@ -139,18 +140,18 @@ def distance_matrix(
             path = Path(stack.enter_context(scratch) if store is None else store)
             store = stack.enter_context(FeatureStore(path, limit=store_limit(None, path)))
         screen = stack.enter_context(Screen(quiet=not progress))
+        session = Session(store, settings, Stopwatch(*STAGES), screen)
         if files:
-            collection = _collect_files(files, store, settings, screen)
+            collection = _collect_files(files, session)
         else:
-            value_range = take_range(value_range)
-            collection = _collect_arrays(listed, store, settings, value_range, screen)
-        return _score(collection, settings, screen)
+            collection = _collect_arrays(listed, take_range(value_range), session)
+        return _score(collection, session)
 
 
-def _score(collection: Collection, settings: Settings, screen: Screen) -> NDArray[np.float32]:
-    extractor, limit = collection.features.extractor, parse_bytes(settings.memory)
-    backbone = extractor.backbone
-    head = load_head(settings.heads, backbone.name, backbone.channels, backbone.version)
+def _score(collection: Collection, session: Session) -> NDArray[np.float32]:
+    features, report = collection.features, session.screen.report
+    limit = parse_bytes(session.settings.memory)
+    head = collection.head(session.settings)
     plan = plan_matrix(len(collection.good), collection.row_bytes(), limit)
     with collection.pinned("distance_matrix"):
         collection.extract()
@@ -159,29 +160,23 @@ def _score(collection: Collection, settings: Settings, screen: Screen) -> NDArra
                 raise LpipstoreError(f"{printable(record.path)}: {record.error}")
         contents = collection.contents()
         matrix = MatrixInMemory(len(contents), plan.tile)
-        weights = column_weights(head, extractor.layout)
-        score_matrix(collection.features, contents, None, weights, plan, matrix, screen.report)
+        weights = column_weights(head, features.extractor.layout)
+        score_matrix(features, contents, None, weights, plan, matrix, report)
     return matrix.array
 
 
-def _collect_files(
-    sources: Sequence[PathLike], store: FeatureStore, settings: Settings, screen: Screen
-) -> Collection:
-    clock = Stopwatch(*STAGES)
-    records = find_collection(sources, store, settings, clock, screen)
+def _collect_files(sources: Sequence[PathLike], session: Session) -> Collection:
+    records = find_collection(sources, session)
     for record in records:
         if record.error:
             raise LpipstoreError(f"{printable(record.path)}: {record.error}")
-    return make_collection(records, store, settings, clock, screen)
+    return make_collection(records, session)
 
 
 def _collect_arrays(
-    images: Sequence[object],
-    store: FeatureStore,
-    settings: Settings,
-    value_range: ValueRange | None,
-    screen: Screen,
+    images: Sequence[object], value_range: ValueRange | None, session: Session
 ) -> Collection:
+    store, settings = session.store, session.settings
     taken = [take_image(image, value_range) for image in images]
     contents = [pixels_content(image) for image in taken]
     wanted = parse_size(settings.size)
@@ -196,5 +191,5 @@ def _collect_arrays(
 
     records = [ImageRecord(f"image {number}", content) for number, content in enumerate(contents)]
     return Collection(
-        records, Features(extractor, store, decode, Stopwatch(*STAGES), screen.report)
+        records, Features(extractor, store, decode, session.clock, session.screen.report)
     )

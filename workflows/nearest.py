@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError, UsageError
 from ..cache.pins import Pin
-from ..cache.store import FeatureStore
 from ..pipeline.cascade import Tally
 from ..pipeline.closepairs import SearchParts, finished_pairs, write_pairs
 from ..pipeline.estimate import matrix_work
@@ -34,18 +33,12 @@ from ..pipeline.results import (
     writing_run,
 )
 from ..pipeline.statistics import QUANTILES
-from .collection import (
-    STAGES,
-    Collection,
-    count_images,
-    find_collection,
-    make_collection,
-    open_store,
-)
+from .collection import STAGES, Collection, count_images
 from .console import Screen
 from .dryrun import foretell, width_of
 from .foresight import tell_forwards
 from .pairs import make_manifest, need_two, plan_pairs
+from .session import Session, find_collection, make_collection, open_session
 from .settings import Settings, parse_bytes
 
 Columns = dict[str, NDArray[Any]]
@@ -122,34 +115,25 @@ def find_close(
     question = Question(below, top_k)
     if settings.precision != "exact":
         raise UsageError("--below and --top-k are exact: leave out --precision fast")
-    clock = Stopwatch(*STAGES)
-    with open_store(settings) as store:
-        records = find_collection(sources, store, settings, clock, screen)
-        return search_records(question, records, out, store, settings, clock, screen)
+    with open_session(settings, screen) as session:
+        records = find_collection(sources, session)
+        return search_records(question, records, out, session)
 
 
 def search_records(
-    question: Question,
-    records: list[ImageRecord],
-    out: Path,
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-    check: Callable[[Collection], None] | None = None,
+    question: Question, records: list[ImageRecord], out: Path, session: Session
 ) -> dict[str, Any]:
-    """Find close pairs of surveyed images; `check` may refuse before anything is done."""
+    """Find close pairs of surveyed images."""
+    settings, screen = session.settings, session.screen
     need_two(records)
-    collection = make_collection(records, store, settings, clock, screen)
-    if check is not None:
-        check(collection)
+    collection = make_collection(records, session)
     head = collection.head(settings)
     # Too little memory is told before the forwards
     rows_that_fit(collection.row_bytes(), parse_bytes(settings.memory))
     if settings.dry_run:  # at most what all distances take
         plan = plan_pairs(collection, settings)
         work = matrix_work(plan, width_of(collection, settings), at_most=True)
-        return foretell(collection, work, settings, screen)
+        return foretell(collection, work, session)
     tell_forwards(collection, screen)
     manifest = {**make_manifest("pairs", collection, settings), **vars(question)}
     pooled = _pooled_for(head, collection, screen)
@@ -159,15 +143,11 @@ def search_records(
         collection.warn_of_trouble(screen)
         need_two(collection.records)
         write_images(out, collection.records)
-        return _list_close(question, head, collection, pooled, hits, out, settings, screen)
+        return _list_close(question, head, collection, pooled, hits, out, session)
 
 
 def rescore_close(
-    run: Run,
-    heads: Sequence[tuple[Head, Path]],
-    collection: Collection,
-    settings: Settings,
-    screen: Screen,
+    run: Run, heads: Sequence[tuple[Head, Path]], collection: Collection, session: Session
 ) -> list[dict[str, Any]]:
     """Find the close pairs of a finished run under each head; return the summaries.
 
@@ -175,12 +155,10 @@ def rescore_close(
     """
     question, summaries = recall_question(run), []
     for head, out in heads:
-        pooled = _pooled_for(head, collection, screen)
+        pooled = _pooled_for(head, collection, session.screen)
         with _pinned(pooled, collection, out):
             hits = collection.complete(pooled.ensure)
-            summaries.append(
-                _list_close(question, head, collection, pooled, hits, out, settings, screen)
-            )
+            summaries.append(_list_close(question, head, collection, pooled, hits, out, session))
     return summaries
 
 
@@ -209,8 +187,7 @@ def _list_close(
     pooled: PooledRows,
     hits: int,
     out: Path,
-    settings: Settings,
-    screen: Screen,
+    session: Session,
 ) -> dict[str, Any]:
     """Search a collection whose rows are there, write what is found; return the summary."""
     features = collection.features
@@ -219,11 +196,11 @@ def _list_close(
         pooled,
         collection.contents(),
         column_weights(head, features.extractor.layout),
-        parse_bytes(settings.memory),
+        parse_bytes(session.settings.memory),
         revisit=question.top_k is not None,
     )
     done = finished_pairs(out, collection.good)
-    distances, tally = done or _search(search, question, collection, out, screen.report)
+    distances, tally = done or _search(search, question, collection, out, session.screen.report)
     clock = features.clock
     summary = {
         **collection.counts(hits),
@@ -236,7 +213,7 @@ def _list_close(
         "seconds": {**dict.fromkeys(_STAGES, 0.0), **clock.seconds, "total": clock.total()},
     }
     write_json(out / SUMMARY, summary)
-    collection.warn_if_reading_is_slow(screen)
+    collection.warn_if_reading_is_slow(session.screen)
     return summary
 
 

@@ -2,20 +2,18 @@
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..cache.errors import LpipstoreError
-from ..cache.store import FeatureStore
 from ..pipeline.arrayfile import MatrixFile
 from ..pipeline.estimate import matrix_work
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, column_weights
 from ..pipeline.images import ImageRecord
 from ..pipeline.matrix import Target, fast_error, score_matrices
-from ..pipeline.progress import Stopwatch
 from ..pipeline.results import (
     DISTANCES,
     FORMAT,
@@ -27,17 +25,11 @@ from ..pipeline.results import (
 )
 from ..pipeline.schedule import MatrixPlan, plan_matrix
 from ..pipeline.statistics import pair_summary
-from .collection import (
-    STAGES,
-    Collection,
-    count_images,
-    find_collection,
-    make_collection,
-    open_store,
-)
+from .collection import STAGES, Collection, count_images
 from .console import Screen
 from .dryrun import foretell, width_of
 from .foresight import tell_forwards, tell_matrix
+from .session import Session, find_collection, make_collection, open_session
 from .settings import Settings, parse_bytes
 
 
@@ -54,39 +46,29 @@ def score_pairs(
     LpipstoreError
         There is something that a person has to change; the message says what.
     """
-    clock = Stopwatch(*STAGES)
-    with open_store(settings) as store:
-        records = find_collection(sources, store, settings, clock, screen)
-        return score_records(records, out, store, settings, clock, screen)
+    with open_session(settings, screen) as session:
+        records = find_collection(sources, session)
+        return score_records(records, out, session)
 
 
-def score_records(
-    records: list[ImageRecord],
-    out: Path,
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-    check: Callable[[Collection], None] | None = None,
-) -> dict[str, Any]:
-    """Score all pairs of images that were surveyed; `check` may refuse before anything is done."""
+def score_records(records: list[ImageRecord], out: Path, session: Session) -> dict[str, Any]:
+    """Score all pairs of images that were surveyed."""
+    settings, screen = session.settings, session.screen
     need_two(records)
-    collection = make_collection(records, store, settings, clock, screen)
-    if check is not None:
-        check(collection)
+    collection = make_collection(records, session)
     manifest = make_manifest("pairs", collection, settings)
     plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
     if settings.dry_run:
         work = matrix_work(plan, width_of(collection, settings))
-        return foretell(collection, work, settings, screen)
+        return foretell(collection, work, session)
     tell_forwards(collection, screen)
     tell_matrix(plan.area, out, screen)
     with writing_run(out, manifest), collection.pinned(printable(str(out))):
         hits = collection.extract()
         need_two(collection.records)
         write_images(out, collection.records)
-        matrix, told = score_to_file(collection, None, out, settings, screen)
-        with clock("score"):
+        matrix, told = score_to_file(collection, None, out, session)
+        with session.clock("score"):
             told |= pair_summary(matrix.band, len(collection.good), matrix.tile)
         return finish_matrix(collection, hits, told, out, screen)
 
@@ -97,15 +79,11 @@ def plan_pairs(collection: Collection, settings: Settings) -> MatrixPlan:
 
 
 def score_to_file(
-    collection: Collection,
-    first: int | None,
-    out: Path,
-    settings: Settings,
-    screen: Screen,
+    collection: Collection, first: int | None, out: Path, session: Session
 ) -> tuple[MatrixFile, dict[str, Any]]:
     """Score a matrix under the head that the settings name; see `score_to_files`."""
-    heads = [(collection.head(settings), out)]
-    (scored,) = score_to_files(collection, first, heads, settings, screen)
+    heads = [(collection.head(session.settings), out)]
+    (scored,) = score_to_files(collection, first, heads, session)
     return scored
 
 
@@ -113,14 +91,14 @@ def score_to_files(
     collection: Collection,
     first: int | None,
     heads: Sequence[tuple[Head, Path]],
-    settings: Settings,
-    screen: Screen,
+    session: Session,
 ) -> list[tuple[MatrixFile, dict[str, Any]]]:
     """Score what is not scored yet of a matrix under each head, into the folder of each.
 
     `first` of the collection's usable images are the rows, the others the columns; None stands for
     all pairs. Returns the matrices, each with what its summary says of it.
     """
+    settings, screen = session.settings, session.screen
     features, contents = collection.features, collection.contents()
     down, across = contents[:first], None if first is None else contents[first:]
     plan = plan_matrix(

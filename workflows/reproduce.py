@@ -9,13 +9,12 @@ from typing import Any
 
 from ..cache.errors import LpipstoreError, UsageError
 from ..pipeline.files import printable
-from ..pipeline.heads import load_head
 from ..pipeline.images import ImageRecord
 from ..pipeline.pairlists import PairList
 from ..pipeline.progress import Stopwatch
 from ..pipeline.recall import Recipe, recall_kind, recall_pairs, recall_recipe, recall_records
 from ..pipeline.results import MANIFEST, Run, open_run, read_json
-from .collection import STAGES, Collection, open_store
+from .collection import STAGES, Collection
 from .compare import (
     compare_facts,
     compare_records,
@@ -29,6 +28,7 @@ from .lists import list_digest, list_facts, survey_list
 from .nearest import close_facts, recall_question, search_records
 from .pairs import facts, score_records, versions
 from .score import score_list
+from .session import Session, open_session
 from .settings import Settings, parse_size
 
 _SHOWN = 10  # names in a message
@@ -66,19 +66,18 @@ def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> di
     kind = recall_kind(run, "--from")
     _tell_differences(run, screen)
     settings = settings_of(run, recipe, settings, "--from")
-    with open_store(settings) as store:
+    check = partial(need_same_recipe, run, settings)
+    with open_session(settings, screen, clock, check) as session:
         then = recall_records(run)
         score = _scorer(run, kind, then)
-        now = survey_list([record.path for record in then], store, settings, clock, screen)
+        now = survey_list([record.path for record in then], session)
         _need_unchanged(then, now)
-
-        def check(collection: Collection) -> None:
-            need_same_recipe(run, collection, settings)
-
-        return score(now, out, store, settings, clock, screen, check)
+        return score(now, out, session)
 
 
-def _scorer(run: Run, kind: str, records: Sequence[ImageRecord]) -> Callable[..., dict[str, Any]]:
+def _scorer(
+    run: Run, kind: str, records: Sequence[ImageRecord]
+) -> Callable[[list[ImageRecord], Path, Session], dict[str, Any]]:
     """Return what makes a run of this kind of its surveyed images."""
     match kind:
         case "pairs":
@@ -165,11 +164,9 @@ def _head_choice(recipe: Recipe) -> str | None:
     return path if os.path.isfile(path) else None
 
 
-def need_same_recipe(run: Run, collection: Collection, settings: Settings) -> None:
+def need_same_recipe(run: Run, settings: Settings, collection: Collection) -> None:
     """Raise `LpipstoreError` unless rows and head are made of what they were made of in a run."""
-    extractor = collection.features.extractor
-    backbone = extractor.backbone
-    head = load_head(settings.heads, backbone.name, backbone.channels, backbone.version)
+    extractor, head = collection.features.extractor, collection.head(settings)
     now = {
         **extractor.spec.recipe,
         "row_dtype": extractor.spec.dtype,
@@ -177,7 +174,7 @@ def need_same_recipe(run: Run, collection: Collection, settings: Settings) -> No
         "precision": settings.precision,
     }
     words = {
-        "weights": f"the weights of the trunk are others ({backbone.weights_origin} now, "
+        "weights": f"the weights of the trunk are others ({extractor.backbone.weights_origin} now, "
         f"{run.manifest.get('weights_origin')} then): name them with --weights FILE",
         "head_digest": f"the head is another ({head.name} now, {run.manifest.get('head')} then): "
         "name it with --heads FILE",

@@ -2,29 +2,28 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..cache.errors import LpipstoreError, UsageError
-from ..cache.store import FeatureStore
 from ..pipeline.backbones import Backbone, load_backbone
-from ..pipeline.features import Features, choose_device
+from ..pipeline.features import choose_device
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, load_head
 from ..pipeline.images import ImageRecord
-from ..pipeline.loading import Decoded, decode_files
 from ..pipeline.progress import Stopwatch
 from ..pipeline.recall import Recipe, recall_extractor, recall_kind, recall_recipe, recall_records
 from ..pipeline.results import DISTANCES, IMAGES, MANIFEST, PAIRS, Run, open_run, writing_run
 from ..pipeline.statistics import cross_summary, pair_summary
-from .collection import STAGES, Collection, open_store
+from .collection import STAGES, Collection
 from .console import Screen
 from .nearest import rescore_close
 from .pairs import finish_matrix, score_to_files, versions
 from .rescorelists import rescore_rows, rescore_statistics
+from .session import Session, bind, open_session
 from .settings import Settings
 
 
@@ -92,8 +91,8 @@ def rescore_run(
     _need_results(run, kind)
     from_statistics = bool(run.manifest.get("statistics")) and not from_rows
     settings = _settings_of(recipe, settings)
-    with open_store(settings) as store:
-        collection = recall_collection(run, recipe, store, settings, clock, screen)
+    with open_session(settings, screen, clock) as session:
+        collection = recall_collection(run, recipe, session)
         targets = _targets(heads, recipe, collection.features.extractor.backbone, out)
         manifests = [_manifest(run, target.head) for target in targets]
         if from_statistics:
@@ -109,7 +108,7 @@ def rescore_run(
             else:
                 stack.enter_context(collection.pinned(printable(str(out))))
                 score = _SCORERS[kind]
-                summaries = score(run, _pairs(targets), collection, settings, screen)
+                summaries = score(run, _pairs(targets), collection, session)
     collection.warn_if_reading_is_slow(screen)
     features = collection.features
     return {
@@ -124,15 +123,9 @@ def rescore_run(
     }
 
 
-def recall_collection(
-    run: Run,
-    recipe: Recipe,
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-) -> Collection:
+def recall_collection(run: Run, recipe: Recipe, session: Session) -> Collection:
     """Bind the images of a run to the store that has, or had, their rows."""
+    settings = session.settings
 
     def load() -> Backbone:
         return load_backbone(
@@ -140,18 +133,12 @@ def recall_collection(
             version=recipe.lpips_version,
             weights=settings.weights,
             taps=settings.tap_names,
-            table=store,
+            table=session.store,
         )
 
     records = recall_records(run)
-    paths = {record.content: record.path for record in records if record.content}
     extractor = recall_extractor(run, load, choose_device(settings.device))
-
-    def decode(contents: Sequence[bytes], batch: int) -> Iterator[Decoded]:
-        files = [(paths[content], content) for content in contents]
-        return decode_files(files, recipe.pixels, batch, settings.workers)
-
-    return Collection(records, Features(extractor, store, decode, clock, screen.report, paths))
+    return bind(records, extractor, session)
 
 
 def _need_results(run: Run, kind: str) -> None:
@@ -243,16 +230,12 @@ def _need_rows(collection: Collection) -> None:
 
 
 def _rescore_matrix(
-    run: Run,
-    heads: Sequence[tuple[Head, Path]],
-    collection: Collection,
-    settings: Settings,
-    screen: Screen,
+    run: Run, heads: Sequence[tuple[Head, Path]], collection: Collection, session: Session
 ) -> list[dict[str, Any]]:
     """Score a matrix under each head; return the summaries."""
     hits = collection.complete()
     first = _rows_of(run, collection.records)
-    scored = score_to_files(collection, first, heads, settings, screen)
+    scored = score_to_files(collection, first, heads, session)
     summaries = []
     for (matrix, told), (_, out) in zip(scored, heads, strict=True):
         with collection.features.clock("score"):
@@ -261,7 +244,8 @@ def _rescore_matrix(
             else:
                 figures = cross_summary(matrix.band, matrix.array.shape, matrix.tile)
                 figures |= {"first": first, "second": matrix.array.shape[1]}
-        summaries.append(finish_matrix(collection, hits, {**told, **figures}, out, screen))
+        summary = finish_matrix(collection, hits, {**told, **figures}, out, session.screen)
+        summaries.append(summary)
     return summaries
 
 

@@ -19,27 +19,24 @@ from ..pipeline.liststatistics import distances_of_statistics
 from ..pipeline.listsummary import list_summary
 from ..pipeline.results import DISTANCES, PAIRS, SUMMARY, Run, write_json
 from .collection import Collection
-from .console import Screen
 from .groups import write_groups
 from .lists import image_numbers, plan_records, score_planned
 from .pairs import head_attributes
-from .settings import Settings, parse_bytes
+from .session import Session
+from .settings import parse_bytes
 
 
 def rescore_rows(
-    run: Run,
-    heads: Sequence[tuple[Head, Path]],
-    collection: Collection,
-    settings: Settings,
-    screen: Screen,
+    run: Run, heads: Sequence[tuple[Head, Path]], collection: Collection, session: Session
 ) -> list[dict[str, Any]]:
     """Score the pairs of a list under each head from rows; return the summaries."""
     hits = collection.complete()
     left, right = _ends(run)
     good = np.array([n for n, record in enumerate(collection.records) if not record.error] + [-1])
     plan = plan_records(collection, good[left], good[right])
-    room = room_for(parse_bytes(settings.memory), collection.row_bytes(), plan.block)
-    found = score_planned(collection, plan, room, heads, settings.precision, screen)
+    memory = parse_bytes(session.settings.memory)
+    room = room_for(memory, collection.row_bytes(), plan.block)
+    found = score_planned(collection, plan, room, heads, session)
     listed = [plan.in_list_order(values) for values in found]
     return _finish(run, heads, collection, hits, listed)
 

@@ -1,20 +1,19 @@
 """Score a list of pairs of images."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..cache.errors import UsageError
-from ..cache.store import FeatureStore
 from ..pipeline.files import printable
 from ..pipeline.images import ImageRecord
 from ..pipeline.listresults import write_table
 from ..pipeline.pairlists import PairList, read_pairs
 from ..pipeline.progress import Stopwatch
 from ..pipeline.results import PAIRS
-from .collection import STAGES, Collection, open_store
+from .collection import STAGES
 from .console import Screen
 from .lists import ListJob, Scored, run_list, survey_list
+from .session import Session, open_session
 from .settings import Settings
 
 
@@ -56,25 +55,17 @@ def score_table(
         raise UsageError(f"--images {printable(str(images))} is not a folder")
     with clock("hash"):
         pairs = read_pairs(table, None if columns is None else columns.split(","), images)
-    with open_store(settings) as store:
-        records = survey_list(pairs.paths, store, settings, clock, screen)
-        return score_list(pairs, statistics, records, out, store, settings, clock, screen)
+    with open_session(settings, screen, clock) as session:
+        records = survey_list(pairs.paths, session)
+        return score_list(pairs, statistics, records, out, session)
 
 
 def score_list(
-    pairs: PairList,
-    statistics: bool,
-    records: list[ImageRecord],
-    out: Path,
-    store: FeatureStore,
-    settings: Settings,
-    clock: Stopwatch,
-    screen: Screen,
-    check: Callable[[Collection], None] | None = None,
+    pairs: PairList, statistics: bool, records: list[ImageRecord], out: Path, session: Session
 ) -> dict[str, Any]:
-    """Score a list whose images were surveyed; `check` may refuse before anything is done."""
+    """Score a list whose images were surveyed."""
     job = ListJob("score", pairs, _write, statistics=statistics)
-    return run_list(job, records, out, store, settings, clock, screen, check)
+    return run_list(job, records, out, session)
 
 
 def _write(scored: Scored, out: Path) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError, UsageError
-from ..cache.store import FeatureStore
 from ..pipeline.augmentation import Augmentation
 from ..pipeline.batches import hold_out
 from ..pipeline.checkpoints import (
@@ -38,7 +37,7 @@ from ..pipeline.results import SUMMARY, differences, write_json, writing_run
 from ..pipeline.scores import vote_ceiling
 from ..pipeline.teachers import LinearHead, LogisticJudge, Teacher, TripletStatistics, make_judge
 from ..pipeline.training import Course, Training, figures_on, one_thread, teach
-from .collection import STAGES, check_choice, open_store
+from .collection import STAGES, check_choice
 from .console import Screen
 from .judged import (
     Judged,
@@ -51,6 +50,7 @@ from .judged import (
 )
 from .lesson import Lesson, check_lesson
 from .pairs import make_manifest
+from .session import Session, open_session
 from .settings import Settings
 
 HEAD = "head.pth"
@@ -83,10 +83,10 @@ def train_head(
     # A trunk in half precision has lost digits; one that learns keeps them and is cast as it runs
     whole = replace(settings, trunk_dtype="float32") if lesson.through_network else settings
     check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
-    with open_store(settings) as store:
-        judged = find_judged(judgements, store, whole, clock, screen)
+    with open_session(settings, screen, clock) as session:
+        judged = find_judged(judgements, replace(session, settings=whole))
         with joined(judged.collection.features.extractor.device) as processes:
-            return _train(judged, held_from, out, store, settings, lesson, processes, screen)
+            return _train(judged, held_from, out, session, lesson, processes)
 
 
 def _read(sources: Sequence[Path], lesson: Lesson) -> tuple[Judgements, int | None]:
@@ -115,22 +115,20 @@ def _train(
     judged: Judged,
     held_from: int | None,
     out: Path,
-    store: FeatureStore,
-    settings: Settings,
+    session: Session,
     lesson: Lesson,
     processes: Processes,
-    screen: Screen,
 ) -> dict[str, Any]:
+    settings, clock, screen = session.settings, session.clock, session.screen
     summary: dict[str, Any] = {}
     manifest = _manifest(judged, held_from, settings, lesson)
-    clock = judged.collection.features.clock
     _split(judged, held_from, lesson)  # what cannot be leaves no folder behind
     with writing_run(out, manifest) if processes.first else nullcontext():
         if not processes.first:
             processes.wait()  # until the first one has made the statistics that all then read
         statistics = None
         if not lesson.through_network:
-            judged, statistics = pair_statistics_of(judged, settings, screen)
+            judged, statistics = pair_statistics_of(judged, session)
         if processes.first:
             processes.wait()
         course, trunk = make_course(judged, statistics, held_from, settings, lesson)

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from ..pipeline.recall import recall_recipe, recall_records
 from ..pipeline.results import MANIFEST, Run, open_run, write_images, write_json, writing_run
 from ..pipeline.schedule import plan_matrix
 from ..pipeline.statistics import pair_summary
-from .collection import STAGES, Collection, find_collection, make_collection, open_store
+from .collection import STAGES, Collection
 from .console import Screen
 from .foresight import tell_forwards, tell_matrix
 from .pairs import facts, finish_matrix, head_attributes, make_manifest, need_two, plan_pairs
 from .reproduce import near, need_same_recipe, settings_of, shorten
+from .session import Session, find_collection, make_collection, open_session
 from .settings import Settings, parse_bytes
 
 CHANGES = "changes.json"
@@ -97,11 +99,11 @@ def update_pairs(
     if out.exists() and out.samefile(old):
         raise UsageError("--out has to be another folder than the run that --update names")
     settings = settings_of(run, recipe, settings, "--update")
-    with open_store(settings) as store:
-        records = find_collection(sources, store, settings, clock, screen)
+    check = partial(need_same_recipe, run, settings)
+    with open_session(settings, screen, clock, check) as session:
+        records = find_collection(sources, session)
         need_two(records)
-        collection = make_collection(records, store, settings, clock, screen)
-        need_same_recipe(run, collection, settings)
+        collection = make_collection(records, session)
         plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
         tell_forwards(collection, screen)
         tell_matrix(plan.area, out, screen)
@@ -110,12 +112,11 @@ def update_pairs(
             "updated_from": content_hash((run.path / MANIFEST).read_bytes()).hex(),
         }
         with writing_run(out, manifest), collection.pinned(printable(str(out))):
-            return _update(run, collection, out, settings, screen)
+            return _update(run, collection, out, session)
 
 
-def _update(
-    run: Run, collection: Collection, out: Path, settings: Settings, screen: Screen
-) -> dict[str, Any]:
+def _update(run: Run, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
+    settings, screen = session.settings, session.screen
     places = _places(run)
     if all(content in places for content in collection.contents()):
         missing = collection.features.store.missing(
@@ -131,7 +132,7 @@ def _update(
     write_json(out / CHANGES, changes.__dict__)
     new = [c for c in dict.fromkeys(collection.contents()) if c not in places]
     kept = [c for c in dict.fromkeys(collection.contents()) if c in places]
-    matrix = _score(run, places, new, kept, collection, out, settings, screen)
+    matrix = _score(run, places, new, kept, collection, out, session)
     count = len(collection.good)
     told: dict[str, Any] = {
         "pairs": count * (count - 1) // 2,
@@ -169,10 +170,10 @@ def _score(
     kept: Sequence[bytes],
     collection: Collection,
     out: Path,
-    settings: Settings,
-    screen: Screen,
+    session: Session,
 ) -> MatrixFile:
     """Score new images among themselves and against those that were kept; put all together."""
+    settings, screen = session.settings, session.screen
     features, contents = collection.features, collection.contents()
     head = collection.head(settings)
     weights = column_weights(head, features.extractor.layout)

@@ -31,6 +31,7 @@ from lpipstore.workflows.console import Screen
 from lpipstore.workflows.pairs import score_pairs
 from lpipstore.workflows.rescore import recall_collection, rescore_run
 from lpipstore.workflows.score import score_table
+from lpipstore.workflows.session import Session
 from lpipstore.workflows.settings import Settings
 
 CHANNELS = (64, 128, 256, 384, 384, 512, 512)
@@ -56,7 +57,8 @@ def arithmetic(run: Path, heads: list, settings: Settings) -> tuple[float, torch
     opened = lpipstore.open_run(run)
     with FeatureStore(settings.store) as store:
         recipe = recall_recipe(opened)
-        collection = recall_collection(opened, recipe, store, settings, Stopwatch(), Screen())
+        session = Session(store, settings, Stopwatch(), Screen())
+        collection = recall_collection(opened, recipe, session)
         rows = collection.features.load(collection.contents())
         layout = collection.features.extractor.layout
         row_bytes = collection.row_bytes()

@@ -19,12 +19,11 @@ import torch
 
 from lpipstore.pipeline.judgements import CHOICES, read_judgements
 from lpipstore.pipeline.processes import Processes
-from lpipstore.pipeline.progress import Stopwatch
 from lpipstore.pipeline.training import one_thread, run_epoch
-from lpipstore.workflows.collection import STAGES, open_store
 from lpipstore.workflows.console import Screen, print_table
 from lpipstore.workflows.judged import find_judged, pair_statistics_of
 from lpipstore.workflows.lesson import Lesson
+from lpipstore.workflows.session import open_session
 from lpipstore.workflows.settings import Settings
 from lpipstore.workflows.train import begin_training, make_course
 
@@ -52,7 +51,6 @@ def main() -> None:
     parser.add_argument("--size", default="128")
     parser.add_argument("--judgements", type=int, default=256)
     options = parser.parse_args()
-    screen, clock = Screen(quiet=True), Stopwatch(*STAGES)
     with tempfile.TemporaryDirectory(prefix="lpipstore-bench-") as scratch:
         settings = Settings(
             backbone=options.backbone,
@@ -63,10 +61,10 @@ def main() -> None:
         )
         judgements = read_judgements([options.table], images=options.images)[CHOICES]
         judgements = judgements.only(np.arange(min(options.judgements, len(judgements))))
-        with open_store(settings) as store:
-            judged = find_judged(judgements, store, settings, clock, screen)
+        with open_session(settings, Screen(quiet=True)) as session:
+            judged = find_judged(judgements, session)
             start = time.perf_counter()
-            judged, known = pair_statistics_of(judged, settings, screen)
+            judged, known = pair_statistics_of(judged, session)
             making = time.perf_counter() - start
         common = {"images": options.images, "held_out": 0.0, "batch": 50}
         frozen, tuned = (Lesson(**common, tune_trunk=tune) for tune in (False, True))

@@ -1,0 +1,139 @@
+"""What a command works with, and how it comes from sources on disk to a collection."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..cache.errors import LpipstoreError
+from ..cache.store import FeatureStore
+from ..pipeline.features import Extractor, Features
+from ..pipeline.files import printable
+from ..pipeline.images import IMAGE_SUFFIXES, ImageRecord, find_images, survey
+from ..pipeline.loading import Decoded, decode_files
+from ..pipeline.progress import Stopwatch
+from .collection import STAGES, Collection, make_extractor, need_images, open_store
+from .console import Screen
+from .settings import Settings, choose_size, show_bytes
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command works with from its first image to its summary.
+
+    Attributes
+    ----------
+    store
+        Where rows are kept; open as long as the session is.
+    settings
+        What a person chose.
+    clock
+        Adds up where the time goes.
+    screen
+        Shows progress and messages.
+    check
+        Raises `LpipstoreError` for a collection that the command refuses; None takes any.
+    """
+
+    store: FeatureStore
+    settings: Settings
+    clock: Stopwatch
+    screen: Screen
+    check: Callable[[Collection], None] | None = None
+
+    def survey(self, paths: Sequence[str]) -> list[ImageRecord]:
+        """Survey files, one record for each; see `lpipstore.pipeline.images.survey`."""
+        with self.clock("hash"):
+            return survey(paths, self.store, rehash=self.settings.rehash, report=self.screen.report)
+
+
+@contextmanager
+def open_session(
+    settings: Settings,
+    screen: Screen,
+    clock: Stopwatch | None = None,
+    check: Callable[[Collection], None] | None = None,
+) -> Iterator[Session]:
+    """Open the store that the settings name, and close it after the ``with`` block.
+
+    Without a `clock` that runs already, one is started.
+
+    Raises
+    ------
+    LpipstoreError
+        A setting is written wrong, or the store cannot be opened.
+    """
+    if clock is None:
+        clock = Stopwatch(*STAGES)
+    with open_store(settings) as store:
+        yield Session(store, settings, clock, screen, check)
+
+
+def find_collection(
+    sources: Sequence[str | os.PathLike[str]], session: Session
+) -> list[ImageRecord]:
+    """Find and survey the images; those that cannot be used have an ``error``.
+
+    Raises
+    ------
+    UsageError
+        A source does not exist.
+    LpipstoreError
+        There are no images, or none that can be read.
+    """
+    with session.clock("hash"):
+        found = find_images(sources)
+    if not found.paths and not found.unreadable:
+        places = ", ".join(printable(os.fspath(source)) for source in sources)
+        raise LpipstoreError(
+            f"no images in {places}: looked for files ending in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))} in all its folders"
+        )
+    records = session.survey(found.paths)
+    records += [ImageRecord(path, error=reason) for path, reason in found.unreadable]
+    need_images(records)
+    return records
+
+
+def make_collection(records: list[ImageRecord], session: Session) -> Collection:
+    """Choose the size, load the backbone, and bind both to the images and the store.
+
+    Raises
+    ------
+    UsageError
+        A setting that cannot be: unknown names, sizes that do not fit, weights that are not there.
+    LpipstoreError
+        The session refuses the collection.
+    """
+    store, settings, screen = session.store, session.settings, session.screen
+    size, line = choose_size(settings.size, [record for record in records if not record.error])
+    if line:
+        screen.say(line)
+    extractor = make_extractor(size, store, settings)
+    if not extractor.backbone.trained:
+        screen.warn("the trunk is untrained (--weights random): distances mean little")
+    collection = bind(records, extractor, session)
+    need = len(set(collection.contents())) * collection.row_bytes()
+    if not settings.compress and store.limit is not None and need > store.limit:
+        screen.warn(
+            f"the rows of these images take {show_bytes(need)} and the store's limit is "
+            f"{show_bytes(store.limit)}: what does not fit is made when it is needed; "
+            "--store-limit raises the limit"
+        )
+    if session.check is not None:
+        session.check(collection)
+    return collection
+
+
+def bind(records: list[ImageRecord], extractor: Extractor, session: Session) -> Collection:
+    """Bind image files and the extractor of their rows to the store."""
+    paths = {record.content: record.path for record in records if record.content}
+
+    def decode(contents: Sequence[bytes], batch: int) -> Iterator[Decoded]:
+        files = [(paths[content], content) for content in contents]
+        return decode_files(files, extractor.size, batch, session.settings.workers)
+
+    features = Features(
+        extractor, session.store, decode, session.clock, session.screen.report, paths
+    )
+    return Collection(records, features)

@@ -22,9 +22,11 @@ import torch
 from numpy.typing import NDArray
 
 from .columns import Columns
-from .distances import DIRECT_BELOW, direct_distances
+from .direct import direct_distances
+from .distances import DIRECT_BELOW
 from .layout import RowLayout
 from .pooling import POOLED_ERROR, pooled_weights
+from .products import fresh_zeros
 
 _UNIT = 2.0**-24  # of float32 rounding
 _AROUND = 8  # roundings of the operands and sums around a product, all in all
@@ -106,9 +108,10 @@ class Level:
                 part.copy_(stored[:, columns]).sub_(self.centre[columns])
                 start += part.shape[1]
             whole.mul_(roots)
-        norms = points[:, -1].zero_()
+        norms, squares = points[:, -1].zero_(), self._room(len(rows), points.device)
         for numbers in self._panels():
-            norms.add_(torch.linalg.vecdot(points[:, numbers], points[:, numbers]))
+            part = points[:, numbers]
+            norms.add_(torch.mul(part, part, out=squares[:, : part.shape[1]]).sum(1))
         return out
 
     def limit(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -135,14 +138,20 @@ class Level:
         """
         bounds = points[:, -1][pairs].sum(1).mul_(-self._margin())
         left = torch.arange(len(pairs), device=points.device)
+        rooms = [self._room(_PAIRS, points.device) for _ in range(2)]
         for panel in self._panels():
             part = points[:, panel]
             for some in torch.split(left, _PAIRS):
-                i, j = pairs[some].unbind(1)
-                apart = part.index_select(0, i).sub_(part.index_select(0, j))
-                bounds[some] += torch.linalg.vecdot(apart, apart)
+                x, y = (room[: len(some), : part.shape[1]] for room in rooms)
+                for side, places in zip((x, y), pairs[some].unbind(1), strict=True):
+                    torch.index_select(part, 0, places, out=side)
+                x.sub_(y)
+                bounds[some] += torch.mul(x, x, out=y).sum(1)
             left = left[bounds[left] <= limits[left]]
         return bounds
+
+    def _room(self, rows: int, device: torch.device) -> torch.Tensor:
+        return fresh_zeros((rows, min(self.width, _PANEL)), torch.float32, device)
 
     def _panels(self) -> list[slice]:
         starts = range(0, self.width, _PANEL)
@@ -190,6 +199,10 @@ class DenseError:
     def doubt(self, distances: torch.Tensor) -> torch.Tensor:
         """Return how far direct distances may be off those in the dense matrix, for any rows."""
         return distances.abs().mul_(_DIRECT).add_(self.most)
+
+    def surely_over(self, distance: float) -> float:
+        """Return from where on a direct distance is larger than `distance` in the dense matrix."""
+        return (distance + self.most) * (1 + 2 * _DIRECT)
 
     def doubt_of(
         self,

@@ -10,13 +10,13 @@ equal, so the rows are centred first, products are added up over panels in float
 distance that comes out small is computed again from the difference.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from .columns import Columns, take
-from .lanes import LANES, in_lanes
+from .columns import Columns
+from .direct import direct_distances
 from .layout import RowLayout
 from .products import fresh_zeros, inner_products
 from .rows import row_taps
@@ -27,8 +27,6 @@ _SMALLEST_BLOCK = 16
 
 DIRECT_BELOW = 1e-2
 """Distances under this are computed from the difference, where the product would cancel."""
-
-_DIRECT_PAIRS = 128  # pairs of one direct computation: two panels of them fit in the caches
 
 
 def block_of(count: int, row_bytes: int) -> int:
@@ -120,99 +118,6 @@ def _refine(
     """Put direct distances in the places that `close` marks."""
     pairs = close.nonzero()
     distances[pairs[:, 0], pairs[:, 1]] = direct_distances(left, right, pairs, columns)
-
-
-def direct_distances(
-    left: torch.Tensor, right: torch.Tensor, pairs: torch.Tensor, columns: Columns
-) -> torch.Tensor:
-    """Compute the distances of chosen pairs from the differences of their rows.
-
-    Parameters
-    ----------
-    left, right
-        Stored rows, [n, length] and [m, length].
-    pairs
-        int64 [p, 2]: rows of `left` and of `right`.
-    columns
-        The head, prepared for the dtype of the rows.
-
-    Returns
-    -------
-    Tensor of shape [p], float64
-        Relative error about 1e-6; never negative for heads without negative weights; exactly 0 for
-        equal rows; the same bits for (x, y) and (y, x), and whatever other pairs are asked for.
-    """
-    sums = torch.zeros(LANES, len(pairs), dtype=torch.float64, device=left.device)
-    if not len(pairs):
-        return sums[0]
-    sides = [_needed(pairs[:, side], len(rows)) for side, rows in enumerate((left, right))]
-    width = max(map(len, columns.roots), default=0)
-
-    def add(lane: int) -> None:
-        def room(rows: int) -> torch.Tensor:
-            return fresh_zeros((rows, width), torch.float32, left.device)
-
-        converted = [
-            room(len(rows if which is None else which))
-            for rows, (which, _) in zip((left, right), sides, strict=True)
-        ]
-        pieces = room(_DIRECT_PAIRS), room(_DIRECT_PAIRS)
-        for number in range(lane, len(columns.panels), LANES):
-            roots = columns.roots[number]
-            chosen = [
-                _pick(rows, which, columns.panels[number], out[:, : len(roots)])
-                for rows, (which, _), out in zip((left, right), sides, converted, strict=True)
-            ]
-            for start in range(0, len(pairs), _DIRECT_PAIRS):
-                part = slice(start, start + _DIRECT_PAIRS)
-                wanted = sums[lane, part]
-                one, other = (piece[: max(len(wanted), 2), : len(roots)] for piece in pieces)
-                x, y = (
-                    _gather(rows, places, part, out)
-                    for rows, (_, places), out in zip(chosen, sides, (one, other), strict=True)
-                )
-                apart = torch.sub(x, y, out=one).mul_(roots)
-                signed = apart if columns.signs is None else apart * columns.signs[number]
-                wanted.add_(torch.mul(apart, signed, out=other).sum(1)[: len(wanted)])
-
-    in_lanes(add, left.device)
-    return sums.sum(0)
-
-
-def _needed(column: torch.Tensor, count: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Return which of `count` rows one side of pairs needs, and where among them each has its own.
-
-    None stands for all rows, and for each pair's in its own place. Rows that many pairs share come
-    once, others as often as they are needed: looking them up would take longer.
-    """
-    which, places = torch.unique(column, return_inverse=True)
-    if len(which) == count:
-        return None, places
-    return (which, places) if 5 * len(which) < 4 * len(column) else (column, None)
-
-
-def _gather(
-    rows: torch.Tensor, places: torch.Tensor | None, part: slice, out: torch.Tensor
-) -> torch.Tensor:
-    """Return the rows of some pairs; one row twice, as its sum alone would go among threads."""
-    if places is None:
-        return rows[part].expand(len(out), -1)
-    return torch.index_select(rows, 0, places[part].expand(len(out)), out=out)
-
-
-def _pick(
-    rows: torch.Tensor, which: torch.Tensor | None, panel: Sequence[slice], out: torch.Tensor
-) -> torch.Tensor:
-    """Put the columns of a panel of chosen rows into `out`, as float32."""
-    if which is None:
-        return take(rows, panel, out)
-    bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # which torch can index
-    start = 0
-    for part in panel:
-        stop = start + part.stop - part.start
-        out[:, start:stop].copy_(bits[:, part].index_select(0, which).view(rows.dtype))
-        start = stop
-    return out
 
 
 def pair_statistics(

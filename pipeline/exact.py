@@ -8,7 +8,8 @@ from .bounds import DenseError, live
 from .cascade import Tally
 from .cells import Pairs, split, windows
 from .columns import Columns
-from .distances import direct_distances, gram_distances
+from .direct import direct_distances
+from .distances import gram_distances
 from .rowcache import RowCache
 
 _DENSE_SHARE = 64  # a product pays when one pair in so many is left
@@ -87,7 +88,9 @@ class ExactRows:
         self, rows: torch.Tensor, pairs: torch.Tensor, below: float, tally: Tally
     ) -> NDArray[np.float32]:
         """Return direct distances; the dense matrix's where the two might decide differently."""
-        distances = direct_distances(rows, rows, pairs, self._columns)
+        distances = direct_distances(
+            rows, rows, pairs, self._columns, beyond=self.dense.surely_over(below)
+        )
         tally.arithmetic += 2 * len(pairs) * live(self._columns)
         shown = distances.to(torch.float32)
         off = (distances - below).abs()

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from .columns import Columns
-from .distances import direct_distances, gram_distances
+from .direct import direct_distances
+from .distances import gram_distances
 from .features import Features
 from .listpasses import Room, RowSet, Step, steps
 from .listplan import ListPlan

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from lpipstore.pipeline.columns import Columns
+from lpipstore.pipeline.direct import direct_distances
 from lpipstore.pipeline.distances import (
     DIRECT_BELOW,
     block_of,
     centre_of,
-    direct_distances,
     gram_distances,
     pair_statistics,
 )
@@ -143,6 +143,28 @@ def test_direct_distances_do_not_depend_on_their_company():
     swapped = direct_distances(rows, rows, pairs.flip(1), columns)
     assert torch.equal(together, alone)
     assert torch.equal(together, swapped)
+
+
+@pytest.mark.parametrize("count", [1, 7, 150, 300])
+def test_what_is_beyond_need_not_be_known_better(count):
+    rows, weights = make_rows(40), spread(channel_weights())
+    columns = Columns.of(weights, "uint16", CPU)
+    pairs = torch.combinations(torch.arange(40))[:count]
+    known = direct_distances(rows, rows, pairs, columns)
+    beyond = float(known.median())
+    found = direct_distances(rows, rows, pairs, columns, beyond)
+    near = known <= beyond
+    assert torch.equal(found[near], known[near])
+    assert (found[~near] > beyond).all()
+    assert (found <= known).all()
+
+
+def test_negative_weights_give_nothing_up():
+    rows, weights = make_rows(40), spread(channel_weights(-1.0))
+    columns = Columns.of(weights, "uint16", CPU)
+    pairs = torch.combinations(torch.arange(40))
+    known = direct_distances(rows, rows, pairs, columns)
+    assert torch.equal(direct_distances(rows, rows, pairs, columns, 0.0), known)
 
 
 def test_dead_columns_take_no_part():

@@ -78,10 +78,13 @@ class ExactRows:
         return self._as_in_matrix(self._rows.block(top), other, tally).cpu().numpy()
 
     def product(
-        self, top: NDArray[np.int64], left: NDArray[np.int64], tally: Tally
+        self, top: NDArray[np.int64], left: NDArray[np.int64] | None, tally: Tally
     ) -> NDArray[np.float32]:
-        """Return the dense matrix's distances of two sets of images, `side` at most in each."""
-        rows, others = self._rows.take(top), self._rows.take(left)
+        """Return the dense matrix's distances of two sets of images, `side` at most in each.
+
+        `left` None stands for `top` again.
+        """
+        rows, others = self._rows.take(top), None if left is None else self._rows.take(left)
         return self._as_in_matrix(rows, others, tally).cpu().numpy()
 
     def _decided(

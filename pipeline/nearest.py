@@ -185,9 +185,11 @@ class Search:
         for top in (images[start : start + self._side] for start in starts):
             for start in range(0, len(others), self._side):
                 left = others[start : start + self._side]
-                distances = self._exact.product(top, left, tally)
+                itself = np.array_equal(top, left)
+                distances = self._exact.product(top, None if itself else left, tally)
                 found.offer(top, left, distances)
-                found.offer(left, top, distances.T)
+                if not itself:
+                    found.offer(left, top, distances.T)
 
     def _limits(self, found: Neighbours, below: float) -> NDArray[np.float64]:
         return self._exact.dense.reach(np.minimum(found.reach(), below))

@@ -8,7 +8,7 @@ from pathlib import Path
 from .errors import IndexDamaged, StoreError, StoreFull
 from .index import wait_for_lock, wrong_format
 from .keys import FORMAT_VERSION
-from .pools import read_group, sync_folder, write_group
+from .pools import read_group, remove_unfinished, sync_folder, write_group
 from .reader import Reader
 from .recovery import Recovered, recover, set_index_aside
 from .space import make_all_room
@@ -47,6 +47,7 @@ def open_store(path: Path, *, limit: int | None, durable: bool, codec: str) -> O
     with folder_lock(path):
         (path / POOLS).mkdir(exist_ok=True)
         (path / OPEN).mkdir(exist_ok=True)
+        remove_unfinished(path / POOLS)  # of a process that was killed while it made the store
         try:
             state, recovered = _open_and_recover(path, limit=limit, durable=durable)
         except IndexDamaged:

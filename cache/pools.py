@@ -235,6 +235,12 @@ def read_group(folder: Path) -> dict[str, Any] | None:
     return ours
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of files that `write_json` did not finish there."""
+    for partial in folder.glob(".zarr.json.*"):
+        partial.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the names in a folder are on the disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,6 +1,8 @@
 """What a killed process leaves, written out step by step."""
 
 import contextlib
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +54,20 @@ def test_a_file_that_the_index_never_knew_is_removed(tmp_path):
     (tmp_path / "open" / "made-0123456789ab.7").write_bytes(b"rows")
     with FeatureStore(tmp_path) as store:
         assert opened_names(tmp_path) == [] and store.stat().removed_orphans == 1
+
+
+def test_killed_while_it_made_the_store(tmp_path, made):
+    pid = os.fork()
+    if not pid:
+        Path.replace = lambda *_: os._exit(9)  # between writing the group's metadata and its name
+        FeatureStore(tmp_path)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert [path.name for path in (tmp_path / "pools").iterdir()] == [f".zarr.json.{pid}"]
+    with FeatureStore(tmp_path) as store:
+        made.put(store, range(10))
+        assert store.verify().findings == []
+        assert made.held(store, range(10)) == list(range(10))
 
 
 def test_killed_between_rename_and_commit(tmp_path, made, crash):

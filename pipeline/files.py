@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,9 +74,13 @@ def _readings(text: str) -> Iterator[str]:
         yield _ESCAPE.sub(unescape, text)
 
 
-def json_text(content: object) -> str:
-    """Return content as JSON, with null for numbers that JSON does not know (RFC 8259, §6)."""
-    return json.dumps(_without_nan(content), indent=2, default=str, allow_nan=False)
+def json_text(content: object, default: Callable[[object], str] | None = None) -> str:
+    """Return content as JSON, with null for numbers that JSON does not know (RFC 8259, §6).
+
+    What is of no type of JSON becomes what `default` makes of it; without it, that is a
+    `TypeError`.
+    """
+    return json.dumps(_without_nan(content), indent=2, default=default, allow_nan=False)
 
 
 def _without_nan(content: object) -> object:

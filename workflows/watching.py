@@ -86,7 +86,7 @@ def show(
     from .console import print_facts, print_text
 
     if as_json:
-        print_text(json_text(summary))
+        print_text(json_text(summary, default=str))
     else:
         print_facts(title, facts())
 

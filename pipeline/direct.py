@@ -1,8 +1,7 @@
 """Distances of chosen pairs of rows, from the differences of the rows."""
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 
 import torch
 
@@ -10,8 +9,9 @@ from .columns import Columns
 from .lanes import LANES, in_lanes
 from .products import fresh_zeros
 
-_PAIRS = 128  # of one call: two panels of them fit in the caches
-_STAGES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the panels; after each, pairs beyond the limit are given up
+_PAIRS = 128  # of one call: shorter ones are not worth a lane's turn at the interpreter
+_WORDS = {torch.uint16: torch.int16}  # what torch cannot index, as what it can
+_STAGES = (1 / 4, 1)  # of the panels; after each, pairs beyond the limit are given up
 
 
 def direct_distances(
@@ -42,117 +42,109 @@ def direct_distances(
         equal rows; the same bits for (x, y) and (y, x), and whatever other pairs are asked for.
         Distances over `beyond` may be too small, but not under it.
     """
-    sums = torch.zeros(LANES, len(pairs), dtype=torch.float64, device=left.device)
+    lanes = [_Lane(left, right, pairs, columns) for _ in range(LANES)]
     still = torch.arange(len(pairs), device=left.device)
-    for panels in _stages(columns, beyond):
-        if not len(still) or not columns.panels:
-            break
-        sums[:, still] = part = _added(sums[:, still], left, right, pairs[still], columns, panels)
-        still = still[part.sum(0) <= beyond]
-    return sums.sum(0)
+    for shares in _stages(columns, beyond):
+        if len(still):
+            _add(lanes, shares, still, left.device)
+            still = still[_total(lanes)[still] <= beyond]
+    return _total(lanes)
 
 
-def _added(
-    sums: torch.Tensor,
-    left: torch.Tensor,
-    right: torch.Tensor,
-    pairs: torch.Tensor,
-    columns: Columns,
-    panels: Sequence[Sequence[int]],
-) -> torch.Tensor:
-    """Add to the sums of each lane what its panels contribute; return the sums."""
-
-    def add(lane: int) -> None:
-        _Lane(left, right, pairs, columns, sums[lane]).add(panels[lane])
-
-    in_lanes(add, left.device)
-    return sums
+def _add(
+    lanes: "Sequence[_Lane]",
+    shares: Sequence[Sequence[int]],
+    which: torch.Tensor,
+    device: torch.device,
+) -> None:
+    in_lanes(lambda lane: lanes[lane].add(shares[lane], which), device)
 
 
-def _stages(columns: Columns, beyond: float) -> Iterator[list[list[int]]]:
-    """Yield the panels of each stage, those of each lane by themselves.
+def _total(lanes: "Sequence[_Lane]") -> torch.Tensor:
+    return torch.stack([lane.sums for lane in lanes]).sum(0)
+
+
+def _stages(columns: Columns, beyond: float) -> list[list[Sequence[int]]]:
+    """Return the numbers of the panels of each stage, those of each lane by themselves.
 
     The last come first: columns of deep taps weigh most, as their taps have few positions.
     """
-    numbers = list(reversed(range(len(columns.panels))))
-    shares = _STAGES if math.isfinite(beyond) and columns.signs is None else _STAGES[-1:]
+    panels = range(len(columns.panels))[::-1]
+    stages: list[list[Sequence[int]]] = []
     start = 0
-    for share in shares:
-        stop = math.ceil(share * len(numbers))
-        yield [[n for n in numbers[start:stop] if n % LANES == lane] for lane in range(LANES)]
+    for share in _STAGES if beyond < math.inf and columns.signs is None else _STAGES[-1:]:
+        stop = math.ceil(share * len(panels) / LANES) * LANES
+        stages.append([panels[start + lane : stop : LANES] for lane in range(LANES)])
         start = stop
+    return stages
 
 
 class _Lane:
-    """Sums over some of the panels, for all pairs; few pairs take several panels a call."""
+    """Sums over some of the panels.
+
+    Attributes
+    ----------
+    sums
+        float64 [pairs], so far.
+    """
 
     def __init__(
-        self,
-        left: torch.Tensor,
-        right: torch.Tensor,
-        pairs: torch.Tensor,
-        columns: Columns,
-        sums: torch.Tensor,
+        self, left: torch.Tensor, right: torch.Tensor, pairs: torch.Tensor, columns: Columns
     ) -> None:
-        self._columns, self._sums = columns, sums
-        self._together = max(1, _PAIRS // len(pairs))
-        count = max(2, min(_PAIRS, len(pairs)))
-        width = max(map(len, columns.roots)) * min(self._together, len(columns.roots))
-        self._sides = [
-            _Side(rows, column.contiguous(), count, width)
-            for rows, column in zip((left, right), pairs.unbind(1), strict=True)
-        ]
+        self.sums = torch.zeros(len(pairs), dtype=torch.float64, device=left.device)
+        self._left = left.view(_WORDS.get(left.dtype, left.dtype))
+        self._right = self._left if right is left else right.view(self._left.dtype)
+        self._dtype, self._pairs, self._columns = left.dtype, pairs, columns
+        # Room for both sides of the pairs: to fetch fresh memory each time would take longest
+        widest = max(map(len, columns.roots), default=1)
+        whole = widest * -(-len(columns.roots) // LANES)
+        room = 2 * min(_PAIRS * widest, max(2, len(pairs)) * whole)
+        self._stored = torch.empty(room, dtype=self._left.dtype, device=left.device)
+        self._points = fresh_zeros((room,), torch.float32, left.device)
 
-    def add(self, panels: Sequence[int]) -> None:
-        """Add what panels contribute, in the order given."""
-        roots = self._columns.roots
-        for width, alike in groupby(panels, lambda number: len(roots[number])):
-            numbers = list(alike)
-            for start in range(0, len(numbers), self._together):
-                self._add(numbers[start : start + self._together], width)
+    def add(self, panels: Sequence[int], which: torch.Tensor) -> None:
+        """Add what panels contribute to the sums of some pairs, in the order of the panels."""
+        count = -(-len(which) // -(-len(which) // _PAIRS))
+        together = max(1, _PAIRS // count)  # few pairs take several panels a call
+        for some in torch.split(which, count):
+            # The sum of a single row would be split among threads: it stands there twice
+            pairs = self._pairs[some if len(some) > 1 else some.expand(2)]
+            sums = self.sums[some]
+            for start in range(0, len(panels), together):
+                for added in self._squares(pairs, panels[start : start + together]):
+                    sums.add_(added.sum(1)[: len(sums)])
+            self.sums[some] = sums
 
-    def _add(self, panels: Sequence[int], width: int) -> None:
-        columns = [part for number in panels for part in self._columns.panels[number]]
-        roots = torch.cat([self._columns.roots[number] for number in panels])
-        signs = None
+    def _squares(self, pairs: torch.Tensor, panels: Sequence[int]) -> Sequence[torch.Tensor]:
+        """Return v∘(x - y)² of the columns of each panel, float32 [pairs, columns]."""
+        roots = [self._columns.roots[panel] for panel in panels]
+        widths = list(map(len, roots))
+        ranges = [part for panel in panels for part in self._columns.panels[panel]]
+        x, y = self._fetch(pairs, ranges, sum(widths))
+        x.sub_(y).mul_(torch.cat(roots))
+        signed = x
         if self._columns.signs is not None:
-            signs = torch.cat([self._columns.signs[number] for number in panels])
-        for start in range(0, len(self._sums), _PAIRS):
-            part = slice(start, start + _PAIRS)
-            x, y = (side.take(part, columns) for side in self._sides)
-            x.sub_(y).mul_(roots)
-            squares = torch.mul(x, x if signs is None else x * signs, out=y)
-            sums = self._sums[part]
-            for added in squares.view(len(squares), -1, width).sum(2).unbind(1):
-                sums.add_(added[: len(sums)])
+            signed = x * torch.cat([self._columns.signs[panel] for panel in panels])
+        return torch.split(torch.mul(x, signed, out=y), widths, 1)
 
-
-class _Side:
-    """Rows on one side of the pairs; room for those of `count` pairs, `width` columns of them."""
-
-    def __init__(self, rows: torch.Tensor, places: torch.Tensor, count: int, width: int) -> None:
-        # torch cannot index uint16, and fetching fresh memory each time would take longest
-        self._bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows
-        self._dtype, self._places = rows.dtype, places
-        self._points = fresh_zeros((count, width), torch.float32, rows.device)
-        self._stored = self._points
-        if rows.dtype != torch.float32:
-            self._stored = torch.zeros(count, width, dtype=torch.int16, device=rows.device)
-
-    def take(self, part: slice, columns: Sequence[slice]) -> torch.Tensor:
-        """Return the rows of some pairs as float32; of one pair twice.
-
-        The sum of a single row would be split among threads.
-        """
-        places = self._places[part]
-        if len(places) == 1:
-            places = places.expand(2)
-        stored, start = self._stored[: len(places)], 0
-        for some in columns:
-            stop = start + some.stop - some.start
-            torch.index_select(self._bits[:, some], 0, places, out=stored[:, start:stop])
-            start = stop
-        points = self._points[: len(places), :start]
-        if stored.dtype != points.dtype:
-            points.copy_(stored[:, :start].view(self._dtype))
-        return points
+    def _fetch(
+        self, pairs: torch.Tensor, ranges: Sequence[slice], width: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return some columns of the rows on both sides of pairs as float32 [pairs, width]."""
+        shape = 2 * len(pairs), width
+        stored, points = (
+            room[: shape[0] * width].view(shape) for room in (self._stored, self._points)
+        )
+        x, y = stored.chunk(2)
+        sides = [(self._left, pairs[:, 0], x), (self._right, pairs[:, 1], y)]
+        if self._left is self._right:
+            sides = [(self._left, pairs.T.reshape(-1), stored)]
+        for rows, places, out in sides:
+            start = 0
+            for part in ranges:
+                stop = start + part.stop - part.start
+                torch.index_select(rows[:, part], 0, places, out=out[:, start:stop])
+                start = stop
+        points.copy_(stored.view(self._dtype))
+        x, y = points.chunk(2)
+        return x, y

@@ -25,10 +25,11 @@ from .columns import Columns
 from .direct import direct_distances
 from .distances import DIRECT_BELOW
 from .layout import RowLayout
-from .pooling import POOLED_ERROR, pooled_weights
 from .products import fresh_zeros
 
-_UNIT = 2.0**-24  # of float32 rounding
+UNIT = 2.0**-24
+"""The relative error of one float32 rounding."""
+
 _AROUND = 8  # roundings of the operands and sums around a product, all in all
 _LIKELY = 8  # λ of Higham and Mary
 _PANEL = 4096  # columns of one float32 sum: the longer, the wider the margin
@@ -37,12 +38,12 @@ _PAIRS = 128  # of one direct computation: their points fit in the L2 cache
 
 def sure_error(terms: int) -> float:
     """Return γ of Higham: the largest relative error of a float32 sum of so many products."""
-    return terms * _UNIT / (1 - terms * _UNIT)
+    return terms * UNIT / (1 - terms * UNIT)
 
 
 def likely_error(terms: int) -> float:
     """Return the relative error that a float32 sum of so many products stays under in practice."""
-    return _LIKELY * math.sqrt(terms) * _UNIT
+    return _LIKELY * math.sqrt(terms) * UNIT
 
 
 _DIRECT = sure_error(2 * _AROUND)  # relative error of a distance from differences, rounded
@@ -50,74 +51,28 @@ _DIRECT = sure_error(2 * _AROUND)  # relative error of a distance from differenc
 
 @dataclass(frozen=True)
 class Level:
-    """One level of the cascade: bounds from the pooled rows of one grid, under one head.
+    """One level of the cascade: points whose squared distances are bounds, under one head.
+
+    A point is a row of float32 numbers [width + 1], of which the last is its squared norm.
 
     Attributes
     ----------
-    grid
-        Cells along each side.
-    columns, centre
-        The head on pooled rows, and their centre: see `lpipstore.pipeline.distances`.
+    name
+        What the level is called in summaries.
+    width
+        Numbers of a point.
     slack
-        How far the root of a bound is off because stored means are rounded.
+        How far the root of a bound can be off because the points are rounded.
     """
 
-    grid: int
-    columns: Columns
-    centre: torch.Tensor
+    name: str
+    width: int
     slack: float
-
-    @classmethod
-    def of(
-        cls,
-        grid: int,
-        weights: NDArray[np.float32],
-        layout: RowLayout,
-        dtype: str,
-        centre: torch.Tensor,
-    ) -> "Level":
-        """Prepare a level for a head of non-negative column weights (see `column_weights`)."""
-        pooled = pooled_weights(weights, layout, grid)
-        slack = 2 * POOLED_ERROR[dtype] * math.sqrt(float(pooled.sum(dtype=np.float64)))
-        return cls(grid, Columns.of(pooled, dtype, torch.device("cpu")), centre, slack)
-
-    @property
-    def name(self) -> str:
-        """What the level is called in summaries."""
-        return f"{self.grid}x{self.grid}"
-
-    @property
-    def width(self) -> int:
-        """Columns that take part."""
-        return live(self.columns)
-
-    def prepare(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Turn pooled rows as stored into points whose squared distances are the bounds.
-
-        Returns
-        -------
-        ndarray of shape (n, width + 1), float32
-            The last number of a point is its squared norm.
-        """
-        stored, out = torch.from_numpy(rows), np.empty((len(rows), self.width + 1), np.float32)
-        points, start = torch.from_numpy(out), 0
-        for panel, roots in zip(self.columns.panels, self.columns.roots, strict=True):
-            whole = points[:, start : start + len(roots)]
-            for columns in panel:
-                part = points[:, start : start + columns.stop - columns.start]
-                part.copy_(stored[:, columns]).sub_(self.centre[columns])
-                start += part.shape[1]
-            whole.mul_(roots)
-        norms, squares = points[:, -1].zero_(), self._room(len(rows), points.device)
-        for numbers in self._panels():
-            part = points[:, numbers]
-            norms.add_(torch.mul(part, part, out=squares[:, : part.shape[1]]).sum(1))
-        return out
 
     def limit(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the largest bound that a pair can have whose true distance is `distance`."""
         roots = np.sqrt(np.maximum(distance, 0)) + self.slack
-        return np.asarray(roots**2 * (1 + _AROUND * _UNIT))
+        return np.asarray(roots**2 * (1 + _AROUND * UNIT))
 
     def bounds(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Return a bound for all pairs of two sets of points, float32 [n, m]."""
@@ -134,12 +89,14 @@ class Level:
         """Return a bound for each of some pairs [p, 2] of points, float32 [p].
 
         A pair is given up at the first panel that takes its bound beyond its limit, float32 [p]:
-        squares only add up, so that what there is by then is a bound as well.
+        squares only add up, so that what there is by then is a bound as well. The last panels come
+        first: those of deep taps weigh most.
         """
         bounds = points[:, -1][pairs].sum(1).mul_(-self._margin())
         left = torch.arange(len(pairs), device=points.device)
-        rooms = [self._room(_PAIRS, points.device) for _ in range(2)]
-        for panel in self._panels():
+        shape = min(_PAIRS, len(pairs)), min(self.width, _PANEL)
+        rooms = [fresh_zeros(shape, torch.float32, points.device) for _ in range(2)]
+        for panel in reversed(self._panels()):
             part = points[:, panel]
             for some in torch.split(left, _PAIRS):
                 x, y = (room[: len(some), : part.shape[1]] for room in rooms)
@@ -149,9 +106,6 @@ class Level:
                 bounds[some] += torch.mul(x, x, out=y).sum(1)
             left = left[bounds[left] <= limits[left]]
         return bounds
-
-    def _room(self, rows: int, device: torch.device) -> torch.Tensor:
-        return fresh_zeros((rows, min(self.width, _PANEL)), torch.float32, device)
 
     def _panels(self) -> list[slice]:
         starts = range(0, self.width, _PANEL)

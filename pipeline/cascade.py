@@ -21,6 +21,8 @@ _STRIP = 8  # blocks that a block meets in one product of the coarsest level
 _MOST_PAIRS = 1 << 20  # that are passed on together
 _DENSE_SHARE = 24  # a product pays when one pair in so many is left
 _MOST_ROWS = 2048  # of one direct computation
+_FEW = 16  # one pair in so many, and products of all cost less than finer bounds save
+_SAMPLE = 512  # pairs that show whether so few would be left
 
 
 @dataclass
@@ -82,19 +84,21 @@ class Cascade:
             Pairs (i, j), i < j, about a million at most, and the last bound of each.
         """
         waiting: list[tuple[Pairs, Bounds]] = []
+        first = others.start
         for start in range(others.start, others.stop, _STRIP):
             strip = range(start, min(start + _STRIP, others.stop))
             waiting.append(self._coarsest(block, strip, limits, tally))
             if strip.stop == others.stop or sum(len(some) for some, _ in waiting) > _MOST_PAIRS:
                 pairs, bounds = (np.concatenate(part) for part in zip(*waiting, strict=True))
                 waiting.clear()
-                for level, rows in self._levels[1:]:
-                    reach = _reach(level.limit(limits), pairs)
-                    bounds = _bounds(level, rows, pairs, reach, tally)
-                    possible = bounds <= reach
-                    pairs, bounds = pairs[possible], bounds[possible]
-                    tally.leave(level.name, len(pairs))
-                yield pairs, bounds
+                together = BLOCK**2 * (strip.stop - first)
+                if not self._most_stay(pairs, limits, together, tally):
+                    yield self._refined(pairs, bounds, limits, tally)
+                else:
+                    for level, _ in self._levels[1:]:
+                        tally.leave(level.name, len(pairs))
+                    yield pairs, bounds
+                first = strip.stop
 
     def matters(
         self, bounds: Bounds, limits: NDArray[np.float64], pairs: Pairs
@@ -102,7 +106,35 @@ class Cascade:
         """Tell which pairs are still left under smaller limits."""
         if not self._levels:
             return np.ones(len(pairs), bool)
-        return np.asarray(bounds <= _reach(self._levels[-1][0].limit(limits), pairs))
+        loosest = max((level for level, _ in self._levels), key=lambda level: level.slack)
+        return np.asarray(bounds <= _reach(loosest.limit(limits), pairs))
+
+    def _most_stay(
+        self, pairs: Pairs, limits: NDArray[np.float64], together: int, tally: Tally
+    ) -> bool:
+        """Tell from a few pairs whether finer bounds would leave too many to be worth their time.
+
+        `together` is how many pairs those that the coarsest level left were chosen from.
+        """
+        if not self._levels[1:] or len(pairs) * _FEW <= together:
+            return False
+        some = pairs[:: max(1, len(pairs) // _SAMPLE)]
+        level, rows = self._levels[-1]
+        reach = _reach(level.limit(limits), some)
+        left = np.mean(_bounds(level, rows, some, reach, tally) <= reach)
+        return bool(left * len(pairs) * _FEW > together)
+
+    def _refined(
+        self, pairs: Pairs, bounds: Bounds, limits: NDArray[np.float64], tally: Tally
+    ) -> tuple[Pairs, Bounds]:
+        """Return the pairs that the finer levels leave of those that the coarsest left."""
+        for level, rows in self._levels[1:]:
+            reach = _reach(level.limit(limits), pairs)
+            bounds = _bounds(level, rows, pairs, reach, tally)
+            possible = bounds <= reach
+            pairs, bounds = pairs[possible], bounds[possible]
+            tally.leave(level.name, len(pairs))
+        return pairs, bounds
 
     def _coarsest(
         self, block: int, strip: range, limits: NDArray[np.float64], tally: Tally
@@ -116,7 +148,7 @@ class Cascade:
             level, rows = self._levels[0]
             bounds = level.bounds(rows.block(block), rows.take(across)).cpu().numpy()
             tally.arithmetic += bounds.size * level.width
-            own, others = level.limit(limits[top]), level.limit(limits[across])
+            own, others = (_rounded_up(level.limit(limits[which])) for which in (top, across))
             later &= (bounds <= own[:, None]) | (bounds <= others[None, :])
             tally.leave(level.name, int(later.sum()))
         return np.argwhere(later) + np.array([top[0], across[0]]), bounds[later]
@@ -135,10 +167,8 @@ def _bounds(
         bounds[which] = cell[places[:, 0], places[:, 1]]
         tally.arithmetic += cell.size * level.width
     for which in windows(pairs, sparse, _MOST_ROWS):
-        # Rounded up: a pair is only given up early where it is beyond its limit for sure
-        limits = np.nextafter(reach[which].astype(np.float32), np.float32(np.inf))
         points, within = rows.pick(pairs[which])
-        beyond = torch.from_numpy(limits).to(points.device)
+        beyond = torch.from_numpy(_rounded_up(reach[which])).to(points.device)
         bounds[which] = level.bounds_of(points, within, beyond).cpu().numpy()
     tally.arithmetic += 2 * len(sparse) * level.width
     return bounds
@@ -147,3 +177,8 @@ def _bounds(
 def _reach(limits: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:
     """Return the largest bound with which each pair still matters to one of its images."""
     return np.asarray(np.maximum(limits[pairs[:, 0]], limits[pairs[:, 1]]))
+
+
+def _rounded_up(limits: NDArray[np.float64]) -> Bounds:
+    """Return limits as float32, none of them smaller: a pair is only given up for sure."""
+    return np.nextafter(limits.astype(np.float32), np.float32(np.inf))

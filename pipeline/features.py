@@ -287,12 +287,12 @@ class Features:
         """Return the centre of a collection (see `centre_of`), from the rows of a few images."""
         return centre_of(self.load(self.central(contents)))
 
-    def central(self, contents: Iterable[bytes]) -> list[bytes]:
-        """Choose the few images that make the centre of a collection.
+    def central(self, contents: Iterable[bytes], count: int = _CENTRE_ROWS) -> list[bytes]:
+        """Choose a few images that stand for a collection, such as those that make its centre.
 
         They are chosen by key: the order of the images is all the same to every bit.
         """
-        return sorted(set(contents), key=self.key)[:_CENTRE_ROWS]
+        return sorted(set(contents), key=self.key)[:count]
 
     def row_seconds(self) -> tuple[float | None, float | None]:
         """Seconds that reading a row and computing one took; None where too few were seen."""

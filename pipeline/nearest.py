@@ -1,6 +1,7 @@
 """Pairs that are close, out of all pairs of a collection, without the matrix of all."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from .columns import Columns
 from .distances import block_of, centre_of
 from .exact import ExactRows
 from .features import Features
+from .levels import Grid, images_to_see, project
 from .neighbours import Neighbours
 from .pooled import PooledRows
 from .rowcache import Read, RowCache
@@ -69,43 +71,75 @@ class Search:
         revisit: bool = False,
     ) -> None:
         extractor = features.extractor
-        spec, layout, device = extractor.spec, extractor.layout, extractor.device
+        spec, device = extractor.spec, extractor.device
         columns = Columns.of(weights, spec.dtype, device)
         block = block_of(len(contents), spec.row_bytes)
-        self._features = features
+        self._features, self._pooled, self._contents = features, pooled, contents
+        self._weights, self._memory = weights, memory
         self.count = len(contents)
         self.blocks = -(-self.count // BLOCK)
         self.steps = 2 * self.blocks
         along = -(-self.count // block)
         self.arithmetic = along * (along + 1) // 2 * block**2 * live(columns)
-        middle = features.central(contents)
 
         def rows_of(which: NDArray[np.int64]) -> NDArray[np.generic]:
             return features.rows([contents[number] for number in which])
-
-        def points_of(grid: int, level: Level) -> Read:
-            return lambda which: level.prepare(
-                pooled.read(grid, [contents[number] for number in which])
-            )
 
         room = rows_that_fit(spec.row_bytes, memory)
         # Rows that are held stand in memory beside the two blocks that are just compared
         side = min(BLOCK, 1 << (room // (4 if revisit else 2)).bit_length() - 1)
         held = room - 2 * side if revisit else room
         rows = RowCache(rows_of, self.count, side, held, device, whole=revisit)
-        dense = DenseError.of(weights, layout, spec.dtype, columns)
+        dense = DenseError.of(weights, extractor.layout, spec.dtype, columns)
         centre = features.centre(contents)
         self._side = side
         self._exact = ExactRows(rows, side, room, columns, centre, block, dense)
-        levels = []
-        together = sum(4 * pool.length for pool in pooled.specs.values())
-        for grid in pooled.grids:
-            middle_of_grid = centre_of(torch.from_numpy(pooled.read(grid, middle)))
-            level = Level.of(grid, weights, layout, spec.dtype, middle_of_grid)
-            room = int(memory * (1 - _SHARE_OF_ROWS)) // together
-            points = RowCache(points_of(grid, level), self.count, BLOCK, room, device, whole=True)
+
+    @cached_property
+    def _cascade(self) -> Cascade:
+        """Make ready what every block needs, once the first is searched."""
+        levels: list[tuple[Level, RowCache]] = []
+        for grid in self._pooled.grids:
+            level, points_of = self._grid(grid)
+            points = self._points(points_of, self._room_for_points())
+            if not levels and images_to_see(self.count):
+                levels += self._directions(level, points_of, points)
             levels.append((level, points))
-        self._cascade = Cascade(levels, self.count)
+        return Cascade(levels, self.count)
+
+    def _grid(self, grid: int) -> tuple[Grid, Read]:
+        """Return the level of a grid, and what reads its points."""
+        features, pooled, contents = self._features, self._pooled, self._contents
+        extractor = features.extractor
+        centre = centre_of(torch.from_numpy(pooled.read(grid, features.central(contents))))
+        level = Grid.of(grid, self._weights, extractor.layout, extractor.spec.dtype, centre)
+
+        def points_of(which: NDArray[np.int64]) -> NDArray[np.generic]:
+            return level.prepare(pooled.read(grid, [contents[number] for number in which]))
+
+        return level, points_of
+
+    def _directions(
+        self, grid: Grid, points_of: Read, points: RowCache
+    ) -> list[tuple[Level, RowCache]]:
+        """Return the level that comes before the first grid, if there is one."""
+        places = {content: place for place, content in enumerate(self._contents)}
+        chosen = self._features.central(self._contents, images_to_see(self.count))
+        seen = torch.from_numpy(points_of(np.array([places[content] for content in chosen])))
+        blocks = (points.block(number).cpu() for number in range(self.blocks))
+        made = project(grid, seen, blocks)
+        if made is None:
+            return []
+        level, projected = made
+        return [(level, self._points(projected.__getitem__, self.count))]
+
+    def _points(self, read: Read, room: int) -> RowCache:
+        return RowCache(read, self.count, BLOCK, room, self._features.extractor.device, whole=True)
+
+    def _room_for_points(self) -> int:
+        """Return how many points of each grid fit in memory."""
+        together = sum(4 * pool.length for pool in self._pooled.specs.values())
+        return int(self._memory * (1 - _SHARE_OF_ROWS)) // together
 
     def below(self, block: int, below: float) -> tuple[Close, Tally]:
         """Find the pairs of one block of images with later ones that are closer than `below`.

@@ -63,7 +63,7 @@ def test_the_list_is_that_of_the_matrix_sorted_by_distance(cli, album, tmp_path)
     assert (summary["pairs"], summary["listed"], summary["images"]) == (66, 7, 12)
     assert summary["forwards"] + summary["hits"] == summary["unique"] == 11
     assert summary["arithmetic"] > 0 < summary["arithmetic_of_all"]
-    assert summary["left"]["1x1"] >= 7
+    assert summary["left"]["2x2"] >= 7
     assert summary["quantiles"]["0.0"] == 0
     assert run.summary == summary
     assert run.manifest["below"] == below

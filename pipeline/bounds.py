@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from .columns import Columns
 from .direct import direct_distances
 from .distances import DIRECT_BELOW
+from .lanes import LANES, in_lanes
 from .layout import RowLayout
 from .products import fresh_zeros
 
@@ -93,19 +94,37 @@ class Level:
         first: those of deep taps weigh most.
         """
         bounds = points[:, -1][pairs].sum(1).mul_(-self._margin())
-        left = torch.arange(len(pairs), device=points.device)
-        shape = min(_PAIRS, len(pairs)), min(self.width, _PANEL)
-        rooms = [fresh_zeros(shape, torch.float32, points.device) for _ in range(2)]
-        for panel in reversed(self._panels()):
-            part = points[:, panel]
-            for some in torch.split(left, _PAIRS):
-                x, y = (room[: len(some), : part.shape[1]] for room in rooms)
-                for side, places in zip((x, y), pairs[some].unbind(1), strict=True):
-                    torch.index_select(part, 0, places, out=side)
-                x.sub_(y)
-                bounds[some] += torch.mul(x, x, out=y).sum(1)
-            left = left[bounds[left] <= limits[left]]
+        parts = torch.split(torch.arange(len(pairs), device=points.device), _PAIRS)
+
+        def add(lane: int) -> None:
+            shape = 2 * min(_PAIRS, len(pairs)), min(self.width, _PANEL)
+            room = fresh_zeros(shape, torch.float32, points.device)
+            for some in parts[lane::LANES]:
+                self._add_differences(bounds, points, pairs, limits, some, room)
+
+        in_lanes(add, points.device)
         return bounds
+
+    def _add_differences(
+        self,
+        bounds: torch.Tensor,
+        points: torch.Tensor,
+        pairs: torch.Tensor,
+        limits: torch.Tensor,
+        some: torch.Tensor,
+        room: torch.Tensor,
+    ) -> None:
+        """Add squared differences to the bounds of some pairs while they are within limits."""
+        for panel in reversed(self._panels()):
+            ends = pairs[some].T.reshape(-1)
+            both = room[: len(ends), : panel.stop - panel.start]
+            torch.index_select(points[:, panel], 0, ends, out=both)
+            x, y = both.chunk(2)
+            x.sub_(y)
+            bounds[some] += torch.mul(x, x, out=y).sum(1)
+            some = some[bounds[some] <= limits[some]]
+            if not len(some):
+                return
 
     def _panels(self) -> list[slice]:
         starts = range(0, self.width, _PANEL)

@@ -22,7 +22,7 @@ _MOST_PAIRS = 1 << 20  # that are passed on together
 _DENSE_SHARE = 24  # a product pays when one pair in so many is left
 _MOST_ROWS = 2048  # of one direct computation
 _FEW = 16  # one pair in so many, and products of all cost less than finer bounds save
-_SAMPLE = 512  # pairs that show whether so few would be left
+_SAMPLE = 128  # pairs that show whether so few would be left
 
 
 @dataclass
@@ -65,8 +65,8 @@ class Cascade:
 
     def left(
         self, block: int, others: range, limits: NDArray[np.float64], tally: Tally
-    ) -> Iterator[tuple[Pairs, Bounds]]:
-        """Yield the pairs of one block with later images that no level rules out.
+    ) -> Iterator[tuple[Pairs, Bounds, int]]:
+        """Yield the pairs of one block with later images that the coarsest level leaves.
 
         Parameters
         ----------
@@ -80,8 +80,9 @@ class Cascade:
 
         Yields
         ------
-        pairs, bounds
-            Pairs (i, j), i < j, about a million at most, and the last bound of each.
+        pairs, bounds, out of
+            Pairs (i, j), i < j, about a million at most, the bound of each, and how many pairs they
+            were chosen from.
         """
         waiting: list[tuple[Pairs, Bounds]] = []
         first = others.start
@@ -90,15 +91,36 @@ class Cascade:
             waiting.append(self._coarsest(block, strip, limits, tally))
             if strip.stop == others.stop or sum(len(some) for some, _ in waiting) > _MOST_PAIRS:
                 pairs, bounds = (np.concatenate(part) for part in zip(*waiting, strict=True))
+                yield pairs, bounds, BLOCK**2 * (strip.stop - first)
                 waiting.clear()
-                together = BLOCK**2 * (strip.stop - first)
-                if not self._most_stay(pairs, limits, together, tally):
-                    yield self._refined(pairs, bounds, limits, tally)
-                else:
-                    for level, _ in self._levels[1:]:
-                        tally.leave(level.name, len(pairs))
-                    yield pairs, bounds
                 first = strip.stop
+
+    def refined(
+        self,
+        pairs: Pairs,
+        bounds: Bounds,
+        out_of: int,
+        limits: NDArray[np.float64],
+        tally: Tally,
+    ) -> tuple[Pairs, Bounds]:
+        """Return those of the pairs of `left` that no finer level rules out, and their bounds.
+
+        Where most would be left anyway finer bounds are not worth their time: all are left.
+        """
+        most_stay = self._most_stay(pairs, out_of, limits, tally)
+        for level, rows in self._levels[1:]:
+            if not most_stay:
+                reach = _reach(level.limit(limits), pairs)
+                bounds = _bounds(level, rows, pairs, reach, tally)
+                possible = bounds <= reach
+                pairs, bounds = pairs[possible], bounds[possible]
+            tally.leave(level.name, len(pairs))
+        return pairs, bounds
+
+    def pass_by(self, pairs: int, tally: Tally) -> None:
+        """Count pairs of `left` that are compared before any finer level has seen them."""
+        for level, _ in self._levels[1:]:
+            tally.leave(level.name, pairs)
 
     def matters(
         self, bounds: Bounds, limits: NDArray[np.float64], pairs: Pairs
@@ -110,31 +132,18 @@ class Cascade:
         return np.asarray(bounds <= _reach(loosest.limit(limits), pairs))
 
     def _most_stay(
-        self, pairs: Pairs, limits: NDArray[np.float64], together: int, tally: Tally
+        self, pairs: Pairs, out_of: int, limits: NDArray[np.float64], tally: Tally
     ) -> bool:
-        """Tell from a few pairs whether finer bounds would leave too many to be worth their time.
-
-        `together` is how many pairs those that the coarsest level left were chosen from.
-        """
-        if not self._levels[1:] or len(pairs) * _FEW <= together:
+        """Tell from a few pairs whether finer bounds would leave more than one in `_FEW` of all."""
+        if not self._levels[1:] or len(pairs) * _FEW <= out_of:
             return False
         some = pairs[:: max(1, len(pairs) // _SAMPLE)]
         level, rows = self._levels[-1]
         reach = _reach(level.limit(limits), some)
-        left = np.mean(_bounds(level, rows, some, reach, tally) <= reach)
-        return bool(left * len(pairs) * _FEW > together)
-
-    def _refined(
-        self, pairs: Pairs, bounds: Bounds, limits: NDArray[np.float64], tally: Tally
-    ) -> tuple[Pairs, Bounds]:
-        """Return the pairs that the finer levels leave of those that the coarsest left."""
-        for level, rows in self._levels[1:]:
-            reach = _reach(level.limit(limits), pairs)
-            bounds = _bounds(level, rows, pairs, reach, tally)
-            possible = bounds <= reach
-            pairs, bounds = pairs[possible], bounds[possible]
-            tally.leave(level.name, len(pairs))
-        return pairs, bounds
+        points, within = rows.pick(some, few=True)
+        tally.arithmetic += 2 * len(some) * level.width
+        stay = np.mean(_singly(level, points, within, reach) <= reach)
+        return bool(stay * len(pairs) * _FEW > out_of)
 
     def _coarsest(
         self, block: int, strip: range, limits: NDArray[np.float64], tally: Tally
@@ -167,11 +176,16 @@ def _bounds(
         bounds[which] = cell[places[:, 0], places[:, 1]]
         tally.arithmetic += cell.size * level.width
     for which in windows(pairs, sparse, _MOST_ROWS):
-        points, within = rows.pick(pairs[which])
-        beyond = torch.from_numpy(_rounded_up(reach[which])).to(points.device)
-        bounds[which] = level.bounds_of(points, within, beyond).cpu().numpy()
+        bounds[which] = _singly(level, *rows.pick(pairs[which]), reach[which])
     tally.arithmetic += 2 * len(sparse) * level.width
     return bounds
+
+
+def _singly(
+    level: Level, points: torch.Tensor, within: torch.Tensor, reach: NDArray[np.float64]
+) -> Bounds:
+    beyond = torch.from_numpy(_rounded_up(reach)).to(points.device)
+    return np.asarray(level.bounds_of(points, within, beyond).cpu().numpy())
 
 
 def _reach(limits: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ whatever the directions. So a bound from a hundred numbers comes near to one fro
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .bounds import UNIT, Level, sure_error
 from .columns import Columns
+from .lanes import LANES, in_lanes
 from .layout import RowLayout
 from .pooling import POOLED_ERROR, pooled_weights
 
@@ -58,9 +59,11 @@ class Grid(Level):
     def prepare(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
         """Turn pooled rows as stored, [n, length], into points."""
         out = np.empty((len(rows), self.width + 1), np.float32)
-        for start in range(0, len(rows), _ROWS):
-            some = slice(start, start + _ROWS)
+
+        def put(some: slice) -> None:
             self._put(torch.from_numpy(rows[some]), torch.from_numpy(out[some]))
+
+        _by_lanes(put, len(rows))
         return out
 
     def _put(self, stored: torch.Tensor, points: torch.Tensor) -> None:
@@ -106,13 +109,7 @@ def project(
         return None
     projected, longest = [], 0.0
     for block in blocks:
-        points = np.zeros((len(block), basis.shape[1] + 1), np.float32)
-        out = torch.from_numpy(points)
-        for start in range(0, grid.width, _PART):
-            part = slice(start, min(start + _PART, grid.width))
-            out[:, :-1].addmm_(block[:, part], basis[part])
-        _put_norms(out)
-        projected.append(points)
+        projected.append(_project(block, basis))
         longest = max(longest, float(block[:, -1].max()))
     # Each coordinate is off by u because its direction is rounded, and by γ of its sum (Higham,
     # section 3.1), both times the norm of the point, which is itself known to a part in a thousand
@@ -140,6 +137,31 @@ def _basis(points: torch.Tensor) -> torch.Tensor | None:
     basis /= torch.sqrt(1 + torch.linalg.matrix_norm(basis @ basis.T - unit))
     directions: torch.Tensor = basis.T.to(torch.float32).contiguous()
     return directions
+
+
+def _project(points: torch.Tensor, basis: torch.Tensor) -> NDArray[np.float32]:
+    out = np.zeros((len(points), basis.shape[1] + 1), np.float32)
+
+    def put(some: slice) -> None:
+        projected = torch.from_numpy(out[some])
+        for start in range(0, len(basis), _PART):
+            part = slice(start, min(start + _PART, len(basis)))
+            projected[:, :-1].addmm_(points[some, part], basis[part])
+        _put_norms(projected)
+
+    _by_lanes(put, len(points))
+    return out
+
+
+def _by_lanes(put: Callable[[slice], None], count: int) -> None:
+    """Call ``put(some)`` for all of `count` rows, a few at a time."""
+    parts = [slice(start, min(start + _ROWS, count)) for start in range(0, count, _ROWS)]
+
+    def lane(number: int) -> None:
+        for some in parts[number::LANES]:
+            put(some)
+
+    in_lanes(lane, torch.device("cpu"))
 
 
 def _put_norms(points: torch.Tensor) -> None:

@@ -24,6 +24,8 @@ from .rowcache import Read, RowCache
 _SHARE_OF_ROWS = 0.75  # of the memory; the rest is for pooled rows
 _PANELS = 2 * 4 * 4096  # bytes of a row, converted, on either side of a computation
 _LEAST_ROWS = 16
+_MUCH = 4  # one pair in so many: further bounds would hardly save a product
+_WHOLE_RUN = 0.75  # of a run of images, so many are worth taking all
 
 
 class Close(NamedTuple):
@@ -155,7 +157,8 @@ class Search:
         tally, found = Tally(), []
         with self._features.clock("score"):
             reach = self._exact.dense.reach(np.full(self.count, below))
-            for pairs, _ in self._cascade.left(block, range(block, self.blocks), reach, tally):
+            for left in self._cascade.left(block, range(block, self.blocks), reach, tally):
+                pairs, _ = self._cascade.refined(*left, reach, tally)
                 found.append(self._exact.below(pairs, below, tally))
             pairs, distances = (np.concatenate(part) for part in zip(*found, strict=True))
             order = np.lexsort((pairs[:, 1], pairs[:, 0]))
@@ -185,27 +188,54 @@ class Search:
                 return tally
             later = range(block + 1, self.blocks)
             limits = self._limits(found, below)
-            for pairs, bounds in self._cascade.left(block, later, limits, tally):
-                self._promising_first(pairs, bounds, found, below, tally)
+            for left in self._cascade.left(block, later, limits, tally):
+                self._meet(*left, found, below, tally)
         return tally
 
-    def _promising_first(
-        self, pairs: Pairs, bounds: Bounds, found: Neighbours, below: float, tally: Tally
+    def _meet(
+        self,
+        pairs: Pairs,
+        bounds: Bounds,
+        out_of: int,
+        found: Neighbours,
+        below: float,
+        tally: Tally,
     ) -> None:
-        """Compare what may be near, likely neighbours first: the rest is then further ruled out."""
+        """Compare those of the pairs that the coarsest level left that can matter."""
+        if len(np.unique(pairs[:, 1])) > self._exact.across:
+            # Limits are loose before an image has met those that may well be near
+            compared, pairs, bounds = self._promising(pairs, bounds, found, tally)
+            self._cascade.pass_by(compared, tally)
+            pairs, bounds = self._still(pairs, bounds, found, below)
+        limits = self._limits(found, below)
+        pairs, bounds = self._cascade.refined(pairs, bounds, out_of, limits, tally)
         while len(pairs):
-            limits = self._limits(found, below)
-            left = self._cascade.matters(bounds, limits, pairs)
-            pairs, bounds = pairs[left], bounds[left]
-            others = np.unique(pairs[:, 1])
-            if not len(others):
+            images, others = np.unique(pairs[:, 0]), np.unique(pairs[:, 1])
+            if len(pairs) * _MUCH > len(images) * len(others):
+                # One product of many rows is faster than several of few that do hardly less
+                self._compare(_run(images), _run(others), found, tally)
                 return
-            smallest = np.full(len(others), np.inf, np.float32)
-            np.minimum.at(smallest, np.searchsorted(others, pairs[:, 1]), bounds)
-            first = np.sort(others[np.argsort(smallest, kind="stable")[: self._side]])
-            now = np.isin(pairs[:, 1], first)
-            self._compare(np.unique(pairs[now, 0]), first, found, tally)
-            pairs, bounds = pairs[~now], bounds[~now]
+            _, pairs, bounds = self._promising(pairs, bounds, found, tally)
+            pairs, bounds = self._still(pairs, bounds, found, below)
+
+    def _promising(
+        self, pairs: Pairs, bounds: Bounds, found: Neighbours, tally: Tally
+    ) -> tuple[int, Pairs, Bounds]:
+        """Compare likely neighbours; return how many of the pairs that were, and the others."""
+        others = np.unique(pairs[:, 1])
+        smallest = np.full(len(others), np.inf, np.float32)
+        np.minimum.at(smallest, np.searchsorted(others, pairs[:, 1]), bounds)
+        first = np.sort(others[np.argsort(smallest, kind="stable")[: self._side]])
+        now = np.isin(pairs[:, 1], first)
+        self._compare(np.unique(pairs[now, 0]), first, found, tally)
+        return int(now.sum()), pairs[~now], bounds[~now]
+
+    def _still(
+        self, pairs: Pairs, bounds: Bounds, found: Neighbours, below: float
+    ) -> tuple[Pairs, Bounds]:
+        """Return the pairs that can still matter after what was found."""
+        left = self._cascade.matters(bounds, self._limits(found, below), pairs)
+        return pairs[left], bounds[left]
 
     def _compare(
         self,
@@ -215,10 +245,10 @@ class Search:
         tally: Tally,
     ) -> None:
         """Offer two sets of images to each other."""
-        starts = range(0, len(images), self._side)
-        for top in (images[start : start + self._side] for start in starts):
-            for start in range(0, len(others), self._side):
-                left = others[start : start + self._side]
+        for start in range(0, len(images), self._side):
+            top = images[start : start + self._side]
+            for begin in range(0, len(others), self._exact.across):
+                left = others[begin : begin + self._exact.across]
                 itself = np.array_equal(top, left)
                 distances = self._exact.product(top, None if itself else left, tally)
                 found.offer(top, left, distances)
@@ -227,6 +257,12 @@ class Search:
 
     def _limits(self, found: Neighbours, below: float) -> NDArray[np.float64]:
         return self._exact.dense.reach(np.minimum(found.reach(), below))
+
+
+def _run(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return sorted numbers, with those in between if they are few: runs of rows need no copy."""
+    run = np.arange(numbers[0], numbers[-1] + 1)
+    return run if len(run) * _WHOLE_RUN <= len(numbers) else numbers
 
 
 def rows_that_fit(row_bytes: int, memory: int) -> int:

@@ -36,11 +36,12 @@ class Neighbours:
         offered = _encode(distances, others)
         offered[images[:, None] == others[None, :]] = _NONE  # no image is its own neighbour
         known = self.codes[images]
+        if offered.shape[1] > self.most:
+            offered = np.partition(offered, self.most - 1, axis=1)[:, : self.most]
         # Others that are kept already come back with the same code
         both = np.sort(np.concatenate([known, offered], 1), axis=1)
         both[:, 1:][both[:, 1:] == both[:, :-1]] = _NONE
-        both.partition(min(self.most, both.shape[1] - 1), axis=1)
-        self.codes[images] = np.sort(both[:, : self.most], axis=1)
+        self.codes[images] = np.sort(both, axis=1)[:, : self.most]
 
     def reach(self) -> NDArray[np.float64]:
         """Return the distance up to which another image could be a neighbour; float64 [count]."""

@@ -30,6 +30,11 @@ class RowCache:
         Hold all rows, from the first that is asked for, if there is room: all will be asked for.
     device
         Where rows are handed out.
+
+    Attributes
+    ----------
+    all_held
+        Whether all rows stay once one was asked for.
     """
 
     def __init__(
@@ -47,20 +52,20 @@ class RowCache:
         self._block = block
         self._blocks: OrderedDict[int, NDArray[np.generic]] = OrderedDict()
         self._most = max(2, room // block)
-        self._all = whole and self._most * block >= count
+        self.all_held = whole and self._most * block >= count
         self._whole: NDArray[np.generic] | None = None
         self._device = device
 
     def block(self, number: int) -> torch.Tensor:
         """Return one block of rows."""
         start = number * self._block
-        if self._all:
+        if self.all_held:
             return self._place(self._everything()[start : start + self._block])
         return self._place(self._held(number))
 
     def take(self, which: NDArray[np.int64]) -> torch.Tensor:
         """Return chosen rows, in the order given."""
-        if self._all:
+        if self.all_held:
             return self._place(_chosen(self._everything(), which))
         numbers = which // self._block
         absent = ~np.isin(numbers, list(self._blocks))
@@ -76,13 +81,18 @@ class RowCache:
             out[here] = rows
         return self._place(out)
 
-    def pick(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return rows that hold those of some pairs, and the pairs as places among them."""
-        if self._all:  # nothing is copied
+    def pick(self, pairs: Pairs, *, few: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return rows that hold those of some pairs, and the pairs as places among them.
+
+        For a `few` pairs no others are read.
+        """
+        if self.all_held and not few:  # nothing is copied
             return self._place(self._everything()), torch.from_numpy(pairs).to(self._device)
         numbers, inverse = np.unique(pairs, return_inverse=True)
-        places = torch.from_numpy(inverse.reshape(pairs.shape))
-        return self.take(numbers), places.to(self._device)
+        places = torch.from_numpy(inverse.reshape(pairs.shape)).to(self._device)
+        if self.all_held and self._whole is None:
+            return self._place(self._read(numbers)), places
+        return self.take(numbers), places
 
     def clear(self) -> None:
         """Let go of all rows."""

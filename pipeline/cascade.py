@@ -64,19 +64,21 @@ class Cascade:
         self._count = count
 
     def left(
-        self, block: int, others: range, limits: NDArray[np.float64], tally: Tally
+        self, blocks: range, limits: NDArray[np.float64], tally: Tally, *, itself: bool
     ) -> Iterator[tuple[Pairs, Bounds, int]]:
-        """Yield the pairs of one block with later images that the coarsest level leaves.
+        """Yield the pairs of some blocks with later ones that the coarsest level leaves.
 
         Parameters
         ----------
-        block, others
-            Number of the block, and of the blocks to pair it with: its own or later ones.
+        blocks
+            Numbers of the blocks.
         limits
             For each image, the largest true distance that matters to it; float64 [count]. A pair is
             left as long as it can matter to one of both.
         tally
             Counts what is done.
+        itself
+            Whether a block meets itself, too.
 
         Yields
         ------
@@ -84,16 +86,19 @@ class Cascade:
             Pairs (i, j), i < j, about a million at most, the bound of each, and how many pairs they
             were chosen from.
         """
+        stop = -(-self._count // BLOCK)
+        starts = [(b, s) for b in blocks for s in range(b if itself else b + 1, stop, _STRIP)]
         waiting: list[tuple[Pairs, Bounds]] = []
-        first = others.start
-        for start in range(others.start, others.stop, _STRIP):
-            strip = range(start, min(start + _STRIP, others.stop))
+        out_of = 0
+        for number, (block, start) in enumerate(starts, 1):
+            strip = range(start, min(start + _STRIP, stop))
             waiting.append(self._coarsest(block, strip, limits, tally))
-            if strip.stop == others.stop or sum(len(some) for some, _ in waiting) > _MOST_PAIRS:
+            out_of += BLOCK**2 * len(strip)
+            if number == len(starts) or sum(len(some) for some, _ in waiting) > _MOST_PAIRS:
                 pairs, bounds = (np.concatenate(part) for part in zip(*waiting, strict=True))
-                yield pairs, bounds, BLOCK**2 * (strip.stop - first)
+                yield pairs, bounds, out_of
                 waiting.clear()
-                first = strip.stop
+                out_of = 0
 
     def refined(
         self,

@@ -11,7 +11,7 @@ from .columns import Columns
 from .direct import direct_distances
 from .distances import gram_distances
 from .products import panels_together
-from .rowcache import RowCache
+from .rowcache import RowCache, SingleRows
 
 _DENSE_SHARE = 64  # a product pays when one pair in so many is left
 _ACROSS = 2048  # rows of a product: converting its few rows on one side is then hardly noticed
@@ -22,8 +22,8 @@ class ExactRows:
 
     Parameters
     ----------
-    rows
-        In blocks of `side` rows.
+    rows, single
+        In blocks of `side` rows, and singly.
     side
         Rows of a block, `BLOCK` at most.
     room
@@ -42,6 +42,7 @@ class ExactRows:
     def __init__(
         self,
         rows: RowCache,
+        single: SingleRows,
         side: int,
         room: int,
         columns: Columns,
@@ -49,7 +50,7 @@ class ExactRows:
         block: int,
         dense: DenseError,
     ) -> None:
-        self._rows, self._side, self._room = rows, side, room
+        self._rows, self._single, self._side, self._room = rows, single, side, room
         self._columns, self._centre, self._block = columns, centre, block
         self.dense = dense
         self.across = max(side, _ACROSS // panels_together(block)) if rows.all_held else side
@@ -68,15 +69,17 @@ class ExactRows:
         """
         dense, sparse = split(pairs, self._side, _DENSE_SHARE)
         wanted = [sparse]
+        if dense:
+            self._single.clear()  # blocks take the same memory
         for which in dense:
             top, left = (int(number) for number in pairs[which[0]] // self._side)
             cell = self.cell(top, left, tally)
             places = pairs[which] - (top * self._side, left * self._side)
             wanted.append(which[_under(cell[places[:, 0], places[:, 1]], below)])
-        self._rows.clear()  # the same memory now takes the rows of single pairs
+        self._rows.clear()
         distances = np.full(len(pairs), np.inf, np.float32)
         for which in windows(pairs, np.concatenate(wanted), self._room):
-            distances[which] = self._decided(*self._rows.pick(pairs[which]), below, tally)
+            distances[which] = self._decided(*self._single.pick(pairs[which]), below, tally)
         close = _under(distances, below)
         return pairs[close], distances[close]
 

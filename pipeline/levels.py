@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from .bounds import UNIT, Level, sure_error
-from .columns import Columns
+from .columns import PANEL, Columns
 from .lanes import LANES, in_lanes
 from .layout import RowLayout
 from .pooling import POOLED_ERROR, pooled_weights
@@ -22,9 +22,9 @@ from .pooling import POOLED_ERROR, pooled_weights
 _DIRECTIONS = 128
 _FEWEST_SEEN = 128  # images that directions are found from: an eighth of all, within limits
 _MOST_SEEN = 512
-_ROWS = 64  # that are prepared together: a panel of them stays in the caches
+_ROWS = 128  # that are prepared together: a panel of them stays in the caches
 _PART = 1024  # numbers that are projected in one product: the longer, the larger the slack
-_SMALLEST = 1e-9  # share of the largest variance, under which a direction is rounding
+_SMALLEST = 1e-5  # share of the largest variance, under which a direction is rounding
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def project(
         The level of the projections, and its points, float32 [points, directions + 1]. None where
         all of the seen are alike.
     """
-    basis = _basis(seen[:, :-1].to(torch.float64))
+    basis = _basis(seen[:, :-1])
     if basis is None:
         return None
     projected, longest = [], 0.0
@@ -120,23 +120,26 @@ def project(
 
 
 def _basis(points: torch.Tensor) -> torch.Tensor | None:
-    """Return the directions of largest variance of float64 points [n, width].
+    """Return the directions of largest variance of points [n, width].
 
     Returns
     -------
     Tensor [width, directions], float32, or None
-        It lengthens nothing, but for its rounding to float32. None where all points are 0.
+        It lengthens nothing, but for its rounding. None where all points are 0.
     """
-    variances, mixes = torch.linalg.eigh(points @ points.T)
+    variances, mixes = torch.linalg.eigh((points @ points.T).to(torch.float64))
     variances, mixes = variances.flip(0)[:_DIRECTIONS], mixes.flip(1)[:, :_DIRECTIONS]
     chosen = variances > _SMALLEST * variances[0].clamp(min=0)
     if not chosen.any():
         return None
-    basis = (mixes[:, chosen] / variances[chosen].sqrt()).T @ points
-    unit = torch.eye(len(basis), dtype=basis.dtype)
-    basis /= torch.sqrt(1 + torch.linalg.matrix_norm(basis @ basis.T - unit))
-    directions: torch.Tensor = basis.T.to(torch.float32).contiguous()
-    return directions
+    mixes = mixes[:, chosen] / variances[chosen].sqrt()
+    basis = points.T @ mixes.to(torch.float32)
+    # Any basis gives bounds, if only it is no longer than 1: that alone needs more digits
+    whole = basis.to(torch.float64)
+    unit = torch.eye(basis.shape[1], dtype=torch.float64)
+    longest = torch.sqrt(1 + torch.linalg.matrix_norm(whole.T @ whole - unit))
+    shortened: torch.Tensor = basis / float(longest)
+    return shortened
 
 
 def _project(points: torch.Tensor, basis: torch.Tensor) -> NDArray[np.float32]:
@@ -167,5 +170,5 @@ def _by_lanes(put: Callable[[slice], None], count: int) -> None:
 def _put_norms(points: torch.Tensor) -> None:
     """Put the squared norm of each point in its last place."""
     points[:, -1] = 0
-    for part in torch.split(points[:, :-1], _PART, 1):
+    for part in torch.split(points[:, :-1], PANEL, 1):
         points[:, -1].add_(part.square().sum(1))

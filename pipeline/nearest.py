@@ -19,11 +19,12 @@ from .features import Features
 from .levels import Grid, images_to_see, project
 from .neighbours import Neighbours
 from .pooled import PooledRows
-from .rowcache import Read, RowCache
+from .rowcache import Read, RowCache, SingleRows
 
 _SHARE_OF_ROWS = 0.75  # of the memory; the rest is for pooled rows
 _PANELS = 2 * 4 * 4096  # bytes of a row, converted, on either side of a computation
 _LEAST_ROWS = 16
+_BLOCKS = 4  # that are searched for close pairs together: few calls on many pairs
 _MUCH = 4  # one pair in so many: further bounds would hardly save a product
 _WHOLE_RUN = 0.75  # of a run of images, so many are worth taking all
 
@@ -56,8 +57,8 @@ class Search:
     ----------
     count
         Images.
-    blocks, steps
-        Blocks of images, and steps of a search for the nearest.
+    parts, steps
+        Of a search for close pairs, and of one for the nearest.
     arithmetic
         Multiply-adds of the dense matrix, counted like those of a `Tally`.
     """
@@ -79,23 +80,28 @@ class Search:
         self._features, self._pooled, self._contents = features, pooled, contents
         self._weights, self._memory = weights, memory
         self.count = len(contents)
-        self.blocks = -(-self.count // BLOCK)
-        self.steps = 2 * self.blocks
+        self._blocks = -(-self.count // BLOCK)
+        self.parts = -(-self._blocks // _BLOCKS)
+        self.steps = 2 * self._blocks
         along = -(-self.count // block)
         self.arithmetic = along * (along + 1) // 2 * block**2 * live(columns)
 
         def rows_of(which: NDArray[np.int64]) -> NDArray[np.generic]:
             return features.rows([contents[number] for number in which])
 
+        def read(which: NDArray[np.int64], out: NDArray[np.generic]) -> None:
+            features.read([contents[number] for number in which], out)
+
         room = rows_that_fit(spec.row_bytes, memory)
         # Rows that are held stand in memory beside the two blocks that are just compared
         side = min(BLOCK, 1 << (room // (4 if revisit else 2)).bit_length() - 1)
         held = room - 2 * side if revisit else room
         rows = RowCache(rows_of, self.count, side, held, device, whole=revisit)
+        single = SingleRows(read, self.count, room, spec.length, spec.dtype, device)
         dense = DenseError.of(weights, extractor.layout, spec.dtype, columns)
         centre = features.centre(contents)
         self._side = side
-        self._exact = ExactRows(rows, side, room, columns, centre, block, dense)
+        self._exact = ExactRows(rows, single, side, room, columns, centre, block, dense)
 
     @cached_property
     def _cascade(self) -> Cascade:
@@ -105,7 +111,7 @@ class Search:
             level, points_of = self._grid(grid)
             points = self._points(points_of, self._room_for_points())
             if not levels and images_to_see(self.count):
-                levels += self._directions(level, points_of, points)
+                levels += self._directions(level, points)
             levels.append((level, points))
         return Cascade(levels, self.count)
 
@@ -121,14 +127,12 @@ class Search:
 
         return level, points_of
 
-    def _directions(
-        self, grid: Grid, points_of: Read, points: RowCache
-    ) -> list[tuple[Level, RowCache]]:
+    def _directions(self, grid: Grid, points: RowCache) -> list[tuple[Level, RowCache]]:
         """Return the level that comes before the first grid, if there is one."""
         places = {content: place for place, content in enumerate(self._contents)}
         chosen = self._features.central(self._contents, images_to_see(self.count))
-        seen = torch.from_numpy(points_of(np.array([places[content] for content in chosen])))
-        blocks = (points.block(number).cpu() for number in range(self.blocks))
+        seen = points.take(np.array([places[content] for content in chosen])).cpu()
+        blocks = (points.block(number).cpu() for number in range(self._blocks))
         made = project(grid, seen, blocks)
         if made is None:
             return []
@@ -143,8 +147,8 @@ class Search:
         together = sum(4 * pool.length for pool in self._pooled.specs.values())
         return int(self._memory * (1 - _SHARE_OF_ROWS)) // together
 
-    def below(self, block: int, below: float) -> tuple[Close, Tally]:
-        """Find the pairs of one block of images with later ones that are closer than `below`.
+    def below(self, part: int, below: float) -> tuple[Close, Tally]:
+        """Find the pairs of one part of the images with later ones that are closer than `below`.
 
         Returns
         -------
@@ -155,9 +159,10 @@ class Search:
             What that took.
         """
         tally, found = Tally(), []
+        blocks = range(part * _BLOCKS, min((part + 1) * _BLOCKS, self._blocks))
         with self._features.clock("score"):
             reach = self._exact.dense.reach(np.full(self.count, below))
-            for left in self._cascade.left(block, range(block, self.blocks), reach, tally):
+            for left in self._cascade.left(blocks, reach, tally, itself=True):
                 pairs, _ = self._cascade.refined(*left, reach, tally)
                 found.append(self._exact.below(pairs, below, tally))
             pairs, distances = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -180,15 +185,14 @@ class Search:
         below
             Distance from which on an image is no neighbour; infinite for none.
         """
-        tally, block = Tally(), step % self.blocks
+        tally, block = Tally(), step % self._blocks
         images = np.arange(block * BLOCK, min((block + 1) * BLOCK, self.count))
         with self._features.clock("score"):
-            if step < self.blocks:
+            if step < self._blocks:
                 self._compare(images, images, found, tally)
                 return tally
-            later = range(block + 1, self.blocks)
             limits = self._limits(found, below)
-            for left in self._cascade.left(block, later, limits, tally):
+            for left in self._cascade.left(range(block, block + 1), limits, tally, itself=False):
                 self._meet(*left, found, below, tally)
         return tally
 

@@ -21,7 +21,7 @@ GRIDS = (2, 4)
 POOLED_ERROR = {"uint16": 0.5 / 65535, "int16": 0.5 / 32767, "float32": 2.0**-24}
 """Largest error of a stored mean, by row dtype: sums are exact or in float64, rounded once."""
 _TORCH = {"uint16": torch.uint16, "int16": torch.int16}
-_WORTH_IT = 5  # times shorter than the row: otherwise a bound costs more than it saves
+_WORTH_IT = 6  # times shorter than the row: otherwise a bound costs more than it saves
 _EXACT_FLOAT32 = 1 << 24  # whole numbers up to here are exact
 
 

@@ -1,4 +1,4 @@
-"""Rows of a collection by number: read in blocks or singly, held while there is room."""
+"""Rows of a collection by number, in blocks or singly: read once asked for, held within limits."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -116,6 +116,71 @@ class RowCache:
 
     def _place(self, rows: NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(rows).to(self._device)
+
+
+class SingleRows:
+    """Stored rows that pairs need here and there: kept in one buffer until there is no more room.
+
+    Parameters
+    ----------
+    read
+        ``read(numbers, out)`` puts the stored rows of images into ``out`` [n, length].
+    count
+        Rows that there are.
+    room
+        Rows to hold.
+    length, dtype
+        Of a row.
+    device
+        Where rows are handed out.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[NDArray[np.int64], NDArray[np.generic]], None],
+        count: int,
+        room: int,
+        length: int,
+        dtype: str,
+        device: torch.device,
+    ) -> None:
+        self._read = read
+        self._shape = min(room, count), length
+        self._dtype = dtype
+        self._device = device
+        self._places = np.full(count, -1)
+        self._buffer: NDArray[np.generic] | None = None
+        self._used = 0
+
+    def pick(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return rows that hold those of some pairs, and the pairs as places among them.
+
+        The rows may be others after the next call. Pairs of more rows than there is room for are a
+        mistake (see `lpipstore.pipeline.cells.windows`).
+        """
+        numbers = np.unique(pairs)
+        absent = numbers[self._places[numbers] < 0]
+        if self._used + len(absent) > self._shape[0]:
+            self._forget()
+            absent = numbers
+        if self._buffer is None:
+            self._buffer = np.empty(self._shape, self._dtype)
+        start, self._used = self._used, self._used + len(absent)
+        self._read(absent, self._buffer[start : self._used])
+        self._places[absent] = np.arange(start, self._used)
+        if self._device.type == "cpu":  # nothing is copied
+            return torch.from_numpy(self._buffer), torch.from_numpy(self._places[pairs])
+        rows = torch.from_numpy(self._buffer[self._places[numbers]]).to(self._device)
+        return rows, torch.from_numpy(np.searchsorted(numbers, pairs)).to(self._device)
+
+    def clear(self) -> None:
+        """Let go of all rows."""
+        self._buffer = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._places[:] = -1
+        self._used = 0
 
 
 def _chosen(rows: NDArray[np.generic], which: NDArray[np.int64]) -> NDArray[np.generic]:

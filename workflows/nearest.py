@@ -241,19 +241,19 @@ def _search(
 def _all_below(
     search: Search, parts: SearchParts, clock: Stopwatch, below: float, report: Report
 ) -> tuple[Columns, Tally]:
-    """Find the pairs closer than `below`, block by block, sorted by distance."""
+    """Find the pairs closer than `below`, part by part, sorted by distance."""
     tally, found = Tally(), []
-    for block in range(search.blocks):
-        report("blocks", block, search.blocks)
-        part = parts.read(str(block))
+    for number in range(search.parts):
+        report("parts", number, search.parts)
+        part = parts.read(str(number))
         if part is None:
-            close, taken = search.below(block, below)
+            close, taken = search.below(number, below)
             part = close._asdict(), taken
             with clock("write"):
-                parts.write(str(block), *part)
+                parts.write(str(number), *part)
         found.append(part[0])
         tally.add(part[1])
-    report("blocks", search.blocks, search.blocks)
+    report("parts", search.parts, search.parts)
     columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     order = np.lexsort((columns["j"], columns["i"], columns["distance"]))
     return {name: values[order] for name, values in columns.items()}, tally

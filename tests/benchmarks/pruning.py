@@ -100,8 +100,8 @@ class Comparison:
 
     def below(self, threshold: float) -> tuple[np.ndarray, Tally, int]:
         search, tally, found = self.search(revisit=False), Tally(), []
-        for block in range(search.blocks):
-            close, taken = search.below(block, threshold)
+        for part in range(search.parts):
+            close, taken = search.below(part, threshold)
             found.append(np.stack([close.i, close.j]))
             tally.add(taken)
         return np.concatenate(found, axis=1), tally, search.arithmetic

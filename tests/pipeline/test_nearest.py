@@ -73,7 +73,7 @@ class Collection:
     def below(self, weights, below, **options):
         """Return i, j, distance and the tally of a whole search."""
         search = self.search(weights, **options)
-        parts = [search.below(block, below) for block in range(search.blocks)]
+        parts = [search.below(part, below) for part in range(search.parts)]
         close = [
             np.concatenate(column) for column in zip(*(part[0] for part in parts), strict=True)
         ]

@@ -186,6 +186,28 @@ def _bounds(
     return bounds
 
 
+def few_stay(
+    level: Level,
+    rows: RowCache,
+    images: NDArray[np.int64],
+    limits: NDArray[np.float64],
+    tally: Tally,
+) -> bool:
+    """Tell whether a level rules out most pairs of some images, of which each has its limit.
+
+    Parameters
+    ----------
+    images
+        Their numbers, sorted; float64 limits as for `Cascade.left`.
+    """
+    points, _ = rows.pick(np.stack([images, images], 1), few=True)
+    bounds = level.bounds(points, points).cpu().numpy()
+    tally.arithmetic += bounds.size * level.width
+    reach = level.limit(limits)
+    stay = (bounds <= np.maximum(reach[:, None], reach))[np.triu_indices(len(images), 1)]
+    return bool(stay.mean() * _FEW <= 1)
+
+
 def _singly(
     level: Level, points: torch.Tensor, within: torch.Tensor, reach: NDArray[np.float64]
 ) -> Bounds:

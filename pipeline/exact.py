@@ -10,11 +10,9 @@ from .cells import Pairs, split, windows
 from .columns import Columns
 from .direct import direct_distances
 from .distances import gram_distances
-from .products import panels_together
 from .rowcache import RowCache, SingleRows
 
 _DENSE_SHARE = 64  # a product pays when one pair in so many is left
-_ACROSS = 2048  # rows of a product: converting its few rows on one side is then hardly noticed
 
 
 class ExactRows:
@@ -32,11 +30,6 @@ class ExactRows:
         Those of the dense matrix: see `gram_distances`.
     dense
         How far the dense matrix may err.
-
-    Attributes
-    ----------
-    across
-        How many images may stand on the other side of a product.
     """
 
     def __init__(
@@ -53,7 +46,6 @@ class ExactRows:
         self._rows, self._single, self._side, self._room = rows, single, side, room
         self._columns, self._centre, self._block = columns, centre, block
         self.dense = dense
-        self.across = max(side, _ACROSS // panels_together(block)) if rows.all_held else side
 
     def below(self, pairs: Pairs, below: float, tally: Tally) -> tuple[Pairs, NDArray[np.float32]]:
         """Return those of some pairs whose distance in the dense matrix is under `below`.
@@ -91,15 +83,16 @@ class ExactRows:
     def product(
         self, top: NDArray[np.int64], left: NDArray[np.int64] | None, tally: Tally
     ) -> NDArray[np.float32]:
-        """Return the dense matrix's distances of two sets of images.
+        """Return the dense matrix's distances of two sets of images, `side` at most in each.
 
-        Parameters
-        ----------
-        top, left
-            `side` images at most, and `across` at most; `left` None stands for `top` again.
+        `left` None stands for `top` again.
         """
         rows, others = self._rows.take(top), None if left is None else self._rows.take(left)
         return self._as_in_matrix(rows, others, tally).cpu().numpy()
+
+    def among(self, rows: torch.Tensor, tally: Tally) -> torch.Tensor:
+        """Return the distances of some rows from each other, float32 [n, n]."""
+        return self._as_in_matrix(rows, None, tally)
 
     def _decided(
         self, rows: torch.Tensor, pairs: torch.Tensor, below: float, tally: Tally
@@ -130,7 +123,7 @@ class ExactRows:
     def _as_in_matrix(
         self, left: torch.Tensor, right: torch.Tensor | None, tally: Tally
     ) -> torch.Tensor:
-        """Return the dense matrix's float32 distances of a block's worth of rows on either side."""
+        """Return the dense matrix's float32 distances of some rows and others."""
         blocks = [-(-len(rows) // self._block) for rows in (left, left if right is None else right)]
         tally.arithmetic += blocks[0] * blocks[1] * self._block**2 * live(self._columns)
         distances = gram_distances(left, right, self._columns, self._centre, self._block)

@@ -6,8 +6,9 @@ lanes that each do a whole share of the work meet once. On two cores each lane i
 nobody waits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 
@@ -34,5 +35,16 @@ def in_lanes(work: Callable[[int], None], device: torch.device) -> None:
             work(0)
         for other in running:
             other.result()
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: for small work whose bits must be the same on every machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)

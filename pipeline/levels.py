@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .bounds import UNIT, Level, sure_error
 from .columns import PANEL, Columns
-from .lanes import LANES, in_lanes
+from .lanes import LANES, in_lanes, one_thread
 from .layout import RowLayout
 from .pooling import POOLED_ERROR, pooled_weights
 
@@ -85,7 +85,7 @@ def images_to_see(count: int) -> int:
 
 
 def project(
-    grid: Grid, seen: torch.Tensor, blocks: Iterable[torch.Tensor]
+    grid: Level, seen: torch.Tensor, blocks: Iterable[torch.Tensor]
 ) -> tuple[Level, NDArray[np.float32]] | None:
     """Project the points of a grid onto the directions in which some of them differ most.
 
@@ -104,7 +104,8 @@ def project(
         The level of the projections, and its points, float32 [points, directions + 1]. None where
         all of the seen are alike.
     """
-    basis = _basis(seen[:, :-1])
+    with one_thread():
+        basis = _basis(seen[:, :-1])
     if basis is None:
         return None
     projected, longest = [], 0.0

@@ -1,7 +1,8 @@
 """Pairs that are close, out of all pairs of a collection, without the matrix of all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -10,23 +11,24 @@ from numpy.typing import NDArray
 
 from ..cache.errors import UsageError
 from .bounds import DenseError, Level, live
-from .cascade import Bounds, Cascade, Tally
+from .cascade import Bounds, Cascade, Tally, few_stay
 from .cells import BLOCK, Pairs
 from .columns import Columns
 from .distances import block_of, centre_of
 from .exact import ExactRows
 from .features import Features
 from .levels import Grid, images_to_see, project
-from .neighbours import Neighbours
+from .matrix import score_matrix
+from .neighbours import Neighbours, NeighbourTiles
 from .pooled import PooledRows
+from .progress import Report
 from .rowcache import Read, RowCache, SingleRows
+from .schedule import plan_matrix
 
 _SHARE_OF_ROWS = 0.75  # of the memory; the rest is for pooled rows
 _PANELS = 2 * 4 * 4096  # bytes of a row, converted, on either side of a computation
 _LEAST_ROWS = 16
 _BLOCKS = 4  # that are searched for close pairs together: few calls on many pairs
-_MUCH = 4  # one pair in so many: further bounds would hardly save a product
-_WHOLE_RUN = 0.75  # of a run of images, so many are worth taking all
 
 
 class Close(NamedTuple):
@@ -104,16 +106,19 @@ class Search:
         self._exact = ExactRows(rows, single, side, room, columns, centre, block, dense)
 
     @cached_property
-    def _cascade(self) -> Cascade:
-        """Make ready what every block needs, once the first is searched."""
+    def _levels(self) -> list[tuple[Level, RowCache]]:
+        """The grids, coarse to fine."""
         levels: list[tuple[Level, RowCache]] = []
         for grid in self._pooled.grids:
             level, points_of = self._grid(grid)
-            points = self._points(points_of, self._room_for_points())
-            if not levels and images_to_see(self.count):
-                levels += self._directions(level, points)
-            levels.append((level, points))
-        return Cascade(levels, self.count)
+            levels.append((level, self._points(points_of, self._room_for_points())))
+        return levels
+
+    @cached_property
+    def _cascade(self) -> Cascade:
+        """All levels, made ready once a part is searched."""
+        first = self._directions(*self._levels[0]) if self._levels else []
+        return Cascade([*first, *self._levels], self.count)
 
     def _grid(self, grid: int) -> tuple[Grid, Read]:
         """Return the level of a grid, and what reads its points."""
@@ -127,11 +132,12 @@ class Search:
 
         return level, points_of
 
-    def _directions(self, grid: Grid, points: RowCache) -> list[tuple[Level, RowCache]]:
+    def _directions(self, grid: Level, points: RowCache) -> list[tuple[Level, RowCache]]:
         """Return the level that comes before the first grid, if there is one."""
-        places = {content: place for place, content in enumerate(self._contents)}
+        if not images_to_see(self.count):
+            return []
         chosen = self._features.central(self._contents, images_to_see(self.count))
-        seen = points.take(np.array([places[content] for content in chosen])).cpu()
+        seen = points.take(self._numbers(chosen)).cpu()
         blocks = (points.block(number).cpu() for number in range(self._blocks))
         made = project(grid, seen, blocks)
         if made is None:
@@ -196,6 +202,55 @@ class Search:
                 self._meet(*left, found, below, tally)
         return tally
 
+    def pays(self, most: int, below: float, tally: Tally) -> bool:
+        """Tell whether the `most` nearest of each image are sooner found by `nearest`.
+
+        Some of the images show it: the neighbours of an image are about as far from it as the
+        nearest of the same share of those. Where most pairs would have to be compared nevertheless,
+        `by_matrix` is faster.
+        """
+        if not self._levels:
+            return False
+        chosen = self._numbers(self._features.central(self._contents, BLOCK))
+        rank = -(-most * len(chosen) // self.count)
+        if rank >= len(chosen):
+            return False
+        rows = self._features.load([self._contents[number] for number in chosen])
+        with self._features.clock("score"):
+            distances = self._exact.among(rows, tally).cpu().numpy()
+            # An image is the nearest of itself, and then the first of its neighbours comes
+            reach = np.minimum(np.partition(distances, rank, axis=1)[:, rank], below)
+            return few_stay(*self._levels[-1], chosen, self._exact.dense.reach(reach), tally)
+
+    def by_matrix(
+        self,
+        found: Neighbours,
+        done: set[tuple[int, int]],
+        save: Callable[[], None],
+        report: Report,
+    ) -> Tally:
+        """Find the nearest images of each image out of all distances, which are not kept.
+
+        Parameters
+        ----------
+        found
+            The neighbours so far.
+        done
+            Tiles of the matrix that they are from; those that are computed are added.
+        save
+            Called now and then, when the two belong together.
+        """
+        row_bytes = self._features.extractor.spec.row_bytes
+        plan = plan_matrix(self.count, row_bytes, self._memory)
+        tiles = NeighbourTiles(found, plan.tile, done, save)
+        score_matrix(self._features, self._contents, None, self._weights, plan, tiles, report)
+        return Tally(arithmetic=self.arithmetic)
+
+    def _numbers(self, contents: Sequence[bytes]) -> NDArray[np.int64]:
+        """Return the number of an image with each of these contents, sorted."""
+        places = {content: place for place, content in enumerate(self._contents)}
+        return np.sort([places[content] for content in contents])
+
     def _meet(
         self,
         pairs: Pairs,
@@ -206,19 +261,13 @@ class Search:
         tally: Tally,
     ) -> None:
         """Compare those of the pairs that the coarsest level left that can matter."""
-        if len(np.unique(pairs[:, 1])) > self._exact.across:
-            # Limits are loose before an image has met those that may well be near
-            compared, pairs, bounds = self._promising(pairs, bounds, found, tally)
-            self._cascade.pass_by(compared, tally)
-            pairs, bounds = self._still(pairs, bounds, found, below)
+        # Limits are loose before an image has met those that may well be near
+        compared, pairs, bounds = self._promising(pairs, bounds, found, tally)
+        self._cascade.pass_by(compared, tally)
+        pairs, bounds = self._still(pairs, bounds, found, below)
         limits = self._limits(found, below)
         pairs, bounds = self._cascade.refined(pairs, bounds, out_of, limits, tally)
         while len(pairs):
-            images, others = np.unique(pairs[:, 0]), np.unique(pairs[:, 1])
-            if len(pairs) * _MUCH > len(images) * len(others):
-                # One product of many rows is faster than several of few that do hardly less
-                self._compare(_run(images), _run(others), found, tally)
-                return
             _, pairs, bounds = self._promising(pairs, bounds, found, tally)
             pairs, bounds = self._still(pairs, bounds, found, below)
 
@@ -226,6 +275,8 @@ class Search:
         self, pairs: Pairs, bounds: Bounds, found: Neighbours, tally: Tally
     ) -> tuple[int, Pairs, Bounds]:
         """Compare likely neighbours; return how many of the pairs that were, and the others."""
+        if not len(pairs):
+            return 0, pairs, bounds
         others = np.unique(pairs[:, 1])
         smallest = np.full(len(others), np.inf, np.float32)
         np.minimum.at(smallest, np.searchsorted(others, pairs[:, 1]), bounds)
@@ -249,24 +300,19 @@ class Search:
         tally: Tally,
     ) -> None:
         """Offer two sets of images to each other."""
-        for start in range(0, len(images), self._side):
-            top = images[start : start + self._side]
-            for begin in range(0, len(others), self._exact.across):
-                left = others[begin : begin + self._exact.across]
-                itself = np.array_equal(top, left)
-                distances = self._exact.product(top, None if itself else left, tally)
-                found.offer(top, left, distances)
-                if not itself:
-                    found.offer(left, top, distances.T)
+        tops, lefts = (
+            [numbers[start : start + self._side] for start in range(0, len(numbers), self._side)]
+            for numbers in (images, others)
+        )
+        for top, left in product(tops, lefts):
+            itself = np.array_equal(top, left)
+            distances = self._exact.product(top, None if itself else left, tally)
+            found.offer(top, left, distances)
+            if not itself:
+                found.offer(left, top, distances.T)
 
     def _limits(self, found: Neighbours, below: float) -> NDArray[np.float64]:
         return self._exact.dense.reach(np.minimum(found.reach(), below))
-
-
-def _run(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return sorted numbers, with those in between if they are few: runs of rows need no copy."""
-    run = np.arange(numbers[0], numbers[-1] + 1)
-    return run if len(run) * _WHOLE_RUN <= len(numbers) else numbers
 
 
 def rows_that_fit(row_bytes: int, memory: int) -> int:

@@ -1,8 +1,12 @@
 """The nearest images of each image so far: distance and number in one sortable number."""
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
+_SAVING = 0.05  # of the time may go into saving
 _NONE = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _NUMBER = np.uint64(0xFFFF_FFFF)
 _HALF = np.uint64(32)
@@ -58,6 +62,52 @@ class Neighbours:
             "distance": _decode(codes),
             "rank": place + 1,
         }
+
+
+class NeighbourTiles:
+    """A matrix of which only the nearest are kept, with the face of `MatrixFile`.
+
+    Parameters
+    ----------
+    found
+        Takes in the distances of each tile.
+    tile
+        Rows and columns of a tile.
+    done
+        Tiles that were taken in; grows.
+    save
+        Called after a tile, as long as that does not take much of the time.
+    """
+
+    def __init__(
+        self,
+        found: Neighbours,
+        tile: int,
+        done: set[tuple[int, int]],
+        save: Callable[[], None],
+    ) -> None:
+        self._found, self._tile, self._done, self._save = found, tile, done, save
+        self._next = 0.0
+
+    def done(self, row: int, column: int) -> bool:
+        """Tell whether a tile was taken in."""
+        return (row, column) in self._done
+
+    def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
+        """Take in a tile, and its mirror."""
+        top, left = (
+            np.arange(number * self._tile, number * self._tile + length)
+            for number, length in zip((row, column), distances.shape, strict=True)
+        )
+        self._found.offer(top, left, distances)
+        if row != column:
+            self._found.offer(left, top, distances.T)
+        self._done.add((row, column))
+        start = time.monotonic()
+        if start >= self._next:
+            self._save()
+            end = time.monotonic()
+            self._next = end + (end - start) / _SAVING
 
 
 def _encode(distances: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.uint64]:

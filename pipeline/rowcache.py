@@ -30,11 +30,6 @@ class RowCache:
         Hold all rows, from the first that is asked for, if there is room: all will be asked for.
     device
         Where rows are handed out.
-
-    Attributes
-    ----------
-    all_held
-        Whether all rows stay once one was asked for.
     """
 
     def __init__(
@@ -52,20 +47,20 @@ class RowCache:
         self._block = block
         self._blocks: OrderedDict[int, NDArray[np.generic]] = OrderedDict()
         self._most = max(2, room // block)
-        self.all_held = whole and self._most * block >= count
+        self._all = whole and self._most * block >= count
         self._whole: NDArray[np.generic] | None = None
         self._device = device
 
     def block(self, number: int) -> torch.Tensor:
         """Return one block of rows."""
         start = number * self._block
-        if self.all_held:
+        if self._all:
             return self._place(self._everything()[start : start + self._block])
         return self._place(self._held(number))
 
     def take(self, which: NDArray[np.int64]) -> torch.Tensor:
         """Return chosen rows, in the order given."""
-        if self.all_held:
+        if self._all:
             return self._place(_chosen(self._everything(), which))
         numbers = which // self._block
         absent = ~np.isin(numbers, list(self._blocks))
@@ -86,11 +81,11 @@ class RowCache:
 
         For a `few` pairs no others are read.
         """
-        if self.all_held and not few:  # nothing is copied
+        if self._all and not few:  # nothing is copied
             return self._place(self._everything()), torch.from_numpy(pairs).to(self._device)
         numbers, inverse = np.unique(pairs, return_inverse=True)
         places = torch.from_numpy(inverse.reshape(pairs.shape)).to(self._device)
-        if self.all_held and self._whole is None:
+        if self._all and self._whole is None:
             return self._place(self._read(numbers)), places
         return self.take(numbers), places
 

@@ -231,7 +231,10 @@ def _search(
         columns, tally = _all_below(search, parts, clock, limit, report)
     else:
         most = min(question.top_k, search.count - 1)
-        columns, tally = _nearest(search, parts, clock, most, limit, report)
+        tried = Tally()
+        find = _nearest if search.pays(most, limit, tried) else _nearest_by_matrix
+        columns, tally = find(search, parts, clock, most, limit, report)
+        tally.add(tried)
     with clock("write"):
         write_pairs(out, collection.good, columns, tally)
         parts.remove()
@@ -279,9 +282,37 @@ def _nearest(
         with clock("write"):
             parts.write("nearest", {"codes": found.codes, "done": np.array(step + 1)}, tally)
     report("steps", search.steps, search.steps)
+    return _closer(found, below), tally
+
+
+def _nearest_by_matrix(
+    search: Search,
+    parts: SearchParts,
+    _: Stopwatch,
+    most: int,
+    below: float,
+    report: Report,
+) -> tuple[Columns, Tally]:
+    """Find the same out of all distances, tile by tile."""
+    known = parts.read("tiles")
+    found, done = Neighbours(search.count, most), set[tuple[int, int]]()
+    if known is not None:
+        found = Neighbours(search.count, most, known[0]["codes"])
+        done = set(map(tuple, known[0]["done"].tolist()))
+
+    def save() -> None:
+        tiles = np.array(sorted(done), np.int64).reshape(-1, 2)
+        parts.write("tiles", {"codes": found.codes, "done": tiles}, Tally())
+
+    tally = search.by_matrix(found, done, save, report)
+    return _closer(found, below), tally
+
+
+def _closer(found: Neighbours, below: float) -> Columns:
+    """Return the table of neighbours that are closer than `below`."""
     columns = found.table()
     close = columns["distance"].astype(np.float64) < below
-    return {name: values[close] for name, values in columns.items()}, tally
+    return {name: values[close] for name, values in columns.items()}
 
 
 def _statistics(distances: NDArray[np.float32]) -> dict[str, Any]:

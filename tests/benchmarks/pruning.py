@@ -31,6 +31,7 @@ from lpipstore.pipeline.nearest import Search
 from lpipstore.pipeline.neighbours import Neighbours
 from lpipstore.pipeline.pooled import PooledRows
 from lpipstore.pipeline.pooling import useful_grids
+from lpipstore.pipeline.progress import silent
 from lpipstore.pipeline.schedule import plan_matrix
 from lpipstore.workflows.matrix import MatrixInMemory
 
@@ -109,8 +110,11 @@ class Comparison:
     def nearest(self) -> tuple[np.ndarray, Tally, int]:
         search, tally = self.search(revisit=True), Tally()
         found = Neighbours(search.count, NEAREST)
-        for step in range(search.steps):
-            tally.add(search.nearest(step, found, np.inf))
+        if search.pays(NEAREST, np.inf, tally):
+            for step in range(search.steps):
+                tally.add(search.nearest(step, found, np.inf))
+        else:
+            tally.add(search.by_matrix(found, set(), lambda: None, silent))
         table = found.table()
         return table["j"].reshape(-1, NEAREST), tally, search.arithmetic
 

@@ -7,6 +7,7 @@ import torch
 from lpipstore.cache.store import FeatureStore
 from lpipstore.pipeline import cells
 from lpipstore.pipeline.backbones import load_backbone
+from lpipstore.pipeline.cascade import Tally
 from lpipstore.pipeline.features import Extractor, Features
 from lpipstore.pipeline.heads import column_weights, make_head
 from lpipstore.pipeline.loading import decode_arrays
@@ -14,6 +15,7 @@ from lpipstore.pipeline.matrix import score_matrix
 from lpipstore.pipeline.nearest import Search, rows_that_fit
 from lpipstore.pipeline.neighbours import Neighbours
 from lpipstore.pipeline.pooled import PooledRows
+from lpipstore.pipeline.progress import silent
 from lpipstore.pipeline.schedule import plan_matrix
 from lpipstore.workflows.matrix import MatrixInMemory
 
@@ -283,4 +285,40 @@ def test_films_are_compared_with_their_own_frames_only(tmp_path, backbone):
     assert np.array_equal(table["j"].reshape(768, 3), order)
     assert np.array_equal(table["distance"].reshape(768, 3), distances)
     assert sum(tally.left.get("2x2", 0) for tally in tallies) < 768 * 767 / 2 / 100
+    film.store.close()
+
+
+def test_the_nearest_by_the_matrix_go_on_where_they_were(collection):
+    """Every second tile is lost, others come twice: the same bytes."""
+    weights = collection.weights()
+    order, distances = nearest_by_matrix(collection.matrix(weights), 7)
+    search = collection.search(weights, memory=40_000_000)
+    found, done, states = Neighbours(COUNT, 7), set(), []
+    tally = search.by_matrix(
+        found, done, lambda: states.append((found.codes.copy(), set(done))), silent
+    )
+    assert tally.arithmetic == search.arithmetic
+    codes, some = states[0]
+    assert 0 < len(some) <= len(done)
+    again = Neighbours(COUNT, 7, codes)
+    search.by_matrix(again, some, lambda: None, silent)
+    for neighbours in (found, again):
+        table = neighbours.table()
+        assert np.array_equal(table["j"].reshape(COUNT, 7), order)
+        assert np.array_equal(table["distance"].reshape(COUNT, 7), distances)
+    assert some == done
+
+
+def test_bounds_pay_for_films_and_not_for_pictures_that_are_all_alike(tmp_path, backbone):
+    found = Collection(tmp_path / "a", backbone, pictures(600, 4, 0.0))
+    assert not found.search(found.weights()).pays(500, np.inf, Tally())
+    assert not found.search(found.weights(), grids=()).pays(2, np.inf, Tally())
+    tally = Tally()
+    assert found.search(found.weights()).pays(5, 1e-6, tally)  # hardly any is so near
+    assert tally.arithmetic > 0
+    found.store.close()
+    frames = pictures(60, 5, 0.0).repeat_interleave(10, 0)
+    frames[::2, 0, 0] ^= 1
+    film = Collection(tmp_path / "b", backbone, frames)
+    assert film.search(film.weights()).pays(3, np.inf, Tally())
     film.store.close()

@@ -174,9 +174,16 @@ def start(folder, out, store, *question):
     )
 
 
-@pytest.mark.parametrize("question", [("--below", "0.03"), ("--top-k", "5")])
-def test_a_killed_search_goes_on_and_ends_in_the_same_bytes(tmp_path, draw, question):
-    draw(tmp_path / "many", 520)
+@pytest.mark.parametrize(
+    ("images", "question", "part"),
+    [
+        (1040, ("--below", "0.03"), "0"),
+        (520, ("--top-k", "5"), "tiles"),  # by the matrix
+        (520, ("--top-k", "5", "--below", "0.001"), "nearest"),  # by bounds
+    ],
+)
+def test_a_killed_search_goes_on_and_ends_in_the_same_bytes(tmp_path, draw, images, question, part):
+    draw(tmp_path / "many", images)
     with start(tmp_path / "many", tmp_path / "one", tmp_path / "store", *question) as process:
         process.communicate(timeout=120)
     assert process.returncode == 0
@@ -185,8 +192,7 @@ def test_a_killed_search_goes_on_and_ends_in_the_same_bytes(tmp_path, draw, ques
             assert process.poll() is None
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-    kept = list((tmp_path / "two").glob("parts/*.npz"))
-    assert kept
+    assert list((tmp_path / "two").glob(f"parts/*-{part}.npz"))
     with start(tmp_path / "many", tmp_path / "two", tmp_path / "store", *question) as process:
         out, _ = process.communicate(timeout=120)
     assert process.returncode == 0

@@ -6,7 +6,6 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..cache.errors import UsageError
@@ -14,15 +13,15 @@ from .bounds import DenseError, Level, live
 from .cascade import Bounds, Cascade, Tally, few_stay
 from .cells import BLOCK, Pairs
 from .columns import Columns
-from .distances import block_of, centre_of
+from .distances import block_of
 from .exact import ExactRows
 from .features import Features
-from .levels import Grid, images_to_see, project
 from .matrix import score_matrix
 from .neighbours import Neighbours, NeighbourTiles
+from .points import central_numbers, directions_of, grids_of
 from .pooled import PooledRows
 from .progress import Report
-from .rowcache import Read, RowCache, SingleRows
+from .rowcache import RowCache, SingleRows
 from .schedule import plan_matrix
 
 _SHARE_OF_ROWS = 0.75  # of the memory; the rest is for pooled rows
@@ -106,52 +105,15 @@ class Search:
         self._exact = ExactRows(rows, single, side, room, columns, centre, block, dense)
 
     @cached_property
-    def _levels(self) -> list[tuple[Level, RowCache]]:
-        """The grids, coarse to fine."""
-        levels: list[tuple[Level, RowCache]] = []
-        for grid in self._pooled.grids:
-            level, points_of = self._grid(grid)
-            levels.append((level, self._points(points_of, self._room_for_points())))
-        return levels
+    def _grids(self) -> list[tuple[Level, RowCache]]:
+        room = int(self._memory * (1 - _SHARE_OF_ROWS))
+        return grids_of(self._pooled, self._contents, self._weights, room)
 
     @cached_property
     def _cascade(self) -> Cascade:
         """All levels, made ready once a part is searched."""
-        first = self._directions(*self._levels[0]) if self._levels else []
-        return Cascade([*first, *self._levels], self.count)
-
-    def _grid(self, grid: int) -> tuple[Grid, Read]:
-        """Return the level of a grid, and what reads its points."""
-        features, pooled, contents = self._features, self._pooled, self._contents
-        extractor = features.extractor
-        centre = centre_of(torch.from_numpy(pooled.read(grid, features.central(contents))))
-        level = Grid.of(grid, self._weights, extractor.layout, extractor.spec.dtype, centre)
-
-        def points_of(which: NDArray[np.int64]) -> NDArray[np.generic]:
-            return level.prepare(pooled.read(grid, [contents[number] for number in which]))
-
-        return level, points_of
-
-    def _directions(self, grid: Level, points: RowCache) -> list[tuple[Level, RowCache]]:
-        """Return the level that comes before the first grid, if there is one."""
-        if not images_to_see(self.count):
-            return []
-        chosen = self._features.central(self._contents, images_to_see(self.count))
-        seen = points.take(self._numbers(chosen)).cpu()
-        blocks = (points.block(number).cpu() for number in range(self._blocks))
-        made = project(grid, seen, blocks)
-        if made is None:
-            return []
-        level, projected = made
-        return [(level, self._points(projected.__getitem__, self.count))]
-
-    def _points(self, read: Read, room: int) -> RowCache:
-        return RowCache(read, self.count, BLOCK, room, self._features.extractor.device, whole=True)
-
-    def _room_for_points(self) -> int:
-        """Return how many points of each grid fit in memory."""
-        together = sum(4 * pool.length for pool in self._pooled.specs.values())
-        return int(self._memory * (1 - _SHARE_OF_ROWS)) // together
+        levels = directions_of(self._features, self._contents, self._grids) + self._grids
+        return Cascade(levels, self.count)
 
     def below(self, part: int, below: float) -> tuple[Close, Tally]:
         """Find the pairs of one part of the images with later ones that are closer than `below`.
@@ -209,9 +171,9 @@ class Search:
         nearest of the same share of those. Where most pairs would have to be compared nevertheless,
         `by_matrix` is faster.
         """
-        if not self._levels:
+        if not self._grids:
             return False
-        chosen = self._numbers(self._features.central(self._contents, BLOCK))
+        chosen = central_numbers(self._features, self._contents, self._side)
         rank = -(-most * len(chosen) // self.count)
         if rank >= len(chosen):
             return False
@@ -219,8 +181,9 @@ class Search:
         with self._features.clock("score"):
             distances = self._exact.among(rows, tally).cpu().numpy()
             # An image is the nearest of itself, and then the first of its neighbours comes
-            reach = np.minimum(np.partition(distances, rank, axis=1)[:, rank], below)
-            return few_stay(*self._levels[-1], chosen, self._exact.dense.reach(reach), tally)
+            reach = np.partition(distances, rank, axis=1)[:, rank].astype(np.float64)
+            limits = self._exact.dense.reach(np.minimum(reach, below))
+            return few_stay(*self._grids[-1], chosen, limits, tally)
 
     def by_matrix(
         self,
@@ -245,11 +208,6 @@ class Search:
         tiles = NeighbourTiles(found, plan.tile, done, save)
         score_matrix(self._features, self._contents, None, self._weights, plan, tiles, report)
         return Tally(arithmetic=self.arithmetic)
-
-    def _numbers(self, contents: Sequence[bytes]) -> NDArray[np.int64]:
-        """Return the number of an image with each of these contents, sorted."""
-        places = {content: place for place, content in enumerate(self._contents)}
-        return np.sort([places[content] for content in contents])
 
     def _meet(
         self,

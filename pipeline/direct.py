@@ -105,7 +105,7 @@ class _Lane:
     def add(self, panels: Sequence[int], which: torch.Tensor) -> None:
         """Add what panels contribute to the sums of some pairs, in the order of the panels."""
         count = -(-len(which) // -(-len(which) // _PAIRS))
-        together = max(1, _PAIRS // count)  # few pairs take several panels a call
+        together = max(1, _PAIRS // max(2, count))  # few pairs take several panels a call
         for some in torch.split(which, count):
             # The sum of a single row would be split among threads: it stands there twice
             pairs = self._pairs[some if len(some) > 1 else some.expand(2)]

@@ -159,6 +159,19 @@ def test_what_is_beyond_need_not_be_known_better(count):
     assert (found <= known).all()
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 100, 129, 200])
+def test_direct_distances_of_rows_of_many_panels(count, monkeypatch):
+    rows, weights = make_rows(40), spread(channel_weights(-1.0))
+    pairs = torch.combinations(torch.arange(40))[:count]
+    known = direct_distances(rows, rows, pairs, Columns.of(weights, "uint16", CPU))
+    monkeypatch.setattr("lpipstore.pipeline.columns.PANEL", 16)
+    columns = Columns.of(weights, "uint16", CPU)
+    assert len(columns.panels) > 300
+    assert torch.allclose(direct_distances(rows, rows, pairs, columns), known, atol=1e-6)
+    others = direct_distances(rows, rows.clone(), pairs, columns)
+    assert torch.equal(others, direct_distances(rows, rows, pairs, columns))
+
+
 def test_negative_weights_give_nothing_up():
     rows, weights = make_rows(40), spread(channel_weights(-1.0))
     columns = Columns.of(weights, "uint16", CPU)

@@ -42,6 +42,8 @@ def direct_distances(
         equal rows; the same bits for (x, y) and (y, x), and whatever other pairs are asked for.
         Distances over `beyond` may be too small, but not under it.
     """
+    if not len(pairs):
+        return torch.zeros(0, dtype=torch.float64, device=left.device)
     lanes = [_Lane(left, right, pairs, columns) for _ in range(LANES)]
     still = torch.arange(len(pairs), device=left.device)
     for shares in _stages(columns, beyond):

@@ -41,7 +41,11 @@ def in_lanes(work: Callable[[int], None], device: torch.device) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread: for small work whose bits must be the same on every machine."""
+    """Compute on one thread: for work in steps that are too short to be worth sharing.
+
+    Threads that wait for one another in each of them make a busy machine twenty times slower; and
+    on one thread sums are the same to the bit, whatever the machine.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -3,8 +3,8 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -216,21 +216,6 @@ def teach(
         training.epoch += 1
         look(training, course, processes, time.perf_counter() - start)
         after_epoch()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: steps on known statistics are too short to be worth sharing.
-
-    Threads that wait for one another in each of them make a busy machine twenty times slower; and
-    on one thread sums are the same to the bit, whatever the machine.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def run_epoch(

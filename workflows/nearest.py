@@ -232,8 +232,10 @@ def _search(
     else:
         most = min(question.top_k, search.count - 1)
         tried = Tally()
-        find = _nearest if search.pays(most, limit, tried) else _nearest_by_matrix
-        columns, tally = find(search, parts, clock, most, limit, report)
+        if search.pays(most, limit, tried):
+            columns, tally = _nearest(search, parts, clock, most, limit, report)
+        else:
+            columns, tally = _nearest_by_matrix(search, parts, most, limit, report)
         tally.add(tried)
     with clock("write"):
         write_pairs(out, collection.good, columns, tally)
@@ -286,12 +288,7 @@ def _nearest(
 
 
 def _nearest_by_matrix(
-    search: Search,
-    parts: SearchParts,
-    _: Stopwatch,
-    most: int,
-    below: float,
-    report: Report,
+    search: Search, parts: SearchParts, most: int, below: float, report: Report
 ) -> tuple[Columns, Tally]:
     """Find the same out of all distances, tile by tile."""
     known = parts.read("tiles")

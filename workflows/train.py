@@ -29,6 +29,7 @@ from ..pipeline.features import TRUNK_DTYPES
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, load_head, save_head
 from ..pipeline.judgements import CHOICES, Judgements, join, read_judgements
+from ..pipeline.lanes import one_thread
 from ..pipeline.lessons import KnownStatistics, TripletImages
 from ..pipeline.loading import cores
 from ..pipeline.processes import Processes, device_of_process, joined
@@ -36,7 +37,7 @@ from ..pipeline.progress import Stopwatch
 from ..pipeline.results import SUMMARY, differences, write_json, writing_run
 from ..pipeline.scores import vote_ceiling
 from ..pipeline.teachers import LinearHead, LogisticJudge, Teacher, TripletStatistics, make_judge
-from ..pipeline.training import Course, Training, figures_on, one_thread, teach
+from ..pipeline.training import Course, Training, figures_on, teach
 from .collection import STAGES, check_choice
 from .console import Screen
 from .judged import (

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from lpipstore.pipeline.judgements import CHOICES, read_judgements
+from lpipstore.pipeline.lanes import one_thread
 from lpipstore.pipeline.processes import Processes
-from lpipstore.pipeline.training import one_thread, run_epoch
+from lpipstore.pipeline.training import run_epoch
 from lpipstore.workflows.console import Screen, print_table
 from lpipstore.workflows.judged import find_judged, pair_statistics_of
 from lpipstore.workflows.lesson import Lesson

@@ -13,6 +13,7 @@ from lpipstore.cache.errors import LpipstoreError
 from lpipstore.pipeline.batches import hold_out, share, steps
 from lpipstore.pipeline.checkpoints import draw_curve, load_checkpoint, save_whole
 from lpipstore.pipeline.heads import make_head
+from lpipstore.pipeline.lanes import one_thread
 from lpipstore.pipeline.layers import unit_normalise
 from lpipstore.pipeline.lessons import KnownStatistics
 from lpipstore.pipeline.processes import Processes
@@ -29,7 +30,6 @@ from lpipstore.pipeline.training import (
     Recipe,
     Training,
     figures_on,
-    one_thread,
     rate_of,
     run_epoch,
     teach,

@@ -15,9 +15,9 @@ from PIL import Image
 
 import lpipstore
 from lpipstore.pipeline.heads import load_head, make_head, save_head
+from lpipstore.pipeline.lanes import one_thread
 from lpipstore.pipeline.layout import LPIPS_BACKBONES
 from lpipstore.pipeline.liststatistics import distances_of_statistics
-from lpipstore.pipeline.training import one_thread
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0", "--size", "32")
 CHANNELS = LPIPS_BACKBONES["squeeze"].channels

@@ -34,7 +34,7 @@ UNIT = 2.0**-24
 _AROUND = 8  # roundings of the operands and sums around a product, all in all
 _LIKELY = 8  # λ of Higham and Mary
 _PANEL = 4096  # columns of one float32 sum: the longer, the wider the margin
-_PAIRS = 128  # of one direct computation: their points fit in the L2 cache
+_PAIRS = 128  # of one direct computation: fewer are not worth a lane's turn
 
 
 def sure_error(terms: int) -> float:

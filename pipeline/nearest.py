@@ -79,7 +79,7 @@ class Search:
         columns = Columns.of(weights, spec.dtype, device)
         block = block_of(len(contents), spec.row_bytes)
         self._features, self._pooled, self._contents = features, pooled, contents
-        self._weights, self._memory = weights, memory
+        self._weights, self._memory, self._row_bytes = weights, memory, spec.row_bytes
         self.count = len(contents)
         self._blocks = -(-self.count // BLOCK)
         self.parts = -(-self._blocks // _BLOCKS)
@@ -108,6 +108,14 @@ class Search:
     def _grids(self) -> list[tuple[Level, RowCache]]:
         room = int(self._memory * (1 - _SHARE_OF_ROWS))
         return grids_of(self._pooled, self._contents, self._weights, room)
+
+    def _matrix_fits(self) -> bool:
+        """Tell whether there is memory for `by_matrix`: a search by bounds takes fewer rows."""
+        try:
+            plan_matrix(self.count, self._row_bytes, self._memory)
+        except UsageError:
+            return False
+        return True
 
     @cached_property
     def _cascade(self) -> Cascade:
@@ -169,8 +177,10 @@ class Search:
 
         Some of the images show it: the neighbours of an image are about as far from it as the
         nearest of the same share of those. Where most pairs would have to be compared nevertheless,
-        `by_matrix` is faster.
+        `by_matrix` is faster, if there is memory for it.
         """
+        if not self._matrix_fits():
+            return True
         if not self._grids:
             return False
         chosen = central_numbers(self._features, self._contents, self._side)
@@ -202,9 +212,13 @@ class Search:
             Tiles of the matrix that they are from; those that are computed are added.
         save
             Called now and then, when the two belong together.
+
+        Raises
+        ------
+        UsageError
+            The memory is too small for it; `pays` says so before.
         """
-        row_bytes = self._features.extractor.spec.row_bytes
-        plan = plan_matrix(self.count, row_bytes, self._memory)
+        plan = plan_matrix(self.count, self._row_bytes, self._memory)
         tiles = NeighbourTiles(found, plan.tile, done, save)
         score_matrix(self._features, self._contents, None, self._weights, plan, tiles, report)
         return Tally(arithmetic=self.arithmetic)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lpipstore.cache.errors import UsageError
 from lpipstore.cache.store import FeatureStore
 from lpipstore.pipeline import cells
 from lpipstore.pipeline.backbones import load_backbone
@@ -322,3 +323,16 @@ def test_bounds_pay_for_films_and_not_for_pictures_that_are_all_alike(tmp_path, 
     film = Collection(tmp_path / "b", backbone, frames)
     assert film.search(film.weights()).pays(3, np.inf, Tally())
     film.store.close()
+
+
+@pytest.mark.parametrize("grids", [(2,), ()])
+def test_a_search_needs_less_memory_than_the_matrix(collection, grids):
+    """Nothing pays more than an answer, where there is no room for tiles."""
+    weights = collection.weights()
+    search = collection.search(weights, memory=5_000_000, grids=grids)
+    with pytest.raises(UsageError, match="--memory is too small"):
+        search.by_matrix(Neighbours(COUNT, 3), set(), lambda: None, silent)
+    assert search.pays(3, np.inf, Tally())
+    table, _ = nearest(collection, weights, 3, memory=5_000_000, grids=grids)
+    order, _ = nearest_by_matrix(collection.matrix(weights), 3)
+    assert np.array_equal(table["j"].reshape(COUNT, 3), order)

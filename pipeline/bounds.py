@@ -24,9 +24,8 @@ from numpy.typing import NDArray
 from .columns import Columns
 from .direct import direct_distances
 from .distances import DIRECT_BELOW
-from .lanes import LANES, in_lanes
 from .layout import RowLayout
-from .products import fresh_zeros
+from .vectors import fresh
 
 UNIT = 2.0**-24
 """The relative error of one float32 rounding."""
@@ -34,7 +33,7 @@ UNIT = 2.0**-24
 _AROUND = 8  # roundings of the operands and sums around a product, all in all
 _LIKELY = 8  # λ of Higham and Mary
 _PANEL = 4096  # columns of one float32 sum: the longer, the wider the margin
-_PAIRS = 128  # of one direct computation: fewer are not worth a lane's turn
+_PAIRS = 192  # of one computation, which torch's threads share: enough to be worth sharing
 
 
 def sure_error(terms: int) -> float:
@@ -94,15 +93,10 @@ class Level:
         first: those of deep taps weigh most.
         """
         bounds = points[:, -1][pairs].sum(1).mul_(-self._margin())
-        parts = torch.split(torch.arange(len(pairs), device=points.device), _PAIRS)
-
-        def add(lane: int) -> None:
-            shape = 2 * min(_PAIRS, len(pairs)), min(self.width, _PANEL)
-            room = fresh_zeros(shape, torch.float32, points.device)
-            for some in parts[lane::LANES]:
-                self._add_differences(bounds, points, pairs, limits, some, room)
-
-        in_lanes(add, points.device)
+        shape = 2 * min(_PAIRS, len(pairs)), min(self.width, _PANEL)
+        room = fresh(shape, torch.float32, points.device)
+        for some in torch.arange(len(pairs), device=points.device).split(_PAIRS):
+            self._add_differences(bounds, points, pairs, limits, some, room)
         return bounds
 
     def _add_differences(

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
 from .columns import Columns
-from .lanes import LANES, in_lanes
-from .products import fresh_zeros
+from .vectors import fresh
 
-_PAIRS = 128  # of one call: shorter ones are not worth a lane's turn at the interpreter
+_PAIRS = 192  # of one call, which torch's threads share: enough to be worth sharing
 _WORDS = {torch.uint16: torch.int16}  # what torch cannot index, as what it can
 _STAGES = (1 / 4, 1)  # of the panels; after each, pairs beyond the limit are given up
 
@@ -42,100 +43,72 @@ def direct_distances(
         equal rows; the same bits for (x, y) and (y, x), and whatever other pairs are asked for.
         Distances over `beyond` may be too small, but not under it.
     """
-    if not len(pairs):
-        return torch.zeros(0, dtype=torch.float64, device=left.device)
-    lanes = [_Lane(left, right, pairs, columns) for _ in range(LANES)]
+    sums = torch.zeros(len(pairs), dtype=torch.float64, device=left.device)
+    if not len(pairs) or not columns.panels:
+        return sums
+    differences = _Differences(left, right, pairs, columns)
     still = torch.arange(len(pairs), device=left.device)
-    for shares in _stages(columns, beyond):
-        if len(still):
-            _add(lanes, shares, still, left.device)
-            still = still[_total(lanes)[still] <= beyond]
-    return _total(lanes)
+    for panels in _stages(columns, beyond):
+        differences.add(panels, still, sums)
+        still = still[sums[still] <= beyond]
+    return sums
 
 
-def _add(
-    lanes: "Sequence[_Lane]",
-    shares: Sequence[Sequence[int]],
-    which: torch.Tensor,
-    device: torch.device,
-) -> None:
-    in_lanes(lambda lane: lanes[lane].add(shares[lane], which), device)
-
-
-def _total(lanes: "Sequence[_Lane]") -> torch.Tensor:
-    return torch.stack([lane.sums for lane in lanes]).sum(0)
-
-
-def _stages(columns: Columns, beyond: float) -> list[list[Sequence[int]]]:
-    """Return the numbers of the panels of each stage, those of each lane by themselves.
+def _stages(columns: Columns, beyond: float) -> list[Sequence[int]]:
+    """Return the numbers of the panels of each stage.
 
     The last come first: columns of deep taps weigh most, as their taps have few positions.
     """
     panels = range(len(columns.panels))[::-1]
-    stages: list[list[Sequence[int]]] = []
-    start = 0
-    for share in _STAGES if beyond < math.inf and columns.signs is None else _STAGES[-1:]:
-        stop = math.ceil(share * len(panels) / LANES) * LANES
-        stages.append([panels[start + lane : stop : LANES] for lane in range(LANES)])
-        start = stop
-    return stages
+    if beyond == math.inf or columns.signs is not None:
+        return [panels]
+    stops = [math.ceil(share * len(panels)) for share in (0, *_STAGES)]
+    return [panels[start:stop] for start, stop in pairwise(stops)]
 
 
-class _Lane:
-    """Sums over some of the panels.
-
-    Attributes
-    ----------
-    sums
-        float64 [pairs], so far.
-    """
+class _Differences:
+    """The rows of some pairs, and room to compute with them."""
 
     def __init__(
         self, left: torch.Tensor, right: torch.Tensor, pairs: torch.Tensor, columns: Columns
     ) -> None:
-        self.sums = torch.zeros(len(pairs), dtype=torch.float64, device=left.device)
         self._left = left.view(_WORDS.get(left.dtype, left.dtype))
         self._right = self._left if right is left else right.view(self._left.dtype)
         self._dtype, self._pairs, self._columns = left.dtype, pairs, columns
         # Room for both sides of the pairs: to fetch fresh memory each time would take longest
-        widest = max(map(len, columns.roots), default=1)
-        whole = widest * -(-len(columns.roots) // LANES)
-        room = 2 * min(_PAIRS * widest, max(2, len(pairs)) * whole)
-        self._stored = torch.empty(room, dtype=self._left.dtype, device=left.device)
-        self._points = fresh_zeros((room,), torch.float32, left.device)
+        widths = list(map(len, columns.roots))
+        room = 2 * min(_PAIRS * max(widths), max(2, len(pairs)) * sum(widths))
+        whole = fresh((2 * room,), torch.float32, left.device)
+        self._points, self._stored = whole[:room], whole[room:].view(self._left.dtype)
 
-    def add(self, panels: Sequence[int], which: torch.Tensor) -> None:
+    def add(self, panels: Sequence[int], which: torch.Tensor, sums: torch.Tensor) -> None:
         """Add what panels contribute to the sums of some pairs, in the order of the panels."""
+        if not len(which):
+            return
         count = -(-len(which) // -(-len(which) // _PAIRS))
+        own = sums[which]
+        chunks = list(zip(own.split(count), self._pairs[which].split(count), strict=True))
         together = max(1, _PAIRS // max(2, count))  # few pairs take several panels a call
-        for some in torch.split(which, count):
-            # The sum of a single row would be split among threads: it stands there twice
-            pairs = self._pairs[some if len(some) > 1 else some.expand(2)]
-            sums = self.sums[some]
-            for start in range(0, len(panels), together):
-                for added in self._squares(pairs, panels[start : start + together]):
-                    sums.add_(added.sum(1)[: len(sums)])
-            self.sums[some] = sums
+        for start in range(0, len(panels), together):
+            batch = _Batch.of(self._columns, panels[start : start + together])
+            for some, pairs in chunks:  # whose rows share columns that are in the caches
+                # The sum of a single row would be split among threads: it stands there twice
+                squares = self._squares(pairs if len(pairs) > 1 else pairs.expand(2, 2), batch)
+                for part in squares.split(batch.widths, 1):
+                    some.add_(part.sum(1)[: len(some)])
+        sums[which] = own
 
-    def _squares(self, pairs: torch.Tensor, panels: Sequence[int]) -> Sequence[torch.Tensor]:
-        """Return v∘(x - y)² of the columns of each panel, float32 [pairs, columns]."""
-        roots = [self._columns.roots[panel] for panel in panels]
-        widths = list(map(len, roots))
-        ranges = [part for panel in panels for part in self._columns.panels[panel]]
-        x, y = self._fetch(pairs, ranges, sum(widths))
-        x.sub_(y).mul_(torch.cat(roots))
-        signed = x
-        if self._columns.signs is not None:
-            signed = x * torch.cat([self._columns.signs[panel] for panel in panels])
-        return torch.split(torch.mul(x, signed, out=y), widths, 1)
+    def _squares(self, pairs: torch.Tensor, batch: "_Batch") -> torch.Tensor:
+        """Return v∘(x - y)² of the columns of a batch, float32 [pairs, columns]."""
+        x, y = self._fetch(pairs, batch)
+        x.sub_(y).mul_(batch.roots)
+        return torch.mul(x, x if batch.signs is None else x * batch.signs, out=y)
 
-    def _fetch(
-        self, pairs: torch.Tensor, ranges: Sequence[slice], width: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return some columns of the rows on both sides of pairs as float32 [pairs, width]."""
-        shape = 2 * len(pairs), width
+    def _fetch(self, pairs: torch.Tensor, batch: "_Batch") -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the columns of the rows on both sides of pairs, float32 [pairs, columns]."""
+        shape = 2 * len(pairs), len(batch.roots)
         stored, points = (
-            room[: shape[0] * width].view(shape) for room in (self._stored, self._points)
+            room[: shape[0] * shape[1]].view(shape) for room in (self._stored, self._points)
         )
         x, y = stored.chunk(2)
         sides = [(self._left, pairs[:, 0], x), (self._right, pairs[:, 1], y)]
@@ -143,10 +116,29 @@ class _Lane:
             sides = [(self._left, pairs.T.reshape(-1), stored)]
         for rows, places, out in sides:
             start = 0
-            for part in ranges:
+            for part in batch.ranges:
                 stop = start + part.stop - part.start
                 torch.index_select(rows[:, part], 0, places, out=out[:, start:stop])
                 start = stop
         points.copy_(stored.view(self._dtype))
         x, y = points.chunk(2)
         return x, y
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some panels that are computed with at a time, one after another."""
+
+    ranges: Sequence[slice]
+    widths: list[int]
+    roots: torch.Tensor
+    signs: torch.Tensor | None
+
+    @classmethod
+    def of(cls, columns: Columns, panels: Sequence[int]) -> "_Batch":
+        roots = [columns.roots[panel] for panel in panels]
+        signs = None
+        if columns.signs is not None:
+            signs = torch.cat([columns.signs[panel] for panel in panels])
+        ranges = [part for panel in panels for part in columns.panels[panel]]
+        return cls(ranges, list(map(len, roots)), torch.cat(roots), signs)

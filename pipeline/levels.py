@@ -18,6 +18,7 @@ from .columns import PANEL, Columns
 from .lanes import LANES, in_lanes, one_thread
 from .layout import RowLayout
 from .pooling import POOLED_ERROR, pooled_weights
+from .vectors import dots
 
 _DIRECTIONS = 128
 _FEWEST_SEEN = 128  # images that directions are found from: an eighth of all, within limits
@@ -172,4 +173,4 @@ def _put_norms(points: torch.Tensor) -> None:
     """Put the squared norm of each point in its last place."""
     points[:, -1] = 0
     for part in torch.split(points[:, :-1], PANEL, 1):
-        points[:, -1].add_(part.square().sum(1))
+        points[:, -1].add_(dots(part, part))

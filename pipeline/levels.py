@@ -6,7 +6,7 @@ whatever the directions. So a bound from a hundred numbers comes near to one fro
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .bounds import UNIT, Level, sure_error
 from .columns import PANEL, Columns
-from .lanes import LANES, in_lanes, one_thread
+from .lanes import one_thread
 from .layout import RowLayout
 from .pooling import POOLED_ERROR, pooled_weights
 from .vectors import dots
@@ -25,6 +25,7 @@ _FEWEST_SEEN = 128  # images that directions are found from: an eighth of all, w
 _MOST_SEEN = 512
 _ROWS = 128  # that are prepared together: a panel of them stays in the caches
 _PART = 1024  # numbers that are projected in one product: the longer, the larger the slack
+_SHORT = 256  # the same of what finds out how long directions are
 _SMALLEST = 1e-5  # share of the largest variance, under which a direction is rounding
 
 
@@ -61,10 +62,9 @@ class Grid(Level):
         """Turn pooled rows as stored, [n, length], into points."""
         out = np.empty((len(rows), self.width + 1), np.float32)
 
-        def put(some: slice) -> None:
+        for start in range(0, len(rows), _ROWS):
+            some = slice(start, start + _ROWS)
             self._put(torch.from_numpy(rows[some]), torch.from_numpy(out[some]))
-
-        _by_lanes(put, len(rows))
         return out
 
     def _put(self, stored: torch.Tensor, points: torch.Tensor) -> None:
@@ -134,39 +134,27 @@ def _basis(points: torch.Tensor) -> torch.Tensor | None:
     chosen = variances > _SMALLEST * variances[0].clamp(min=0)
     if not chosen.any():
         return None
-    mixes = mixes[:, chosen] / variances[chosen].sqrt()
+    # The others become directions of length 0: products are fastest with a round number of them
+    mixes = torch.where(chosen, mixes / variances.sqrt(), 0)
     basis = points.T @ mixes.to(torch.float32)
-    # Any basis gives bounds, if only it is no longer than 1: that alone needs more digits
-    whole = basis.to(torch.float64)
-    unit = torch.eye(basis.shape[1], dtype=torch.float64)
-    longest = torch.sqrt(1 + torch.linalg.matrix_norm(whole.T @ whole - unit))
-    shortened: torch.Tensor = basis / float(longest)
-    return shortened
+    # Any basis gives bounds, if only it is no longer than 1: so much, and the error of that sum
+    off = -chosen.to(torch.float32).diag()
+    for part in basis.split(_SHORT):
+        off.addmm_(part.T, part)
+    terms = _SHORT + -(-len(basis) // _SHORT) + 1
+    sizes = float(torch.linalg.matrix_norm(basis)) ** 2 + basis.shape[1]
+    rounding = sure_error(terms) * sizes * 1.001
+    return basis.div_(math.sqrt(1 + float(torch.linalg.matrix_norm(off)) + rounding))
 
 
 def _project(points: torch.Tensor, basis: torch.Tensor) -> NDArray[np.float32]:
     out = np.zeros((len(points), basis.shape[1] + 1), np.float32)
-
-    def put(some: slice) -> None:
-        projected = torch.from_numpy(out[some])
-        for start in range(0, len(basis), _PART):
-            part = slice(start, min(start + _PART, len(basis)))
-            projected[:, :-1].addmm_(points[some, part], basis[part])
-        _put_norms(projected)
-
-    _by_lanes(put, len(points))
+    projected = torch.from_numpy(out)
+    for start in range(0, len(basis), _PART):
+        part = slice(start, min(start + _PART, len(basis)))
+        projected[:, :-1].addmm_(points[:, part], basis[part])
+    _put_norms(projected)
     return out
-
-
-def _by_lanes(put: Callable[[slice], None], count: int) -> None:
-    """Call ``put(some)`` for all of `count` rows, a few at a time."""
-    parts = [slice(start, min(start + _ROWS, count)) for start in range(0, count, _ROWS)]
-
-    def lane(number: int) -> None:
-        for some in parts[number::LANES]:
-            put(some)
-
-    in_lanes(lane, torch.device("cpu"))
 
 
 def _put_norms(points: torch.Tensor) -> None:

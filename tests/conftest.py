@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lpipstore.workflows.cli import main
+from lpipstore.workflows.cli import run_command
 
 PHOTOS = "LPIPSTORE_TEST_DATA"
 WEIGHTS = "LPIPSTORE_WEIGHTS"
@@ -96,7 +96,7 @@ def cli(monkeypatch, capsys, tmp_path):
         capsys.readouterr()
         code = 0
         try:
-            main()
+            run_command()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         printed = capsys.readouterr()

@@ -3,6 +3,7 @@
 torch is imported only once a command runs, so that ``--help`` answers at once.
 """
 
+import gc
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,8 @@ from .watching import Json, Strict, show_plan
 from .watching import exit_strictly as _exit_strictly
 from .watching import show as _show
 from .watching import watched as _watched
+
+_COLLECT_AT = 50_000, 20, 20  # objects made, and rounds: Python begins with 700, 10, 10
 
 app = typer.Typer(
     name="lpipstore",
@@ -263,7 +266,7 @@ def _root(
         raise typer.Exit
 
 
-def main() -> None:
+def run_command() -> None:
     """Run the command line; errors that a person can mend are one message, not a traceback."""
     try:
         app()
@@ -277,3 +280,16 @@ def main() -> None:
 
         print_error(f"cannot print the results: {error.strerror or error}")
         sys.exit(1)
+
+
+def main() -> None:
+    """Run the command line in a process that ends with it.
+
+    Importing torch makes 170,000 objects, none of them garbage. Looking through them for some, as
+    they come and again at the end, takes 0.5 of 2.4 seconds of ``python -c "import torch"``.
+    """
+    gc.set_threshold(*_COLLECT_AT)
+    try:
+        run_command()
+    finally:
+        gc.freeze()

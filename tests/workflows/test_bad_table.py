@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lpipstore.workflows.cli import main
+from lpipstore.workflows.cli import run_command
 
 MODEL = "--backbone squeeze --weights random --workers 0 --size 32"
 ALEX = (64, 192, 384, 256, 256)
@@ -158,7 +158,7 @@ def finished(tmp_path_factory):
         patch.setenv("LPIPSTORE_STORE", str(folder / "store"))
         patch.setattr("sys.argv", ["lpipstore", *shlex.split(f"pairs P {MODEL} --out run -q")])
         with pytest.raises(SystemExit) as end:
-            main()
+            run_command()
     assert not end.value.code
     return folder / "run"
 

@@ -25,7 +25,7 @@ from .columns import Columns
 from .direct import direct_distances
 from .distances import DIRECT_BELOW
 from .layout import RowLayout
-from .vectors import fresh
+from .memory import fresh
 
 UNIT = 2.0**-24
 """The relative error of one float32 rounding."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 
 from .columns import Columns
-from .vectors import fresh
+from .memory import fresh
 
 _PAIRS = 192  # of one call, which torch's threads share: enough to be worth sharing
 _WORDS = {torch.uint16: torch.int16}  # what torch cannot index, as what it can

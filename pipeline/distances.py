@@ -18,9 +18,9 @@ import torch
 from .columns import Columns
 from .direct import direct_distances
 from .layout import RowLayout
+from .memory import fresh_zeros
 from .products import inner_products
 from .rows import row_taps
-from .vectors import fresh_zeros
 
 _BLOCK = 256
 _BLOCK_BYTES = 400_000_000  # of stored rows: two blocks have to fit in a gigabyte

@@ -18,12 +18,11 @@ from .columns import PANEL, Columns
 from .lanes import one_thread
 from .layout import RowLayout
 from .pooling import POOLED_ERROR, pooled_weights
-from .vectors import dots
 
 _DIRECTIONS = 128
 _FEWEST_SEEN = 128  # images that directions are found from: an eighth of all, within limits
 _MOST_SEEN = 512
-_ROWS = 128  # that are prepared together: a panel of them stays in the caches
+_ROWS = 256  # that are prepared together: a panel of them stays in the caches
 _PART = 1024  # numbers that are projected in one product: the longer, the larger the slack
 _SHORT = 256  # the same of what finds out how long directions are
 _SMALLEST = 1e-5  # share of the largest variance, under which a direction is rounding
@@ -161,4 +160,4 @@ def _put_norms(points: torch.Tensor) -> None:
     """Put the squared norm of each point in its last place."""
     points[:, -1] = 0
     for part in torch.split(points[:, :-1], PANEL, 1):
-        points[:, -1].add_(dots(part, part))
+        points[:, -1].add_(part.square().sum(1))

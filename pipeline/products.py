@@ -12,9 +12,9 @@ import torch
 
 from .columns import Columns, take
 from .lanes import LANES, in_lanes
-from .vectors import dots, fresh_zeros
+from .memory import fresh_zeros
 
-_LEAF = 64  # rows of the squares on the diagonal, of which half is computed in vain
+_STRIP = 64  # rows of a product on the diagonal, of which half a square is computed in vain
 _TOGETHER = 256  # rows by panels that are multiplied in one call: few rows take several panels
 _EIGHT = 8  # matrix units compute so many numbers at once, and edges by other means
 
@@ -62,10 +62,10 @@ def padded(count: int, block: int) -> int:
     """Return to how many rows `count` are filled up with zeros.
 
     All products are then of shapes whose numbers matrix units compute alike, so that a distance
-    does not depend on where in the matrix it stands: multiples of 8, and no leaf of 8 alone.
+    does not depend on where in the matrix it stands: multiples of 8, and no strip of 8 alone.
     """
     length = -(-count // _EIGHT) * _EIGHT
-    alone = length % min(block, _LEAF) == _EIGHT
+    alone = length % min(block, _STRIP) == _EIGHT
     return length + _EIGHT if alone else length
 
 
@@ -114,7 +114,7 @@ class _Side:
         def room(rows: int) -> torch.Tensor:
             return fresh_zeros((together, rows, width), torch.float32, self._rows.device)
 
-        self._points = room(length)
+        self._points, self._squares = room(length), room(min(block, length))
         signed = any(batch.signs is not None for batch in batches)
         self._signed = room(length) if signed else self._points
         self.points, self.signed = self._points, self._signed
@@ -139,7 +139,8 @@ class _Side:
             points[:, : len(rows)].sub_(batch.middle).mul_(batch.roots)
             if batch.signs is not None:
                 torch.mul(points, batch.signs, out=signed)
-            for part in dots(points, signed):
+            squares = self._squares[here][:, : points.shape[1]]
+            for part in torch.mul(points, signed, out=squares).sum(2):
                 self.norms[block].add_(part)
 
 
@@ -158,8 +159,6 @@ class _Lane:
         self.sides = [_Side(side, batches, block) for side in rows]
         lengths = len(self.sides[0].norms), len(self.sides[-1].norms)
         self.products = fresh_zeros(lengths, torch.float64, left.device)
-        side = min(block, lengths[0]) if right is None else 0
-        self._square = fresh_zeros((side, side), torch.float32, left.device)
 
     def add(self) -> None:
         """Add the products of this lane's panels, block by block."""
@@ -181,26 +180,6 @@ class _Lane:
 
     def _add_triangle(self, block: slice) -> None:
         """Add what `_add_product` would, on and above the diagonal."""
-        length = block.stop - block.start
-        product = self._square[:length, :length]
-        for points, signed in zip(
-            self.sides[0].points[:, block], self.sides[-1].signed[:, block], strict=True
-        ):
-            for rows, columns in _upper(0, length):
-                torch.mm(points[rows], signed[columns].T, out=product[rows, columns])
-            self.products[block, block].add_(product)
-
-
-def _upper(start: int, stop: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the (rows, columns) of products that cover a square on and above its diagonal.
-
-    Halves, and halves of halves: of all shapes squares take least time for what they compute.
-    """
-    leaves = -(-(stop - start) // _LEAF)
-    if leaves == 1:
-        yield slice(start, stop), slice(start, stop)
-        return
-    middle = start + -(-leaves // 2) * _LEAF
-    yield from _upper(start, middle)
-    yield slice(start, middle), slice(middle, stop)
-    yield from _upper(middle, stop)
+        for start in range(block.start, block.stop, _STRIP):
+            stop = min(start + _STRIP, block.stop)
+            self._add_product(slice(start, stop), slice(start, block.stop))

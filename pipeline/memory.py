@@ -1,4 +1,4 @@
-"""What NumPy does better than torch where a CPU does the work."""
+"""Fresh memory for arithmetic."""
 
 import numpy as np
 import torch
@@ -20,15 +20,3 @@ def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> t
 def fresh_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Make a tensor of zeros, as `fresh` does."""
     return fresh(shape, dtype, device).zero_()
-
-
-def dots(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return the product of each row with its partner: float32 [..., n] from [..., n, width].
-
-    On a CPU the rows are read once and nothing is put aside, where torch would write the products
-    of their numbers. The bits do not depend on other rows; sums of `PANEL` numbers or fewer are
-    never split among threads.
-    """
-    if left.device.type != "cpu":
-        return (left * right).sum(-1)
-    return torch.from_numpy(np.vecdot(left.numpy(), right.numpy()))

@@ -95,7 +95,7 @@ class Level:
         bounds = points[:, -1][pairs].sum(1).mul_(-self._margin())
         shape = 2 * min(_PAIRS, len(pairs)), min(self.width, _PANEL)
         room = fresh(shape, torch.float32, points.device)
-        for some in torch.arange(len(pairs), device=points.device).split(_PAIRS):
+        for some in torch.split(torch.arange(len(pairs), device=points.device), _PAIRS):
             self._add_differences(bounds, points, pairs, limits, some, room)
         return bounds
 

@@ -87,14 +87,16 @@ class _Differences:
             return
         count = -(-len(which) // -(-len(which) // _PAIRS))
         own = sums[which]
-        chunks = list(zip(own.split(count), self._pairs[which].split(count), strict=True))
+        chunks = list(
+            zip(torch.split(own, count), torch.split(self._pairs[which], count), strict=True)
+        )
         together = max(1, _PAIRS // max(2, count))  # few pairs take several panels a call
         for start in range(0, len(panels), together):
             batch = _Batch.of(self._columns, panels[start : start + together])
             for some, pairs in chunks:  # whose rows share columns that are in the caches
                 # The sum of a single row would be split among threads: it stands there twice
                 squares = self._squares(pairs if len(pairs) > 1 else pairs.expand(2, 2), batch)
-                for part in squares.split(batch.widths, 1):
+                for part in torch.split(squares, batch.widths, 1):
                     some.add_(part.sum(1)[: len(some)])
         sums[which] = own
 

@@ -138,7 +138,7 @@ def _basis(points: torch.Tensor) -> torch.Tensor | None:
     basis = points.T @ mixes.to(torch.float32)
     # Any basis gives bounds, if only it is no longer than 1: so much, and the error of that sum
     off = -chosen.to(torch.float32).diag()
-    for part in basis.split(_SHORT):
+    for part in torch.split(basis, _SHORT):
         off.addmm_(part.T, part)
     terms = _SHORT + -(-len(basis) // _SHORT) + 1
     sizes = float(torch.linalg.matrix_norm(basis)) ** 2 + basis.shape[1]

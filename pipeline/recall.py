@@ -265,8 +265,9 @@ def recall_extractor(
         backbone = load()
         if backbone.weights_digest != recipe.weights:
             raise LpipstoreError(
-                f"rows have to be computed, and the weights from {backbone.weights_origin} are not "
-                f"those of the run ({recipe.weights_origin}): name them with --weights FILE"
+                "rows have to be computed, and the weights from "
+                f"{printable(backbone.weights_origin)} are not those of the run "
+                f"({printable(recipe.weights_origin)}): name them with --weights FILE"
             )
         return backbone.trunk
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from ..cache.errors import LpipstoreError
 from ..pipeline.backbones import load_backbone
+from ..pipeline.files import printable
 from ..pipeline.results import open_run
 from ..pipeline.weights import WeightsMissing
 from .console import Screen
@@ -147,7 +148,7 @@ def demo_facts(outcome: dict[str, Any]) -> list[tuple[str, str]]:
     first, second = outcome["first"], outcome["second"]
     trained = "" if first["trained"] else ": distances only show how it works"
     return [
-        ("weights", outcome["weights"] + trained),
+        ("weights", printable(outcome["weights"]) + trained),
         ("pictures", f"{first['images']}, {first['pairs']:,} pairs"),
         ("first run", f"{first['forwards']} forwards, {first['seconds']['total']:.2f} s"),
         ("second run", f"{second['forwards']} forwards, {second['seconds']['total']:.2f} s"),

@@ -173,11 +173,12 @@ def need_same_recipe(run: Run, settings: Settings, collection: Collection) -> No
         "head_digest": head.digest,
         "precision": settings.precision,
     }
+    origins = _now_and_then(extractor.backbone.weights_origin, run.manifest.get("weights_origin"))
+    heads = _now_and_then(head.name, run.manifest.get("head"))
     words = {
-        "weights": f"the weights of the trunk are others ({extractor.backbone.weights_origin} now, "
-        f"{run.manifest.get('weights_origin')} then): name them with --weights FILE",
-        "head_digest": f"the head is another ({head.name} now, {run.manifest.get('head')} then): "
-        "name it with --heads FILE",
+        "weights": f"the weights of the trunk are others ({origins}): name them with "
+        "--weights FILE",
+        "head_digest": f"the head is another ({heads}): name it with --heads FILE",
     }
     different = [
         words.get(name, f"{name} is {value} now and was {run.manifest.get(name)}")
@@ -249,3 +250,7 @@ def again_facts(run: Run, summary: dict[str, Any], out: Path) -> list[tuple[str,
         "score": list_facts,
     }
     return kinds[recall_kind(run, "--from")](summary, out)
+
+
+def _now_and_then(now: object, then: object) -> str:
+    return f"{printable(str(now))} now, {printable(str(then))} then"

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 import lpipstore
-from lpipstore.workflows.demo import DISTORTIONS, SCENES, STRENGTHS
+from lpipstore.workflows.demo import DISTORTIONS, SCENES, STRENGTHS, demo_facts
 
 PICTURES = SCENES * (1 + len(DISTORTIONS) * len(STRENGTHS))
 
@@ -51,3 +51,9 @@ def test_the_table_is_for_people(cli, no_network):
     outcome = cli("demo")
     assert "Mean distance to the undistorted picture" in outcome.out
     assert outcome.out.count("grows") == len(DISTORTIONS)
+
+
+def test_a_path_of_weights_is_shown_without_control_characters():
+    run = {"trained": True, "images": 1, "pairs": 0, "forwards": 1, "seconds": {"total": 1.0}}
+    facts = dict(demo_facts({"first": run, "second": run, "weights": "a\nb/w.pth"}))
+    assert facts["weights"] == "a\\nb/w.pth"

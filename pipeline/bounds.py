@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from .columns import Columns
-from .direct import direct_distances
+from .direct import PAIRS_AT_ONCE, direct_distances
 from .distances import DIRECT_BELOW
 from .layout import RowLayout
 from .memory import fresh
@@ -33,7 +33,6 @@ UNIT = 2.0**-24
 _AROUND = 8  # roundings of the operands and sums around a product, all in all
 _LIKELY = 8  # λ of Higham and Mary
 _PANEL = 4096  # columns of one float32 sum: the longer, the wider the margin
-_PAIRS = 192  # of one computation, which torch's threads share: enough to be worth sharing
 
 
 def sure_error(terms: int) -> float:
@@ -93,9 +92,9 @@ class Level:
         first: those of deep taps weigh most.
         """
         bounds = points[:, -1][pairs].sum(1).mul_(-self._margin())
-        shape = 2 * min(_PAIRS, len(pairs)), min(self.width, _PANEL)
+        shape = 2 * min(PAIRS_AT_ONCE, len(pairs)), min(self.width, _PANEL)
         room = fresh(shape, torch.float32, points.device)
-        for some in torch.split(torch.arange(len(pairs), device=points.device), _PAIRS):
+        for some in torch.split(torch.arange(len(pairs), device=points.device), PAIRS_AT_ONCE):
             self._add_differences(bounds, points, pairs, limits, some, room)
         return bounds
 

@@ -10,7 +10,9 @@ import torch
 from .columns import Columns
 from .memory import fresh
 
-_PAIRS = 192  # of one call, which torch's threads share: enough to be worth sharing
+PAIRS_AT_ONCE = 192
+"""Pairs of one call, which torch's threads share: enough to be worth sharing."""
+
 _WORDS = {torch.uint16: torch.int16}  # what torch cannot index, as what it can
 _STAGES = (1 / 4, 1)  # of the panels; after each, pairs beyond the limit are given up
 
@@ -77,7 +79,7 @@ class _Differences:
         self._dtype, self._pairs, self._columns = left.dtype, pairs, columns
         # Room for both sides of the pairs: to fetch fresh memory each time would take longest
         widths = list(map(len, columns.roots))
-        room = 2 * min(_PAIRS * max(widths), max(2, len(pairs)) * sum(widths))
+        room = 2 * min(PAIRS_AT_ONCE * max(widths), max(2, len(pairs)) * sum(widths))
         whole = fresh((2 * room,), torch.float32, left.device)
         self._points, self._stored = whole[:room], whole[room:].view(self._left.dtype)
 
@@ -85,12 +87,12 @@ class _Differences:
         """Add what panels contribute to the sums of some pairs, in the order of the panels."""
         if not len(which):
             return
-        count = -(-len(which) // -(-len(which) // _PAIRS))
+        count = -(-len(which) // -(-len(which) // PAIRS_AT_ONCE))
         own = sums[which]
         chunks = list(
             zip(torch.split(own, count), torch.split(self._pairs[which], count), strict=True)
         )
-        together = max(1, _PAIRS // max(2, count))  # few pairs take several panels a call
+        together = max(1, PAIRS_AT_ONCE // max(2, count))  # few pairs take several panels a call
         for start in range(0, len(panels), together):
             batch = _Batch.of(self._columns, panels[start : start + together])
             for some, pairs in chunks:  # whose rows share columns that are in the caches

@@ -15,6 +15,7 @@ Three errors stand between a bound as computed and the distance that the dense m
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,37 +88,24 @@ class Level:
     ) -> torch.Tensor:
         """Return a bound for each of some pairs [p, 2] of points, float32 [p].
 
-        A pair is given up at the first panel that takes its bound beyond its limit, float32 [p]:
-        squares only add up, so that what there is by then is a bound as well. The last panels come
-        first: those of deep taps weigh most.
+        A pair is given up at the first part that takes its bound beyond its limit, float32 [p]:
+        squares only add up, so that what there is by then is a bound as well.
         """
         bounds = points[:, -1][pairs].sum(1).mul_(-self._margin())
-        shape = 2 * min(PAIRS_AT_ONCE, len(pairs)), min(self.width, _PANEL)
+        parts = self.parts()
+        longest = max((part.stop - part.start for part in parts), default=0)
+        shape = 2 * min(PAIRS_AT_ONCE, len(pairs)), longest
         room = fresh(shape, torch.float32, points.device)
-        for some in torch.split(torch.arange(len(pairs), device=points.device), PAIRS_AT_ONCE):
-            self._add_differences(bounds, points, pairs, limits, some, room)
+        still = torch.arange(len(pairs), device=points.device)
+        for part in parts:
+            for some in torch.split(still, PAIRS_AT_ONCE):
+                bounds[some] += _squared(points[:, part], pairs[some], room)
+            still = still[bounds[still] <= limits[still]]
         return bounds
 
-    def _add_differences(
-        self,
-        bounds: torch.Tensor,
-        points: torch.Tensor,
-        pairs: torch.Tensor,
-        limits: torch.Tensor,
-        some: torch.Tensor,
-        room: torch.Tensor,
-    ) -> None:
-        """Add squared differences to the bounds of some pairs while they are within limits."""
-        for panel in reversed(self._panels()):
-            ends = pairs[some].T.reshape(-1)
-            both = room[: len(ends), : panel.stop - panel.start]
-            torch.index_select(points[:, panel], 0, ends, out=both)
-            x, y = both.chunk(2)
-            x.sub_(y)
-            bounds[some] += torch.mul(x, x, out=y).sum(1)
-            some = some[bounds[some] <= limits[some]]
-            if not len(some):
-                return
+    def parts(self) -> Sequence[slice]:
+        """Return the parts of a point that differences are added up in, one after another."""
+        return self._panels()
 
     def _panels(self) -> list[slice]:
         starts = range(0, self.width, _PANEL)
@@ -126,6 +114,16 @@ class Level:
     def _margin(self) -> float:
         """Return the largest error of a squared distance, over the squared norms of both points."""
         return 2 * sure_error(min(self.width, _PANEL) + len(self._panels()) + _AROUND)
+
+
+def _squared(points: torch.Tensor, pairs: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
+    """Return the squared distances of pairs of points, float32 [p]."""
+    ends = pairs.T.reshape(-1)
+    both = room[: len(ends), : points.shape[1]]
+    torch.index_select(points, 0, ends, out=both)
+    x, y = both.chunk(2)
+    x.sub_(y)
+    return torch.mul(x, x, out=y).sum(1)
 
 
 @dataclass(frozen=True)

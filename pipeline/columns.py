@@ -30,26 +30,31 @@ class Columns:
         For each panel float32 [width]: √(absolute v), over the row dtype's steps.
     signs
         For each panel float32 [width] of ±1, or None for a head without negative weights.
+    heaviest_first
+        Numbers of the panels, by the sum of their absolute weights.
     """
 
     panels: tuple[tuple[slice, ...], ...]
     roots: tuple[torch.Tensor, ...]
     signs: tuple[torch.Tensor, ...] | None
+    heaviest_first: tuple[int, ...]
 
     @classmethod
     def of(cls, weights: NDArray[np.float32], dtype: str, device: torch.device) -> "Columns":
         """Prepare the column weights of a head (see `column_weights`) for rows of `dtype`."""
         panels = tuple(_panels(weights != 0))
         negative = bool((weights < 0).any())
-        roots, signs = [], []
+        roots, signs, sums = [], [], []
         for panel in panels:
             # By panels: all columns at once in float64 take hundreds of megabytes of a long row
             live = np.concatenate([weights[columns] for columns in panel]).astype(np.float64)
             scaled = (np.sqrt(np.abs(live)) / STEPS[dtype]).astype(np.float32)
             roots.append(torch.from_numpy(scaled).to(device))
+            sums.append(np.abs(live).sum())
             if negative:
                 signs.append(torch.from_numpy(np.sign(live).astype(np.float32)).to(device))
-        return cls(panels, tuple(roots), tuple(signs) if negative else None)
+        order = np.argsort(sums, kind="stable")[::-1].tolist()
+        return cls(panels, tuple(roots), tuple(signs) if negative else None, tuple(order))
 
 
 def _panels(live: NDArray[np.bool_]) -> Iterator[tuple[slice, ...]]:

@@ -14,7 +14,7 @@ PAIRS_AT_ONCE = 192
 """Pairs of one call, which torch's threads share: enough to be worth sharing."""
 
 _WORDS = {torch.uint16: torch.int16}  # what torch cannot index, as what it can
-_STAGES = (1 / 4, 1)  # of the panels; after each, pairs beyond the limit are given up
+_STAGES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the panels; after each, pairs beyond a limit are given up
 
 
 def direct_distances(
@@ -59,9 +59,9 @@ def direct_distances(
 def _stages(columns: Columns, beyond: float) -> list[Sequence[int]]:
     """Return the numbers of the panels of each stage.
 
-    The last come first: columns of deep taps weigh most, as their taps have few positions.
+    The heaviest come first, so that pairs that are far apart are soon known to be.
     """
-    panels = range(len(columns.panels))[::-1]
+    panels = columns.heaviest_first
     if beyond == math.inf or columns.signs is not None:
         return [panels]
     stops = [math.ceil(share * len(panels)) for share in (0, *_STAGES)]

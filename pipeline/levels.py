@@ -6,8 +6,8 @@ whatever the directions. So a bound from a hundred numbers comes near to one fro
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .bounds import UNIT, Level, sure_error
 from .columns import PANEL, Columns
+from .distances import centre_of
 from .lanes import one_thread
 from .layout import RowLayout
 from .pooling import POOLED_ERROR, pooled_weights
@@ -23,7 +24,7 @@ _DIRECTIONS = 128
 _FEWEST_SEEN = 128  # images that directions are found from: an eighth of all, within limits
 _MOST_SEEN = 512
 _ROWS = 256  # that are prepared together: a panel of them stays in the caches
-_PART = 1024  # numbers that are projected in one product: the longer, the larger the slack
+_PART = 1024  # numbers that are projected or compared at a time: the longer, the larger the slack
 _SHORT = 256  # the same of what finds out how long directions are
 _SMALLEST = 1e-5  # share of the largest variance, under which a direction is rounding
 
@@ -36,10 +37,13 @@ class Grid(Level):
     ----------
     columns, centre
         The head on pooled rows, and their centre: see `lpipstore.pipeline.distances`.
+    telling
+        Parts of a point, those first in which images differ most.
     """
 
     columns: Columns
     centre: torch.Tensor
+    telling: tuple[slice, ...]
 
     @classmethod
     def of(
@@ -48,14 +52,29 @@ class Grid(Level):
         weights: NDArray[np.float32],
         layout: RowLayout,
         dtype: str,
-        centre: torch.Tensor,
+        some: torch.Tensor,
     ) -> "Grid":
-        """Prepare a level for a head of non-negative column weights (see `column_weights`)."""
+        """Prepare a level for a head of non-negative column weights (see `column_weights`).
+
+        `some` are pooled rows that stand for all, [n, length].
+        """
         pooled = pooled_weights(weights, layout, grid)
         slack = 2 * POOLED_ERROR[dtype] * math.sqrt(float(pooled.sum(dtype=np.float64)))
         columns = Columns.of(pooled, dtype, torch.device("cpu"))
         width = sum(map(len, columns.roots))
-        return cls(f"{grid}x{grid}", width, slack, columns, centre)
+        parts = tuple(slice(start, min(start + _PART, width)) for start in range(0, width, _PART))
+        level = cls(f"{grid}x{grid}", width, slack, columns, centre_of(some), parts)
+        return level._tell(torch.from_numpy(level.prepare(some.numpy())))
+
+    def _tell(self, points: torch.Tensor) -> "Grid":
+        """Return this level with the parts first in which some points differ most."""
+        apart = [float(points[:, part].square().sum()) for part in self.telling]
+        order = np.argsort(apart, kind="stable")[::-1].tolist()
+        return replace(self, telling=tuple(self.telling[k] for k in order))
+
+    def parts(self) -> Sequence[slice]:
+        """Return the parts of a point, those first in which images differ most."""
+        return self.telling
 
     def prepare(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
         """Turn pooled rows as stored, [n, length], into points."""

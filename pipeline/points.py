@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from .bounds import Level
 from .cells import BLOCK
-from .distances import centre_of
 from .features import Features
 from .levels import Grid, images_to_see, project
 from .pooled import PooledRows
@@ -35,8 +34,8 @@ def grids_of(
     room = memory // max(1, sum(4 * pool.length for pool in pooled.specs.values()))
     extractor, levels = pooled.features.extractor, Levels()
     for grid in pooled.grids:
-        centre = centre_of(torch.from_numpy(pooled.read(grid, pooled.features.central(contents))))
-        level = Grid.of(grid, weights, extractor.layout, extractor.spec.dtype, centre)
+        some = torch.from_numpy(pooled.read(grid, pooled.features.central(contents)))
+        level = Grid.of(grid, weights, extractor.layout, extractor.spec.dtype, some)
         read = _reading(pooled, grid, level, contents)
         levels.append((level, _held(read, len(contents), room, extractor.device)))
     return levels

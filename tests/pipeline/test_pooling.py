@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpipstore.pipeline.distances import centre_of
 from lpipstore.pipeline.heads import column_weights, make_head
 from lpipstore.pipeline.layout import RowLayout
 from lpipstore.pipeline.levels import Grid, images_to_see, project
@@ -84,7 +83,7 @@ def test_no_distance_is_under_its_bound(layout, dtype, closeness, seed):
     distances = np.square(apart) @ weights.astype(np.float64)
     pairs = torch.cartesian_prod(torch.arange(7), torch.arange(7))
     for grid, pooled in zip(GRIDS, pool_rows(rows, layout, dtype, GRIDS), strict=True):
-        level = Grid.of(grid, weights, layout, dtype, centre_of(pooled))
+        level = Grid.of(grid, weights, layout, dtype, pooled)
         points = torch.from_numpy(level.prepare(pooled.numpy()))
         limits = level.limit(distances)
         assert (level.bounds(points, points).numpy() <= limits).all()
@@ -106,7 +105,7 @@ def test_no_distance_is_under_the_bound_of_its_projection(layout, dtype, closene
     values = rows.numpy().astype(np.float64) / STEPS[dtype]
     distances = np.square(values[:, None] - values[None]) @ weights.astype(np.float64)
     (pooled,) = pool_rows(rows, layout, dtype, (2,))
-    grid = Grid.of(2, weights, layout, dtype, centre_of(pooled[:4]))
+    grid = Grid.of(2, weights, layout, dtype, pooled[:4])
     points = torch.from_numpy(grid.prepare(pooled.numpy()))
     made = project(grid, points[:5], points.split(4))
     if made is None:  # all that was seen is alike, and equal to the centre
@@ -121,7 +120,7 @@ def test_directions_of_all_points_lose_nothing():
     layout = RowLayout(((16, 2, 2), (8, 2, 2)))
     rows, weights = make_rows(layout, "uint16", 40, 0.0, 0), make_weights(layout, 0)
     (pooled,) = pool_rows(rows, layout, "uint16", (2,))
-    grid = Grid.of(2, weights, layout, "uint16", centre_of(pooled))
+    grid = Grid.of(2, weights, layout, "uint16", pooled)
     points = torch.from_numpy(grid.prepare(pooled.numpy()))
     level, projected = project(grid, points, points.split(16))
     assert level.name == f"{level.width} directions"
@@ -143,7 +142,7 @@ def test_bounds_are_tight_where_cells_are_positions():
     (pooled,) = pool_rows(rows, layout, "uint16", (4,))
     assert torch.equal(pooled, rows)
     assert np.array_equal(pooled_weights(weights, layout, 4), weights)
-    level = Grid.of(4, weights, layout, "uint16", centre_of(pooled))
+    level = Grid.of(4, weights, layout, "uint16", pooled)
     points = torch.from_numpy(level.prepare(pooled.numpy()))
     values = rows.numpy().astype(np.float64) / 65535
     distances = np.square(values[:, None] - values[None]) @ weights.astype(np.float64)
@@ -157,7 +156,7 @@ def test_margins_stay_small_against_distances():
     exact = make_rows(layout, "float32", 1, 0.0, 1)
     assert exact.shape == (1, layout.length)
     (pooled,) = pool_rows(rows, layout, "uint16", (4,))
-    level = Grid.of(4, weights, layout, "uint16", centre_of(pooled))
+    level = Grid.of(4, weights, layout, "uint16", pooled)
     points = torch.from_numpy(level.prepare(pooled.numpy()))
     v = pooled_weights(weights, layout, 4).astype(np.float64)
     values = pooled.numpy().astype(np.float64) / 65535

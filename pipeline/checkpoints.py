@@ -17,7 +17,6 @@ from .listresults import write_table
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.parquet"
 CURVE = "curve.png"
-TRUNK = "trunk.pth"
 
 
 def save_whole(content: Mapping[str, Any], path: Path) -> None:

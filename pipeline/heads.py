@@ -22,6 +22,10 @@ from ..cache.errors import LpipstoreError, UsageError
 from .layout import LPIPS_BACKBONES, RowLayout
 from .weights import read_tensors
 
+HEAD = "head.pth"
+TRUNK = "trunk.pth"
+"""What a training leaves in its folder: the head, and the trunk if it was tuned with it."""
+
 _STOCK_SHA256 = {
     ("0.0", "alex"): "18720f55913d0af89042f13faa7e536a6ce1444a0914e6db9461355ece1e8cd5",
     ("0.0", "vgg"): "b9e4236260c3dd988fc79d2a48d645d885afcbb21f9fd595e6744cf7419b582c",
@@ -112,11 +116,11 @@ def load_head(
         ones = [np.ones(count, dtype=np.float32) for count in channels]
         return make_head(ones, "none (unweighted baseline)")
     path = Path(choice).expanduser()
-    path = path / "head.pth" if path.is_dir() else path
+    path = path / HEAD if path.is_dir() else path
     if not path.exists():
         raise UsageError(
             f"No head at {str(path)!r}. Choose an existing FILE, the folder of a training, "
-            "'none' for the unweighted baseline, or leave --heads out for the stock head."
+            "none for the unweighted baseline, or stock for the head that LPIPS has."
         )
     return _read_head(path, backbone_name, tuple(channels), str(path))
 

@@ -142,8 +142,10 @@ def _choose(names: Sequence[str], columns: Sequence[str] | None, shown: str) -> 
         if all(lower.count(name) == 1 for name in pair):
             return [lower.index(name) for name in pair]
     if len(names) < 2 or names[0] == names[1]:
+        hint = ": columns are told apart by commas in .csv" if ";" in listed else ""
         raise UsageError(
-            f"{shown} needs two columns of paths with a name each, and has the columns {listed}"
+            f"{shown} needs two columns of paths with a name each, and has the columns "
+            f"{listed}{hint}"
         )
     return [0, 1]
 

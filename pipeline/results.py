@@ -213,16 +213,28 @@ class Run:
         return self._table(GROUPS)
 
     def _table(self, name: str) -> "pyarrow.Table":
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             with (self.path / name).open("rb") as file:
                 return pq.read_table(file)
         except FileNotFoundError as error:
-            raise UsageError(
-                f"{printable(str(self.path))} is a run of lpipstore {self.manifest['command']} "
-                f"and has no {name}"
-            ) from error
+            raise self._has_no(name) from error
+        except (OSError, pa.ArrowException) as error:
+            raise self._is_damaged(name, error) from error
+
+    def _has_no(self, name: str) -> UsageError:
+        return UsageError(
+            f"{printable(str(self.path))} is a run of lpipstore {self.manifest['command']} and has "
+            f"no {name}"
+        )
+
+    def _is_damaged(self, name: str, error: Exception) -> LpipstoreError:
+        reason = printable(str(error).partition("\n")[0])
+        return LpipstoreError(
+            f"{printable(str(self.path / name))} is damaged ({reason}): make the run again"
+        )
 
     @cached_property
     def distances(self) -> "dask.array.Array":
@@ -232,7 +244,12 @@ class Run:
         """
         import dask.array
 
-        array: dask.array.Array = dask.array.from_zarr(self.path / DISTANCES)  # type: ignore[no-untyped-call]
+        if not (self.path / DISTANCES).exists():
+            raise self._has_no(DISTANCES)
+        try:
+            array: dask.array.Array = dask.array.from_zarr(self.path / DISTANCES)  # type: ignore[no-untyped-call]
+        except (OSError, ValueError) as error:  # of JSON as well
+            raise self._is_damaged(DISTANCES, error) from error
         return array
 
 

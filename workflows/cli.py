@@ -4,6 +4,7 @@ torch is imported only once a command runs, so that ``--help`` answers at once.
 """
 
 import gc
+import io
 import sys
 import tempfile
 from pathlib import Path
@@ -242,7 +243,7 @@ def demo(
 
     with tempfile.TemporaryDirectory(prefix="lpipstore-demo-") as scratch:
         folder = out or Path(scratch) / "demo"
-        outcome = _watched(lambda screen: run_demo(folder, screen), quiet=quiet)
+        outcome = _watched(lambda screen: run_demo(folder, screen), quiet=quiet, goes_on=False)
     _show(outcome, "Demo", lambda: demo_facts(outcome), as_json)
     if not as_json:
         header = ("distortion", *(f"strength {s}" for s in STRENGTHS), "distance")
@@ -268,6 +269,9 @@ def _root(
 
 def run_command() -> None:
     """Run the command line; errors that a person can mend are one message, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where ± or a name cannot be shown, ? can
+            stream.reconfigure(errors="replace")
     try:
         app()
     except LpipstoreError as error:

@@ -1,7 +1,9 @@
 """What the commands have in common: checked settings, an open store, images with their rows."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..cache.errors import LpipstoreError, UsageError
@@ -18,6 +20,7 @@ from .console import Screen
 from .settings import Settings, parse_size, show_bytes, store_limit, store_path
 
 PRECISIONS = ("exact", "fast")
+_NAMED = 100  # broken images, one in a line
 STAGES = ("hash", "decode", "forward", "read", "score", "write")
 
 
@@ -128,9 +131,12 @@ class Collection:
 
     def warn_of_trouble(self, screen: Screen) -> None:
         """Name each image that is left out, and say so when the store took no more rows."""
-        for record in self.records:
-            if record.error:
-                screen.warn(f"{printable(record.path)} is left out: {record.error}")
+        broken = [record for record in self.records if record.error]
+        for record in broken[:_NAMED]:
+            name = printable(record.path) or "a line"
+            screen.warn(f"{name} is left out: {record.error}")
+        if broken[_NAMED:]:
+            screen.warn(f"{len(broken) - _NAMED:,} more are left out; images.parquet names all")
         if self.features.full:
             screen.warn(f"{self.features.full}; the run goes on without keeping more rows")
 
@@ -205,6 +211,15 @@ def make_extractor(size: tuple[int, int], store: FeatureStore, settings: Setting
         device=device,
         trunk_dtype=settings.trunk_dtype,
     )
+
+
+def check_new(option: str, path: Path) -> None:
+    """Raise `UsageError` if there is something at `path`: nobody's file is written over."""
+    if os.path.lexists(path):
+        raise UsageError(
+            f"{option} {printable(str(path))} exists: choose another, or remove it if it is not "
+            "needed"
+        )
 
 
 def check_choice(option: str, choice: str, choices: Iterable[str]) -> None:

@@ -24,7 +24,8 @@ from rich.text import Text
 _FIRST_LINE_SECONDS = 5.0
 _LINE_SECONDS = 30.0
 _IN_NOTEBOOK = "JPY_PARENT_PID"  # a Jupyter kernel and all that it starts have this variable
-_FLEETING = ("hash", "rows")  # stages that are begun anew
+_ANY_WIDTH = 10_000  # a file or a pipe has no width of its own
+_FLEETING = ("hash", "rows", "L2", "PSNR", "SSIM")  # stages that are begun anew
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -188,9 +189,10 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     """Print a table whose first column is text and whose other columns are numbers."""
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left")
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     console = _console()
-    # A file or a pipe has no width of its own
-    console.print(table, width=None if console.is_terminal else 160)
+    if not console.is_terminal:
+        console.width = _ANY_WIDTH
+    console.print(table)

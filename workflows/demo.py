@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ..cache.errors import LpipstoreError
+from ..cache.errors import LpipstoreError, UsageError
 from ..pipeline.backbones import load_backbone
 from ..pipeline.files import printable
 from ..pipeline.results import open_run
@@ -82,7 +82,8 @@ def run_demo(folder: Path, screen: Screen) -> dict[str, Any]:
         trunk's weights come from.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise LpipstoreError(f"{folder} is not a new or empty folder: choose another for --out")
+        shown = printable(str(folder))
+        raise UsageError(f"{shown} is not a new or empty folder: choose another for --out")
     pictures = folder / "pictures"
     try:
         draw_pictures(pictures)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -26,7 +27,7 @@ from ..pipeline.scores import (
     precision_score,
     vote_ceiling,
 )
-from .collection import STAGES, check_choice
+from .collection import STAGES, check_choice, check_new
 from .console import Screen
 from .judged import (
     Judged,
@@ -38,12 +39,13 @@ from .judged import (
     judged_facts,
     pair_statistics_of,
 )
-from .session import Session, open_session
+from .session import Session, open_session, warn_of_own_trunk
 from .settings import Settings
 
 METRICS = (*CLASSICAL, "baseline", "stock")
 CEILING = "ceiling of the votes"
 OVERALL = "mean over sets"
+_COLUMNS = ("kind", "set", "metric", "score", "value", "low", "high", "count")
 _SHOWN = {"2afc": "2AFC", "jnd": "JND"}
 _PIXELS_AT_ONCE = 1 << 28  # bytes of decoded images in memory
 _PAIRS_AT_ONCE = 64
@@ -95,6 +97,8 @@ def evaluate_heads(
     check_folder("--images", images)
     if out is not None and out.suffix != ".parquet":
         raise UsageError(f"--out {printable(str(out))} must end in .parquet")
+    if out is not None and not _holds_scores(out):
+        check_new("--out", out)
     if "stock" in chosen and settings.backbone not in LPIPS_BACKBONES:
         chosen.remove("stock")
         screen.say(f"there is no stock head for {settings.backbone}: it is left out")
@@ -103,6 +107,7 @@ def evaluate_heads(
     clock = Stopwatch(*STAGES)
     kinds = read_judgements(sources, images=images, split=split)
     summary: dict[str, Any] = {"kinds": {}, "scores": []}
+    warn_of_own_trunk(heads, settings.weights, screen)
     with open_session(settings, screen, clock) as session:
         for judgements in kinds.values():
             counts, lines = _evaluate_kind(judgements, chosen, heads, session, seed)
@@ -231,16 +236,17 @@ def _named(names: Sequence[str], found: Sequence[Found]) -> list[tuple[str, Foun
 
 
 def _line(kind: str, set_name: str, metric: str, score_name: str, score: Score) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "set": set_name,
-        "metric": metric,
-        "score": score_name,
-        "value": score.value,
-        "low": score.low,
-        "high": score.high,
-        "count": score.count,
-    }
+    numbers = score.value, score.low, score.high, score.count
+    return dict(zip(_COLUMNS, (kind, set_name, metric, score_name, *numbers), strict=True))
+
+
+def _holds_scores(out: Path) -> bool:
+    """Tell whether a file is an earlier table of scores, which may be written again."""
+    try:
+        with out.open("rb") as file:
+            return bool(pq.read_schema(file).names == list(_COLUMNS))
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _write(lines: Sequence[dict[str, Any]], out: Path) -> None:

@@ -16,7 +16,7 @@ from ..pipeline.export import (
 )
 from ..pipeline.files import printable
 from ..pipeline.results import Run, open_run
-from .collection import check_choice
+from .collection import check_choice, check_new
 from .console import Screen
 from .settings import show_bytes
 
@@ -51,7 +51,10 @@ def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen)
             raise UsageError(f"choose a --format: {', '.join(FORMATS)}")
         kind = out.suffix.lstrip(".")
     check_choice("--format", kind, FORMATS)
-    path = folder / f"export.{kind}" if out is None else out
+    if out is not None and out.suffix.lstrip(".") in set(FORMATS) - {kind}:
+        raise UsageError(f"--format {kind} contradicts --out {printable(str(out))}")
+    own = folder / f"export.{kind}"  # may be written again
+    path = own if out is None else out
     matrix = is_matrix(run)
     if matrix:
         _tell_size(run, kind, path, screen)
@@ -60,7 +63,8 @@ def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen)
             raise UsageError(f"--out - prints csv only, not {kind}: name a file")
         _write(run, kind, sys.stdout.buffer, matrix, screen)
         return {"file": "-", "format": kind, "matrix": matrix, "bytes": None}
-    _keep_the_run(run, path)
+    if path.absolute() != own.absolute():
+        check_new("--out", path)
     with writing_file(path) as file:
         _write(run, kind, file, matrix, screen)
     written = path.stat().st_size
@@ -82,13 +86,6 @@ def _tell_size(run: Run, kind: str, path: Path, screen: Screen) -> None:
         screen.warn(f"the file takes about {show_bytes(need)}, more than the disk has room for")
     elif need > _LARGE:
         screen.warn(f"the file takes about {show_bytes(need)}")
-
-
-def _keep_the_run(run: Run, path: Path) -> None:
-    """Refuse to write over what the run is made of."""
-    inside = path.absolute().parent.resolve() == run.path.absolute().resolve()
-    if inside and path.exists() and path.stem != "export":
-        raise UsageError(f"{printable(str(path))} is a file of the run: choose another --out")
 
 
 def export_facts(outcome: dict[str, Any]) -> list[tuple[str, str]]:

@@ -166,14 +166,16 @@ def takes_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[.
             annotation=_OPTIONS[field.name],
         )
         for field in fields(Settings)
-        if field.name not in left_out
+        if field.name in _OPTIONS and field.name not in left_out
     ]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
-        def with_options(**arguments: Any) -> None:  # noqa: ANN401 - whatever was declared
+        def with_options(context: typer.Context, **arguments: Any) -> None:  # noqa: ANN401
             chosen = {option.name: arguments.pop(option.name) for option in shared}
-            command(settings=Settings(**chosen), **arguments)
+            given = frozenset(name for name in chosen if _is_given(context, name))
+            command(settings=Settings(**chosen, given=given), **arguments)
 
         signature = inspect.signature(command, eval_str=True)
         own = [
@@ -183,9 +185,15 @@ def takes_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[.
         ]
         # What has to be given stands first in the help, what a command adds of its own last
         required = [p for p in own if p.default is inspect.Parameter.empty]
-        parameters = required + shared + [p for p in own if p not in required]
+        parameters = [context, *required, *shared, *(p for p in own if p not in required)]
         with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         with_options.__annotations__ = {p.name: p.annotation for p in parameters}
         return with_options
 
     return decorate
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Tell whether an option was written, and not left to its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

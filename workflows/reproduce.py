@@ -13,7 +13,7 @@ from ..pipeline.images import ImageRecord
 from ..pipeline.pairlists import PairList
 from ..pipeline.progress import Stopwatch
 from ..pipeline.recall import Recipe, recall_kind, recall_pairs, recall_recipe, recall_records
-from ..pipeline.results import MANIFEST, Run, open_run, read_json
+from ..pipeline.results import MANIFEST, Run, open_run
 from .collection import STAGES, Collection
 from .compare import (
     compare_facts,
@@ -35,16 +35,16 @@ _SHOWN = 10  # names in a message
 
 
 def run_of(manifest: Path) -> Run:
-    """Return the run that a path names: its folder, or the manifest in it.
+    """Return the finished run that a path names: its folder, or the manifest in it.
 
     Raises
     ------
     UsageError
-        There is no run.
+        There is no run, or it is not finished.
     """
-    run = Run(manifest.parent if manifest.name == MANIFEST else manifest)
-    read_json(run.path / MANIFEST)
-    return run
+    if manifest.is_file() and manifest.name != MANIFEST:
+        raise UsageError(f"--from takes a run or its {MANIFEST}, not {printable(str(manifest))}")
+    return open_run(manifest.parent if manifest.name == MANIFEST else manifest)
 
 
 def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> dict[str, Any]:
@@ -139,17 +139,16 @@ def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Se
     default = Settings()
     for name, value in decided.items():
         chosen = getattr(settings, name)
+        left_open = chosen == getattr(default, name) and name not in settings.given
         if name == "size":
-            same = parse_size(chosen) in (None, recipe.pixels)
-        else:
-            same = chosen in (getattr(default, name), value)
-        if not same:
+            left_open = parse_size(chosen) in (None, recipe.pixels)
+        if not left_open and chosen != value:
             raise UsageError(
                 f"--{name.replace('_', '-')} {printable(chosen)} contradicts {option}: the run in "
                 f"{printable(str(run.path))} was made with {value}"
             )
     more: dict[str, Any] = dict(decided)
-    if settings.weights == default.weights:
+    if settings.weights == default.weights and "weights" not in settings.given:
         more["weights"] = recipe.weights_choice
     if settings.heads is None:
         more["heads"] = _head_choice(recipe)

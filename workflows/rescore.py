@@ -23,7 +23,7 @@ from .console import Screen
 from .nearest import rescore_close
 from .pairs import finish_matrix, score_to_files, versions
 from .rescorelists import rescore_rows, rescore_statistics
-from .session import Session, bind, open_session
+from .session import Session, bind, open_session, warn_of_own_trunk
 from .settings import Settings
 
 
@@ -94,6 +94,7 @@ def rescore_run(
     with open_session(settings, screen, clock) as session:
         collection = recall_collection(run, recipe, session)
         targets = _targets(heads, recipe, collection.features.extractor.backbone, out)
+        warn_of_own_trunk(heads, settings.weights, screen)
         manifests = [_manifest(run, target.head) for target in targets]
         if from_statistics:
             manifests = [{**manifest, "from_statistics": True} for manifest in manifests]
@@ -149,13 +150,13 @@ def _need_results(run: Run, kind: str) -> None:
 
 def _settings_of(recipe: Recipe, settings: Settings) -> Settings:
     """Let the run decide what its rows and products are; the rest is up to who asks."""
-    weights = settings.weights
+    open_choice = settings.weights == Settings().weights and "weights" not in settings.given
     return replace(
         settings,
         backbone=recipe.backbone,
         taps=recipe.own_taps,
         lpips_version=recipe.lpips_version,
-        weights=recipe.weights_choice if weights == "imagenet" else weights,
+        weights=recipe.weights_choice if open_choice else settings.weights,
         row_dtype=recipe.row_choice,
         trunk_dtype=recipe.trunk_dtype,
         precision=recipe.precision,

@@ -103,6 +103,6 @@ def export(
     """Write the distances of a run for pandas, SciPy or a spreadsheet."""
     from .export import STDOUT, export_facts, export_run
 
-    outcome = watched(lambda screen: export_run(run, kind, out, screen), quiet=quiet)
+    outcome = watched(lambda screen: export_run(run, kind, out, screen), quiet=quiet, goes_on=False)
     if out != STDOUT:
         show(outcome, "Exported", lambda: export_facts(outcome), as_json)

@@ -1,14 +1,16 @@
 """What a command works with, and how it comes from sources on disk to a collection."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..cache.errors import LpipstoreError
 from ..cache.store import FeatureStore
 from ..pipeline.features import Extractor, Features
 from ..pipeline.files import printable
+from ..pipeline.heads import HEAD, TRUNK
 from ..pipeline.images import IMAGE_SUFFIXES, ImageRecord, find_images, survey
 from ..pipeline.loading import Decoded, decode_files
 from ..pipeline.progress import Stopwatch
@@ -122,7 +124,24 @@ def make_collection(records: list[ImageRecord], session: Session) -> Collection:
         )
     if session.check is not None:
         session.check(collection)
+    if settings.heads is not None:
+        warn_of_own_trunk([settings.heads], settings.weights, screen)
     return collection
+
+
+def warn_of_own_trunk(heads: Iterable[str], weights: str, screen: Screen) -> None:
+    """Say so where a head was trained together with a trunk, and the trunk here is another."""
+    for choice in heads:
+        path = Path(choice).expanduser()
+        trunk = (path if path.is_dir() else path.parent) / TRUNK
+        if not (path.is_dir() or path.name == HEAD) or not trunk.is_file():
+            continue
+        chosen = Path(weights).expanduser()
+        if not (chosen.is_file() and chosen.samefile(trunk)):
+            screen.warn(
+                f"the head {printable(choice)} was trained together with its own trunk, and this "
+                f"one is another: --weights {printable(str(trunk))} takes the one that it knows"
+            )
 
 
 def bind(records: list[ImageRecord], extractor: Extractor, session: Session) -> Collection:

@@ -23,7 +23,10 @@ DEFAULT_LIMIT = 10_000_000_000
 
 @dataclass(frozen=True)
 class Settings:
-    """The options that commands share, as they were written; defaults are those of the prompt."""
+    """The options that commands share, as they were written; defaults are those of the prompt.
+
+    `given` names those that somebody chose, if only to say what is the default anyway.
+    """
 
     backbone: str = "alex"
     taps: str = ""
@@ -44,6 +47,7 @@ class Settings:
     workers: int | None = None
     dry_run: bool = False
     quiet: bool = False
+    given: frozenset[str] = frozenset()
 
     @property
     def tap_names(self) -> tuple[str, ...]:

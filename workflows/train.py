@@ -18,7 +18,6 @@ from ..pipeline.checkpoints import (
     CHECKPOINT,
     CURVE,
     METRICS,
-    TRUNK,
     draw_curve,
     load_checkpoint,
     save_whole,
@@ -27,7 +26,7 @@ from ..pipeline.checkpoints import (
 )
 from ..pipeline.features import TRUNK_DTYPES
 from ..pipeline.files import printable
-from ..pipeline.heads import Head, load_head, save_head
+from ..pipeline.heads import HEAD, TRUNK, Head, load_head, save_head
 from ..pipeline.judgements import CHOICES, Judgements, join, read_judgements
 from ..pipeline.lanes import one_thread
 from ..pipeline.lessons import KnownStatistics, TripletImages
@@ -54,7 +53,6 @@ from .pairs import make_manifest
 from .session import Session, open_session
 from .settings import Settings
 
-HEAD = "head.pth"
 _FEW = 25  # held-out judgements whose agreement has a standard error of up to 0.1
 _PROBES = 256  # judgements that the first temperature is taken from
 

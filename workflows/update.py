@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,33 +38,46 @@ _ADDED = "added"  # a folder in the run, as long as it is being made
 
 @dataclass(frozen=True)
 class Changes:
-    """What differs between a run and a collection: paths, as people see them."""
+    """What differs between a run and a collection: paths, as people see them.
+
+    A file that lies under another path now is `renamed`, from one to the other; one more copy of an
+    image is `added`.
+    """
 
     added: list[str]
     removed: list[str]
     changed: list[str]
-    renamed: list[str]
+    renamed: list[tuple[str, str]]
 
     @classmethod
     def between(cls, run: Run, records: Sequence[ImageRecord]) -> "Changes":
         """Compare the images of a run, usable ones only, with those that are there now."""
         old = {_place(r.path): r.content for r in recall_records(run) if not r.error}
         new = {_place(r.path): r.content for r in records if not r.error}
-        known = set(old.values())
         strangers = [path for path in new if path not in old]
+        gone: dict[bytes | None, list[str]] = {}
+        for path in reversed([path for path in old if path not in new]):
+            gone.setdefault(old[path], []).append(path)
+        renamed = [(gone[new[path]].pop(), path) for path in strangers if gone.get(new[path])]
+        moved = set(chain.from_iterable(renamed))
         return cls(
-            added=[path for path in strangers if new[path] not in known],
-            removed=[path for path in old if path not in new],
+            added=[path for path in strangers if path not in moved],
+            removed=[path for path in old if path not in new and path not in moved],
             changed=[path for path in new if path in old and old[path] != new[path]],
-            renamed=[path for path in strangers if new[path] in known],
+            renamed=renamed,
         )
 
     def tell(self, screen: Screen) -> None:
         """Say what changed, with the first names."""
-        for kind, names in self.__dict__.items():
+        shown = {
+            "added": [*map(near, self.added)],
+            "removed": [*map(near, self.removed)],
+            "changed": [*map(near, self.changed)],
+            "renamed": [f"{near(was)} → {near(now)}" for was, now in self.renamed],
+        }
+        for kind, names in shown.items():
             if names:
-                words = "there under a new name" if kind == "renamed" else kind
-                screen.say(f"{len(names):,} {words}: {shorten([*map(near, names)])}")
+                screen.say(f"{len(names):,} {kind}: {shorten(names)}")
         if not any(self.__dict__.values()):
             screen.say("no image was added, removed or changed since the run")
 

@@ -27,8 +27,13 @@ Json = Annotated[
 ]
 
 
-def watched(work: "Callable[[Screen], dict[str, Any]]", *, quiet: bool = False) -> dict[str, Any]:
-    """Do the work of a command under progress bars, or without if it is to be `quiet`."""
+def watched(
+    work: "Callable[[Screen], dict[str, Any]]", *, quiet: bool = False, goes_on: bool = True
+) -> dict[str, Any]:
+    """Do the work of a command under progress bars, or without if it is to be `quiet`.
+
+    `goes_on` says whether the same command would go on where this one is stopped.
+    """
     import warnings
 
     from PIL import Image
@@ -51,6 +56,8 @@ def watched(work: "Callable[[Screen], dict[str, Any]]", *, quiet: bool = False) 
         print_error(
             f"interrupted; what is finished is kept{kept}: give the same command again to go on "
             f"from there:\n  {command}"
+            if goes_on
+            else "interrupted; there is nothing to go on from"
         )
         raise typer.Exit(128 + (screen.stopped_by or signal.SIGINT)) from interruption
 

@@ -151,7 +151,7 @@ def test_file_that_is_no_head_is_refused(tmp_path, state, message):
 
 
 def test_missing_head_names_the_choices(tmp_path):
-    with pytest.raises(UsageError, match="'none' for the unweighted baseline"):
+    with pytest.raises(UsageError, match="none for the unweighted baseline, or stock"):
         load_head(tmp_path / "missing.pth", "alex", ALEX)
 
 

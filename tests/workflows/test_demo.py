@@ -44,7 +44,7 @@ def test_the_folder_is_kept_if_named_and_never_overwritten(cli, no_network, tmp_
     assert len(list((tmp_path / "demo" / "pictures").iterdir())) == PICTURES
     assert lpipstore.open_run(tmp_path / "demo" / "second").summary["forwards"] == 0
     again = cli("demo", "--out", tmp_path / "demo")
-    assert (again.code, "not a new or empty folder" in again.err) == (1, True)
+    assert (again.code, "not a new or empty folder" in again.err) == (2, True)
 
 
 def test_the_table_is_for_people(cli, no_network):

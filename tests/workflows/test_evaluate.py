@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -70,7 +71,13 @@ def test_scores_by_hand_ties_included(cli, greys, tmp_path):
     assert ceiling == {("choices", "2afc"): (0.75 + 0.75 + 1 + 0.5) / 4}
     table = pq.read_table(out)
     assert table.to_pylist()[0] == summary["scores"][0]
-    shown = cli(*command)
+    shown = cli(*command)  # writes the table of scores again
+    assert pq.read_table(out).schema == table.schema
+    foreign = tmp_path / "foreign.parquet"
+    pq.write_table(pa.table({"mine": [1]}), foreign)
+    refused = cli(*command[:-1], foreign)
+    assert (refused.code, "foreign.parquet exists" in refused.err) == (2, True), refused.err
+    assert pq.read_table(foreign).column_names == ["mine"]
     assert "2AFC: choices, 4 judgements, 3 with a majority" in shown.out
     assert "JND: same, 4 pairs" in shown.out
 

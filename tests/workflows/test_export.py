@@ -11,6 +11,7 @@ import pytest
 from scipy.spatial.distance import squareform
 
 import lpipstore
+from lpipstore.pipeline.results import DISTANCES
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 
@@ -134,13 +135,23 @@ def test_scikit_learn_takes_the_matrix(run):
 
 
 def test_what_cannot_be_exported(cli, run, tmp_path):
+    mine = tmp_path / "mine.csv"
+    mine.write_text("mine\n")
+    training = tmp_path / "training"
+    training.mkdir()
+    for name in ("manifest.json", "summary.json"):
+        (training / name).write_text('{"command": "train"}')
     for arguments, code, words in (
         ((run.path,), 2, "choose a --format: csv, parquet, npz"),
         ((run.path, "--out", tmp_path / "sheet.xlsx"), 2, "choose a --format"),
         ((run.path, "--format", "xlsx"), 2, "unknown --format 'xlsx'"),
         ((run.path, "--format", "npz", "--out", "-"), 2, "prints csv only"),
         ((tmp_path, "--format", "csv"), 2, "is not a run"),
-        ((run.path, "--format", "parquet", "--out", run.path / "images.parquet"), 2, "of the run"),
+        ((run.path, "--format", "parquet", "--out", run.path / "images.parquet"), 2, "exists"),
+        ((run.path, "--format", "csv", "--out", run.path / DISTANCES / "zarr.json"), 2, "exists"),
+        ((run.path, "--format", "csv", "--out", mine), 2, "mine.csv exists"),
+        ((run.path, "--format", "csv", "--out", tmp_path / "x.npz"), 2, "csv contradicts --out"),
+        ((training, "--format", "csv"), 2, "lpipstore train and has no distances.zarr"),
         ((run.path, "--format", "csv", "--out", tmp_path / "no" / "x.csv"), 1, "cannot write"),
     ):
         outcome = cli("export", *arguments)
@@ -149,6 +160,19 @@ def test_what_cannot_be_exported(cli, run, tmp_path):
     outcome = cli("export", run.path, "--format", "csv")
     assert (outcome.code, "lacks distances" in outcome.err) == (1, True)
     assert not list(run.path.glob("*export*"))
+    assert mine.read_text() == "mine\n"
+
+
+def test_a_damaged_run_says_so(cli, run):
+    table, metadata = run.path / "images.parquet", run.path / DISTANCES / "zarr.json"
+    whole = table.read_bytes()
+    table.write_bytes(whole[:100])
+    outcome = cli("export", run.path, "--format", "csv")
+    assert (outcome.code, "images.parquet is damaged" in outcome.err) == (1, True), outcome.err
+    table.write_bytes(whole)
+    metadata.write_text("{")
+    outcome = cli("export", run.path, "--format", "csv")
+    assert (outcome.code, "distances.zarr is damaged" in outcome.err) == (1, True), outcome.err
 
 
 def test_runs_of_different_heads_warn(cli, pictures, run, tmp_path):

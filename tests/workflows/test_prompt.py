@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from lpipstore.workflows import console, foresight
-from lpipstore.workflows.console import Screen, print_facts, show_seconds
+from lpipstore.workflows.console import Screen, print_facts, print_table, show_seconds
 from lpipstore.workflows.foresight import tell_matrix
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
@@ -59,6 +59,28 @@ def test_quiet_leaves_results_and_warnings(cli, pictures, tmp_path):
     assert lines
     assert all(line.startswith("warning: ") for line in lines)
     assert "broken.png is left out" in outcome.err
+
+
+def test_a_stream_that_cannot_show_a_character_shows_another(cli, pictures, tmp_path):
+    variables = {"PYTHONIOENCODING": "ascii", "LPIPSTORE_STORE": str(tmp_path / "store")}
+    command = [Path(sys.executable).with_name("lpipstore"), "pairs", pictures, *MODEL]
+    ended = subprocess.run(
+        [*command, "--out", tmp_path / "日"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | variables,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert " ? " in next(line for line in ended.stdout.splitlines() if "mean distance" in line)
+    assert "results        " in ended.stdout
+
+
+def test_a_table_in_a_pipe_is_not_cut(capsys):
+    names = [f"{'long-' * 40}{number}" for number in range(2)]
+    print_table("Heads", ("head", "2AFC"), [(name, "0.7") for name in names])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names)
 
 
 def test_outside_a_terminal_progress_is_lines_without_colours(cli, pictures, tmp_path):

@@ -56,6 +56,18 @@ def test_a_run_made_again_is_the_same(cli, pictures, tmp_path, monkeypatch, draw
         assert tables[0].drop_columns(["group"]).equals(tables[1].drop_columns(["group"]))
 
 
+def test_a_default_that_was_given_contradicts(cli, pictures, tmp_path):
+    assert cli("pairs", pictures, *MODEL, "--out", tmp_path / "run").code == 0
+    for option in (("--backbone", "alex"), ("--weights", "imagenet")):
+        again = ("--from", tmp_path / "run", *option, "--out", tmp_path / "again")
+        outcome = cli("pairs", *again)
+        assert outcome.code != 0
+    outcome = cli(
+        "pairs", "--from", tmp_path / "run", "--backbone", "squeeze", "--out", tmp_path / "again"
+    )
+    assert outcome.code == 0, outcome.err
+
+
 def test_images_that_changed_are_named(cli, pictures, tmp_path, draw):
     assert cli("pairs", pictures, *MODEL, "--out", tmp_path / "run").code == 0
     (pictures / "002.png").unlink()

@@ -306,8 +306,13 @@ def test_a_tuned_trunk_can_be_used_afterwards(cli, triplets, tmp_path):
     assert not torch.equal(tuned["features.0.weight"], start["features.0.weight"])
     model = ("--backbone", "squeeze", "--weights", tmp_path / "H" / "trunk.pth", "--size", "32")
     judged = ("evaluate", triplets, *model, "--heads", tmp_path / "H", "--metrics", "baseline")
-    scores = summary_of(cli(*judged, "--workers", "0", "--json"))["scores"]
+    outcome = cli(*judged, "--workers", "0", "--json")
+    assert "own trunk" not in outcome.err
+    scores = summary_of(outcome)["scores"]
     assert {line["metric"] for line in scores} >= {"baseline", str(tmp_path / "H")}
+    other = ("--backbone", "squeeze", "--weights", "random", *judged[6:], "--workers", "0")
+    warned = cli("evaluate", triplets, *other).err
+    assert f"its own trunk, and this one is another: --weights {tmp_path / 'H'}" in warned
     again = summary_of(cli(*command, *options, "--out", tmp_path / "again", "--json"))
     assert np.array_equal(weights_of(tmp_path / "H"), weights_of(tmp_path / "again"))
     assert again["heads"] == first["heads"]

@@ -78,7 +78,7 @@ def test_added_removed_changed_and_renamed(update, draw, tmp_path, monkeypatch):
     assert summary["update"] == {
         "run": str(tmp_path / "run"),
         "added": 5,
-        "removed": 3,
+        "removed": 2,
         "changed": 1,
         "renamed": 1,
         "computed": 6 * 37 + 15,
@@ -86,10 +86,23 @@ def test_added_removed_changed_and_renamed(update, draw, tmp_path, monkeypatch):
     assert sum(command_pairs) == 6 * 37 + 15
     changes = json.loads((tmp_path / "new" / "changes.json").read_text())
     assert changes["changed"] == [str(many / "020.png")]
-    assert changes["renamed"] == [str(many / "zzz.png")]
+    assert changes["renamed"] == [[str(many / "030.png"), str(many / "zzz.png")]]
     assert str(many / "012.png") in changes["removed"]
     assert "5 added: many/a000.png, " in messages
     assert "1 changed: many/020.png" in messages
+    assert "1 renamed: many/030.png → many/zzz.png" in messages
+
+
+def test_a_copy_is_added_and_what_the_run_decides_is_not_overruled(update, cli, tmp_path):
+    many = tmp_path / "many"
+    shutil.copy(many / "003.png", many / "copy.png")
+    summary, _ = update()
+    changes = {kind: summary["update"][kind] for kind in ("added", "removed", "renamed")}
+    assert changes == {"added": 1, "removed": 0, "renamed": 0}
+    for option in (("--backbone", "alex"), ("--row-dtype", "float32")):
+        again = ("--update", tmp_path / "run", *option, "--out", tmp_path / "x")
+        outcome = cli("pairs", many, *again)
+        assert (outcome.code, "contradicts --update" in outcome.err) == (2, True), outcome.err
 
 
 def test_only_removed_needs_no_row(update, cli, tmp_path):

@@ -24,7 +24,7 @@ _DIRECTIONS = 128
 _FEWEST_SEEN = 128  # images that directions are found from: an eighth of all, within limits
 _MOST_SEEN = 512
 _ROWS = 256  # that are prepared together: a panel of them stays in the caches
-_PART = 1024  # numbers that are projected or compared at a time: the longer, the larger the slack
+_PART = 1024  # numbers that are projected in one product: the longer, the larger the slack
 _SHORT = 256  # the same of what finds out how long directions are
 _SMALLEST = 1e-5  # share of the largest variance, under which a direction is rounding
 
@@ -62,15 +62,15 @@ class Grid(Level):
         slack = 2 * POOLED_ERROR[dtype] * math.sqrt(float(pooled.sum(dtype=np.float64)))
         columns = Columns.of(pooled, dtype, torch.device("cpu"))
         width = sum(map(len, columns.roots))
-        parts = tuple(slice(start, min(start + _PART, width)) for start in range(0, width, _PART))
-        level = cls(f"{grid}x{grid}", width, slack, columns, centre_of(some), parts)
+        level = cls(f"{grid}x{grid}", width, slack, columns, centre_of(some), ())
         return level._tell(torch.from_numpy(level.prepare(some.numpy())))
 
     def _tell(self, points: torch.Tensor) -> "Grid":
         """Return this level with the parts first in which some points differ most."""
-        apart = [float(points[:, part].square().sum()) for part in self.telling]
+        parts = super().parts()
+        apart = [float(points[:, part].square().sum()) for part in parts]
         order = np.argsort(apart, kind="stable")[::-1].tolist()
-        return replace(self, telling=tuple(self.telling[k] for k in order))
+        return replace(self, telling=tuple(parts[k] for k in order))
 
     def parts(self) -> Sequence[slice]:
         """Return the parts of a point, those first in which images differ most."""

@@ -60,7 +60,7 @@ class Question:
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        if self.below is not None and not 0 < self.below < math.inf:
+        if self.below is not None and not 0 <= self.below < math.inf:
             raise UsageError(f"--below takes a distance such as 0.1, not {self.below}")
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"--top-k takes a number from 1 on, not {self.top_k}")

@@ -13,7 +13,7 @@ from ..pipeline.images import ImageRecord
 from ..pipeline.pairlists import PairList
 from ..pipeline.progress import Stopwatch
 from ..pipeline.recall import Recipe, recall_kind, recall_pairs, recall_recipe, recall_records
-from ..pipeline.results import MANIFEST, Run, open_run
+from ..pipeline.results import MANIFEST, Run, open_run, read_json
 from .collection import STAGES, Collection
 from .compare import (
     compare_facts,
@@ -35,16 +35,18 @@ _SHOWN = 10  # names in a message
 
 
 def run_of(manifest: Path) -> Run:
-    """Return the finished run that a path names: its folder, or the manifest in it.
+    """Return the run that a path names: its folder, or the manifest in it.
 
     Raises
     ------
     UsageError
-        There is no run, or it is not finished.
+        There is no run.
     """
     if manifest.is_file() and manifest.name != MANIFEST:
         raise UsageError(f"--from takes a run or its {MANIFEST}, not {printable(str(manifest))}")
-    return open_run(manifest.parent if manifest.name == MANIFEST else manifest)
+    run = Run(manifest.parent if manifest.name == MANIFEST else manifest)
+    read_json(run.path / MANIFEST)
+    return run
 
 
 def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> di
     clock = Stopwatch(*STAGES)
     recipe = recall_recipe(run)
     kind = recall_kind(run, "--from")
+    open_run(run.path)  # is it finished?
     _tell_differences(run, screen)
     settings = settings_of(run, recipe, settings, "--from")
     check = partial(need_same_recipe, run, settings)
@@ -88,7 +91,6 @@ def _scorer(
             return partial(search_records, recall_question(run))
         case "compare":
             return partial(compare_records, _rows_of(run, records))
-    open_run(run.path)  # the table of pairs comes last
     statistics = bool(run.manifest.get("statistics"))
     if kind == "paired":
         pairs, alone = recall_couples(run, records)

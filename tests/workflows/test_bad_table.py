@@ -520,8 +520,8 @@ TABLE = [
     ("pears P", 2, "pears"),
     # stores
     ("store burn", 2, "burn"),
-    ("demo --out file", 1, "file is not a new or empty folder: choose"),
-    ("demo --out other-files", 1, "other-files is not a new or empty folder:"),
+    ("demo --out file", 2, "file is not a new or empty folder: choose"),
+    ("demo --out other-files", 2, "other-files is not a new or empty folder:"),
 ]
 
 

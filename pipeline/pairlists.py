@@ -108,15 +108,19 @@ def read_table(
                 content = pa.parquet.read_table(file)
             return content, choose(content.column_names)
         parsing = pa.csv.ParseOptions(delimiter=_DELIMITERS[suffix], newlines_in_values=True)
-        with table.open("rb") as file, pa.csv.open_csv(file, parse_options=parsing) as reader:
+        # Bytes, not a file of Python's: Arrow reads ahead in a thread that must not need Python,
+        # which aborts where the interpreter ends meanwhile
+        whole = pa.py_buffer(table.read_bytes())
+        with pa.csv.open_csv(pa.BufferReader(whole), parse_options=parsing) as reader:
             names = reader.schema.names
         sides = choose(names)
         # Paths are bytes to the system, and names made of digits are no numbers
         converting = pa.csv.ConvertOptions(
             column_types={names[side]: pa.binary() for side in sides}, strings_can_be_null=False
         )
-        with table.open("rb") as file:
-            content = pa.csv.read_csv(file, parse_options=parsing, convert_options=converting)
+        content = pa.csv.read_csv(
+            pa.BufferReader(whole), parse_options=parsing, convert_options=converting
+        )
         return content, sides
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise UsageError(

@@ -31,7 +31,6 @@ _BATCH_BYTES = 256 << 20  # of float32 rows; the trunk's own activations take a 
 _MOST_IN_BATCH = 32
 _CENTRE_ROWS = 16
 _ENOUGH = 16  # rows, before their mean time says anything
-_NO_WAIT_SECONDS = 1e-3  # a batch that lay ready: the workers are ahead and rest
 
 
 class Extractor:
@@ -166,21 +165,6 @@ def choose_device(choice: str) -> torch.device:
     return device
 
 
-@contextmanager
-def _threads_beside(workers: int) -> Iterator[None]:
-    """Leave the cores to busy decoding workers, and only then.
-
-    The trunk's threads wait for one another many times in each layer. If one of them has no core to
-    run on, all the others wait, and a forward takes several times as long as on a single thread.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - workers))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _nobody(contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
     """Tell nobody of rows."""
 
@@ -307,18 +291,16 @@ class Features:
             return
         batches = self.decode(contents, self.extractor.batch)
         while True:
-            before = self.clock.seconds.get("decode", 0.0)
             with self.clock("decode"), self.extractor.memory_errors():
                 decoded = next(batches, None)
-            waited = self.clock.seconds["decode"] - before > _NO_WAIT_SECONDS
             if decoded is None:
                 return
             for index, reason in decoded.failures.items():
                 self.failures[contents[index]] = reason
             if decoded.indices:
                 _ = self.extractor.backbone.trunk  # built by now: importing it is not the forward
-                beside = decoded.workers if waited else 0
-                with self.clock("forward"), self.extractor.memory_errors(), _threads_beside(beside):
+                # Always on all of torch's threads: small batches give other bits on fewer
+                with self.clock("forward"), self.extractor.memory_errors():
                     rows = self.extractor.rows(decoded.pixels)
                 self.forwards += len(rows)
                 batch = [contents[index] for index in decoded.indices]

@@ -26,14 +26,12 @@ class Decoded:
     """One batch from the workers.
 
     `pixels` is uint8 [n, height, width, 3], row k being image ``indices[k]``; `failures` maps the
-    indices of the batch's other images to what is wrong with them. `workers` processes are decoding
-    beside this one.
+    indices of the batch's other images to what is wrong with them.
     """
 
     indices: list[int]
     pixels: torch.Tensor
     failures: dict[int, str]
-    workers: int = 0
 
 
 class _Files(Dataset[tuple[int, np.ndarray | str]]):
@@ -57,14 +55,12 @@ class _Files(Dataset[tuple[int, np.ndarray | str]]):
             return index, str(error)
 
 
-def _collate(
-    items: list[tuple[int, np.ndarray | str]], size: tuple[int, int], workers: int
-) -> Decoded:
+def _collate(items: list[tuple[int, np.ndarray | str]], size: tuple[int, int]) -> Decoded:
     indices = [index for index, image in items if not isinstance(image, str)]
     images = [image for _, image in items if not isinstance(image, str)]
     pixels = np.stack(images) if images else np.empty((0, *size, 3), np.uint8)
     failures = {index: image for index, image in items if isinstance(image, str)}
-    return Decoded(indices, torch.from_numpy(pixels), failures, workers)
+    return Decoded(indices, torch.from_numpy(pixels), failures)
 
 
 def start_worker(_: int) -> None:
@@ -118,7 +114,7 @@ def decode_files(
                 _Files(files, size),
                 batch_size=batch,
                 num_workers=workers,
-                collate_fn=partial(_collate, size=size, workers=workers),
+                collate_fn=partial(_collate, size=size),
                 worker_init_fn=start_worker if workers else None,
                 multiprocessing_context=context,
                 prefetch_factor=2 if workers else None,

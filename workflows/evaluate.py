@@ -131,7 +131,7 @@ def _evaluate_kind(
     backbone = judged.collection.features.extractor.backbone
     choices = {"baseline": "none", "stock": None}
     wanted = [(name, choices[name]) for name in chosen if name in choices]
-    wanted += [(printable(head.rstrip("/")), head) for head in heads]
+    wanted += [(_label(head), head) for head in heads]
     known = {
         name: load_head(choice, backbone.name, backbone.channels, backbone.version)
         for name, choice in wanted
@@ -238,6 +238,12 @@ def _named(names: Sequence[str], found: Sequence[Found]) -> list[tuple[str, Foun
 def _line(kind: str, set_name: str, metric: str, score_name: str, score: Score) -> dict[str, Any]:
     numbers = score.value, score.low, score.high, score.count
     return dict(zip(_COLUMNS, (kind, set_name, metric, score_name, *numbers), strict=True))
+
+
+def _label(head: str) -> str:
+    """Return what a head is called in the table: never as a metric is."""
+    name = printable(head.rstrip("/"))
+    return f"{name} (head)" if name in (*METRICS, CEILING) else name
 
 
 def _holds_scores(out: Path) -> bool:

@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from lpipstore.pipeline.heads import make_head, save_head
+
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0", "--size", "32")
 
 
@@ -80,6 +82,17 @@ def test_scores_by_hand_ties_included(cli, greys, tmp_path):
     assert pq.read_table(foreign).column_names == ["mine"]
     assert "2AFC: choices, 4 judgements, 3 with a majority" in shown.out
     assert "JND: same, 4 pairs" in shown.out
+
+
+def test_a_head_never_stands_for_a_metric(cli, greys, tmp_path, monkeypatch):
+    table = write(greys, "one.csv", "ref,p0,p1,judge", ["0.png,10.png,20.png,0"])
+    channels = (64, 128, 256, 384, 384, 512, 512)
+    save_head(make_head([np.zeros(count, np.float32) for count in channels], "x"), tmp_path / "L2")
+    monkeypatch.chdir(tmp_path)
+    command = ("evaluate", table, *MODEL, "--metrics", "L2", "--heads", "L2", "--json")
+    summary = summary_of(cli(*command))
+    assert scores_of(summary, "L2")["one", "2afc"] == 1
+    assert scores_of(summary, "L2 (head)")["one", "2afc"] == 0.5  # all distances are 0
 
 
 def test_several_sets_and_their_mean(cli, greys):

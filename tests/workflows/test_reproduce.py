@@ -58,10 +58,10 @@ def test_a_run_made_again_is_the_same(cli, pictures, tmp_path, monkeypatch, draw
 
 def test_a_default_that_was_given_contradicts(cli, pictures, tmp_path):
     assert cli("pairs", pictures, *MODEL, "--out", tmp_path / "run").code == 0
-    for option in (("--backbone", "alex"), ("--weights", "imagenet")):
-        again = ("--from", tmp_path / "run", *option, "--out", tmp_path / "again")
-        outcome = cli("pairs", *again)
-        assert outcome.code != 0
+    given = ("--backbone", "alex", "contradicts --from"), ("--weights", "imagenet", "weights")
+    for *option, words in given:
+        outcome = cli("pairs", "--from", tmp_path / "run", *option, "--out", tmp_path / "again")
+        assert (outcome.code != 0, words in outcome.err) == (True, True), outcome.err
     outcome = cli(
         "pairs", "--from", tmp_path / "run", "--backbone", "squeeze", "--out", tmp_path / "again"
     )

@@ -1,5 +1,6 @@
 """Lists of pairs: tables with two columns of paths, as numbered paths and numbered pairs."""
 
+import csv
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -108,26 +109,38 @@ def read_table(
                 content = pa.parquet.read_table(file)
             return content, choose(content.column_names)
         parsing = pa.csv.ParseOptions(delimiter=_DELIMITERS[suffix], newlines_in_values=True)
-        # Bytes, not a file of Python's: Arrow reads ahead in a thread that must not need Python,
-        # which aborts where the interpreter ends meanwhile
-        whole = pa.py_buffer(table.read_bytes())
-        with pa.csv.open_csv(pa.BufferReader(whole), parse_options=parsing) as reader:
-            names = reader.schema.names
+        names = _header(table, _DELIMITERS[suffix])
         sides = choose(names)
         # Paths are bytes to the system, and names made of digits are no numbers
         converting = pa.csv.ConvertOptions(
             column_types={names[side]: pa.binary() for side in sides}, strings_can_be_null=False
         )
-        content = pa.csv.read_csv(
-            pa.BufferReader(whole), parse_options=parsing, convert_options=converting
-        )
+        with table.open("rb") as file:
+            content = pa.csv.read_csv(file, parse_options=parsing, convert_options=converting)
         return content, sides
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, csv.Error, UnicodeError) as error:
         raise UsageError(
             f"{shown} cannot be read as a table: {printable(str(error).splitlines()[0])}"
         ) from error
     except OSError as error:
         raise UsageError(f"{shown} cannot be read: {error.strerror or error}") from error
+
+
+def _header(table: Path, delimiter: str) -> list[str]:
+    """Return the names of the columns: of the first line that is not empty.
+
+    Arrow's reader of parts goes on in threads that abort the process if it ends meanwhile, as it
+    does where the names are wrong.
+    """
+    # Paths further down may be any bytes; names are text
+    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        for names in csv.reader(file, delimiter=delimiter):
+            if "\0" in "".join(names):
+                raise pa.ArrowInvalid("CSV is text, and this is none")
+            if names:
+                "".join(names).encode()  # raises what is no UTF-8
+                return names
+    raise pa.ArrowInvalid("Empty CSV file")
 
 
 def _choose(names: Sequence[str], columns: Sequence[str] | None, shown: str) -> list[int]:

@@ -218,16 +218,23 @@ def open_array(folder: Path) -> "zarr.Array[Any]":
         raise StoreError(f"{folder} cannot be opened as a Zarr array: {error}") from error
 
 
-def write_group(folder: Path, store_id: str) -> None:
-    """Make the folder of the pools a Zarr group that says which store it belongs to."""
-    attributes = {_OURS: {"format": FORMAT_VERSION, "store": store_id}}
+def write_group(folder: Path, store_id: str, limit: int | None) -> bool:
+    """Make the folder of the pools a Zarr group that says which store it belongs to.
+
+    Its limit in bytes, or None, stands there too. False if all of that stood there already.
+    """
+    ours = {"format": FORMAT_VERSION, "store": store_id, "limit": limit}
+    if read_group(folder) == ours:
+        return False
+    attributes = {_OURS: ours}
     write_json(
         folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     )
+    return True
 
 
 def read_group(folder: Path) -> dict[str, Any] | None:
-    """Return what `write_group` wrote (format, store), or None."""
+    """Return what `write_group` wrote (format, store, limit), or None."""
     try:
         ours: dict[str, Any] = json.loads((folder / "zarr.json").read_bytes())["attributes"][_OURS]
     except (OSError, ValueError, KeyError, TypeError):

@@ -15,7 +15,7 @@ from .errors import IndexDamaged, IndexReplaced, StoreError, StoreFull, UsageErr
 from .filetable import recall, remember
 from .index import FileIdentity, FileRecord, real_bytes
 from .keys import PoolSpec, check_keys
-from .opening import Opened, folder_lock, open_store
+from .opening import LimitChange, Opened, change_limit, folder_lock, open_store
 from .pins import Pin
 from .reader import check_buffer
 from .recovery import set_index_aside
@@ -33,6 +33,7 @@ __all__ = [
     "FileRecord",
     "Finding",
     "Freed",
+    "LimitChange",
     "Pin",
     "PoolStat",
     "StoreError",
@@ -46,6 +47,15 @@ SMALLEST_LIMIT = 1 << 20
 _Result = TypeVar("_Result")
 
 
+def _no_limit() -> None:
+    """Default of `first_limit`."""
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < SMALLEST_LIMIT:
+        raise UsageError(f"a store takes at least 1 MiB, and the limit is {limit} bytes")
+
+
 class FeatureStore:
     """A bounded store of rows on disk, open in any number of processes and threads at once.
 
@@ -54,8 +64,13 @@ class FeatureStore:
     path
         The store's folder; made if it is not there.
     limit
-        Bytes that the store may take on disk, everything included; None for no limit. Least
-        recently used segments leave first: a segment is used when a row of it is read or put.
+        Bytes that the store may take on disk, everything included. The limit is kept with the
+        store and holds for every process; a number changes it, and evicts what goes beyond it.
+        Least recently used segments leave first: a segment is used when a row of it is read or
+        put.
+    first_limit
+        Called for the limit where none is given and the store keeps none yet, as one that is
+        made now; by default there is no limit (None).
     durable
         Wait for the disk on each commit: rows then survive a loss of power, not only a kill.
     compress
@@ -68,6 +83,11 @@ class FeatureStore:
         The folder cannot be used: not writable, not a store, or of another format version.
     UsageError
         The limit is below 1 MiB.
+
+    Attributes
+    ----------
+    limit_change
+        What opening the store changed of its limit, and what left for it; None if nothing.
 
     Notes
     -----
@@ -93,21 +113,25 @@ class FeatureStore:
         path: str | os.PathLike[str],
         *,
         limit: int | None = None,
+        first_limit: Callable[[], int | None] = _no_limit,
         durable: bool = False,
         compress: bool = False,
     ) -> None:
-        if limit is not None and limit < SMALLEST_LIMIT:
-            raise UsageError(f"a store takes at least 1 MiB, and the limit is {limit} bytes")
-        self.path = Path(path).absolute()
-        self.limit = limit
+        _check_limit(limit)
+        self.path = Path(os.path.expanduser(path)).absolute()
         self.durable = durable
         self.codec = "lz4" if compress else ""
         self._guard = threading.Lock()
         self._closed = False
         self._left: list[Opened] = []
         self._opened = open_store(
-            self.path, limit=self.limit, durable=self.durable, codec=self.codec
+            self.path,
+            limit=limit,
+            first_limit=first_limit,
+            durable=self.durable,
+            codec=self.codec,
         )
+        self.limit_change = self._opened.limit_change
 
     # -- rows -----------------------------------------------------------------------------------
 
@@ -276,6 +300,41 @@ class FeatureStore:
 
     # -- the store as a whole -------------------------------------------------------------------
 
+    @property
+    def limit(self) -> int | None:
+        """Bytes that the store may take on disk, whichever process said so; None: no limit."""
+
+        def limit(opened: Opened) -> int | None:
+            opened.state.sync()
+            return opened.state.limit
+
+        return self._run(limit)
+
+    def set_limit(self, limit: int | None) -> LimitChange:
+        """Change the limit that is kept with the store, and evict what goes beyond it.
+
+        Parameters
+        ----------
+        limit
+            Bytes on disk, at least 1 MiB; None for no limit.
+
+        Raises
+        ------
+        UsageError
+            It is below 1 MiB.
+        StoreError
+            The store cannot be written. The limit is what it was.
+        """
+        _check_limit(limit)
+
+        def change(opened: Opened) -> LimitChange:
+            with contextlib.suppress(StoreFull):  # eviction is what makes room
+                opened.writer.seal_all()
+            with folder_lock(self.path):
+                return change_limit(opened.state, limit)
+
+        return self._run(change)
+
     def stat(self) -> StoreStat:
         """Return what the store holds, its real bytes and its counters."""
         return self._run(lambda opened: stat(opened.state))
@@ -353,7 +412,7 @@ class FeatureStore:
         self.close()
 
     def __repr__(self) -> str:
-        return f"FeatureStore({str(self.path)!r}, limit={self.limit})"
+        return f"FeatureStore({str(self.path)!r}, limit={self._opened.state.limit})"
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -380,7 +439,11 @@ class FeatureStore:
                 if mine:
                     before.writer.abandon()
                 self._opened = open_store(
-                    self.path, limit=self.limit, durable=self.durable, codec=self.codec
+                    self.path,
+                    limit=None,
+                    first_limit=lambda: before.state.limit,
+                    durable=self.durable,
+                    codec=self.codec,
                 )
                 for pin in before.state.pins if mine else ():
                     pin.attach(self._opened.state)

@@ -196,9 +196,7 @@ def test_failures_are_listed_and_the_rest_goes_on(features, images):
         read(features, [bad])
 
 
-def test_failures_of_an_earlier_call_are_not_counted_again(
-    backbone, images, tmp_path, monkeypatch
-):
+def test_failures_of_an_earlier_call_are_not_counted_again(backbone, images, tmp_path, monkeypatch):
     images.broken.update([images.contents[0], images.contents[8]])
     reached = []
     with FeatureStore(tmp_path / "store") as store:

@@ -154,6 +154,7 @@ class Index:
     def _prepare(self, durable: bool, store_id: str) -> None:
         run = self.connection.execute
         run(f"PRAGMA page_size = {_PAGE}")
+        self._check_owner()  # before anything is written
         run("PRAGMA journal_mode = WAL")
         run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         run("BEGIN IMMEDIATE")
@@ -164,6 +165,16 @@ class Index:
             with contextlib.suppress(sqlite3.Error):  # a full disk rolls back by itself
                 run("ROLLBACK")
             raise
+
+    def _check_owner(self) -> None:
+        run = self.connection.execute
+        application = run("PRAGMA application_id").fetchone()[0]
+        tables = run("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if tables and application != _APPLICATION:
+            raise StoreError(
+                f"{self.path} is another program's database; move it to another place, and the "
+                "store builds its index anew"
+            )
 
     def _check_format(self, store_id: str) -> None:
         run = self.connection.execute
@@ -177,7 +188,7 @@ class Index:
             run(f"PRAGMA user_version = {FORMAT_VERSION}")
             run("INSERT INTO meta VALUES ('store', ?)", (store_id,))
         elif application != _APPLICATION:
-            raise IndexDamaged(f"{self.path} is a database of another program")
+            raise IndexDamaged(f"{self.path} does not say that it is an index")
         elif version != FORMAT_VERSION:
             raise wrong_format(self.path.parent, version)
 
@@ -340,6 +351,18 @@ ENDINGS = ("", "-wal", "-shm")  # the three files of a database in WAL mode
 def gate_path(index: Path) -> Path:
     """Return the lock file of an index."""
     return index.with_name(index.name + ".lock")
+
+
+def is_index(path: Path) -> bool:
+    """Tell whether a file says that it is a store's index."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(72)
+    except OSError:
+        return False
+    return header.startswith(b"SQLite format 3\0") and header[68:] == _APPLICATION.to_bytes(
+        4, "big"
+    )
 
 
 def real_bytes(path: Path | str) -> int:

@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import IndexDamaged, StoreError, StoreFull
-from .index import wait_for_lock, wrong_format
+from .index import ENDINGS, gate_path, is_index, wait_for_lock, wrong_format
 from .keys import FORMAT_VERSION
-from .pools import read_group, remove_unfinished, sync_folder, write_group
+from .pools import (
+    is_temporary,
+    read_group,
+    read_pool,
+    remove_unfinished,
+    sync_folder,
+    write_group,
+)
 from .reader import Reader
 from .recovery import Recovered, recover, set_index_aside
 from .space import Freed, make_all_room
@@ -157,14 +164,35 @@ def _try_index(path: Path, durable: bool, store_id: str | None) -> State:
     return state
 
 
+def is_store(path: Path) -> bool:
+    """Tell whether there is a store at `path`: its metadata, its index or a pool says so."""
+    return (
+        read_group(path / POOLS) is not None
+        or is_index(path / INDEX)
+        or any(read_pool(metadata.parent) for metadata in path.glob(f"{POOLS}/*/zarr.json"))
+    )
+
+
+def _is_blank(path: Path) -> bool:
+    """Tell whether a folder is empty, or holds what is there while a store is being made."""
+    names = set(os.listdir(path))
+    journal = f"{INDEX}-journal"  # of SQLite, until the index is in WAL mode
+    own = {"lock", gate_path(path / INDEX).name, journal, *(INDEX + ending for ending in ENDINGS)}
+    folders = names & {OPEN, POOLS}
+    return not names or (
+        "lock" in names
+        and names <= own | folders
+        and all(is_temporary(name) for folder in folders for name in os.listdir(path / folder))
+    )
+
+
 @contextlib.contextmanager
 def folder_lock(path: Path) -> Iterator[None]:
     """Let one process at a time open a store, and only in a folder that is one or empty."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = path / "lock"
-        names = os.listdir(path)
-        if names and lock.name not in names:
+        if not _is_blank(path) and not is_store(path):
             raise StoreError(
                 f"{path} holds other things than a feature store; choose an empty or a new folder"
             )

@@ -10,7 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from .index import ENDINGS, Transaction, whole_bytes
-from .pools import EVICTED, Pool, describe, grow, read_pool, shard_name, shard_number
+from .pools import (
+    EVICTED,
+    Pool,
+    describe,
+    grow,
+    is_pool_folder,
+    is_temporary,
+    read_pool,
+    shard_name,
+    shard_number,
+)
 from .segments import Written, footer, read_footer, write_all
 from .space import add_counts, delete_segments, finish_eviction, forget_pool
 from .state import OPEN, POOLS, Segment, State
@@ -51,11 +61,12 @@ def recover(state: State) -> Recovered:
     Open segments without a living writer are cut behind their last committed row and sealed, or
     removed if they have none. Sealed segments that the index does not know are taken in by the
     key table that they carry, or removed if it is damaged. Segments without a file leave the
-    index.
+    index. Files and folders with other names than the store gives are not touched.
     """
     done = Recovered()
-    open_names = _files(state.path / OPEN)  # listed before the index is asked: what is sealed
-    sealed_names = {  # or begun meanwhile is then known there
+    # listed before the index is asked: what is sealed or begun meanwhile is then known there
+    open_names = [name for name in _files(state.path / OPEN) if Segment.of_open_name(name)]
+    sealed_names = {
         folder: _files(state.path / POOLS / folder) for folder in _listing(state.path / POOLS)
     }
     with disk_errors(state.path), state.transaction() as transaction:
@@ -95,12 +106,12 @@ def _enter_unknown_pools(
     known = {pool.folder for pool in state.pools.values()}
     for folder, names in folders.items():
         home = state.path / POOLS / folder
-        if folder in known or not home.is_dir():
+        if folder in known or not is_pool_folder(folder) or not home.is_dir():
             continue
         pool = read_pool(home)
         if pool is not None:
             state.enter_pool(transaction, pool)
-        elif all(name.startswith(".zarr.json.") for name in names):
+        elif all(map(is_temporary, names)):
             with contextlib.suppress(OSError):
                 for name in names:
                     (home / name).unlink()
@@ -120,11 +131,8 @@ def _mend_pools(state: State, transaction: Transaction, done: Recovered) -> None
             forget_pool(state, transaction, pool)
 
 
-def _segment_named(state: State, folder: str, number: int) -> Segment | None:
-    for segment in state.segments.values():
-        if segment.number == number and segment.pool.folder == folder:
-            return segment
-    return None
+def _segment_named(state: State, open_name: str) -> Segment | None:
+    return next((s for s in state.segments.values() if s.open_name == open_name), None)
 
 
 def _recover_open_file(state: State, transaction: Transaction, name: str, done: Recovered) -> None:
@@ -140,8 +148,7 @@ def _recover_open_file(state: State, transaction: Transaction, name: str, done: 
             return  # its writer lives
         if not path.exists() or not os.path.samestat(os.fstat(fd), path.stat()):
             return  # sealed between listing and now
-        folder, _, number = name.rpartition(".")
-        segment = _segment_named(state, folder, int(number)) if number.isdecimal() else None
+        segment = _segment_named(state, name)
         if segment is not None and _adopt(state, transaction, segment, fd):
             done.adopt(path)
             return
@@ -188,6 +195,8 @@ def _recover_sealed_files(
 ) -> None:
     known = {s.number: s for s in state.segments.values() if s.pool.folder == folder}
     pool = next((p for p in state.pools.values() if p.folder == folder), None)
+    if not is_pool_folder(folder):
+        return
     for name in names:
         path = state.path / POOLS / folder / name
         number = shard_number(name)
@@ -212,12 +221,12 @@ def _finish_leftover(
     state: State, transaction: Transaction, known: dict[int, Segment], path: Path
 ) -> None:
     """Finish what a killed process was about: an eviction, or writing metadata."""
-    if path.name.endswith(EVICTED):
-        number = shard_number(path.name.removesuffix(EVICTED))
-        segment = None if number is None else known.get(number)
+    number = shard_number(path.name.removesuffix(EVICTED))
+    if number is not None:
+        segment = known.get(number)
         if segment is None or not finish_eviction(state, transaction, segment):
             path.unlink(missing_ok=True)
-    elif path.name.startswith(".zarr.json."):
+    elif is_temporary(path.name):
         path.unlink(missing_ok=True)
 
 

@@ -24,6 +24,7 @@ from .pools import (
     Pool,
     array_metadata,
     describe,
+    is_pool_folder,
     pool_folder,
     read_pool,
     shard_name,
@@ -79,6 +80,13 @@ class Segment:
     def open_name(self) -> str:
         """The name of its file while it is being written."""
         return f"{self.pool.folder}.{self.number}"
+
+    @staticmethod
+    def of_open_name(name: str) -> tuple[str, int] | None:
+        """Return (pool folder, number) of an `open_name`; None for any other file name."""
+        folder, _, number = name.rpartition(".")
+        ours = is_pool_folder(folder) and number.isascii() and number.isdecimal()
+        return (folder, int(number)) if ours else None
 
 
 class State:

@@ -259,6 +259,11 @@ def _check_files(state: State, report: VerifyReport) -> None:
         for name in os.listdir(state.path / POOLS)
         if name != "zarr.json" and name not in pools
     ]
+    strange += [
+        state.path / OPEN / name
+        for name in os.listdir(state.path / OPEN)
+        if Segment.of_open_name(name) is None
+    ]
     for folder in pools:
         home = state.path / POOLS / folder
         strange += [

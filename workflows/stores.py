@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.errors import UsageError
+from ..cache.opening import is_store
 from ..cache.store import FeatureStore
 from .settings import first_limit, parse_bytes, show_bytes
 
@@ -26,7 +27,7 @@ def open_existing(path: Path) -> FeatureStore:
     UsageError
         There is none; nothing is made.
     """
-    if not path.exists():
+    if not is_store(path):
         raise UsageError(f"no store at {path}: extract or pairs makes one")
     return FeatureStore(path, first_limit=lambda: first_limit(path))
 

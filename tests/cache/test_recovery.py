@@ -63,7 +63,9 @@ def test_killed_while_it_made_the_store(tmp_path, made):
         FeatureStore(tmp_path)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
-    assert [path.name for path in (tmp_path / "pools").iterdir()] == [f".zarr.json.{pid}"]
+    assert [path.name for path in (tmp_path / "pools").iterdir()] == [
+        f".lpipstore-unfinished-{pid}"
+    ]
     with FeatureStore(tmp_path) as store:
         made.put(store, range(10))
         assert store.verify().findings == []

@@ -71,3 +71,10 @@ def test_the_first_limit_is_that_of_the_prompt(tmp_path, pictures, monkeypatch):
     assert not (tmp_path / "~").exists()
     with lpipstore.FeatureStore(tmp_path / "home" / "store") as store:
         assert (store.limit, store.stat().rows) == (7_000_000, 8)
+
+
+def test_store_commands_make_no_store_of_an_empty_folder(cli, tmp_path):
+    (tmp_path / "empty").mkdir()
+    outcome = cli("store", "info", "--store", tmp_path / "empty")
+    assert (outcome.code, "no store at" in outcome.err) == (2, True)
+    assert not list((tmp_path / "empty").iterdir())

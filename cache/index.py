@@ -9,7 +9,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,18 @@ CREATE TABLE files (
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """What tells a file from another version of itself: its absolute path and what stat says."""
+    """What tells a file from another version of itself: its absolute path and what stat says.
+
+    `seen_ns` is the time in nanoseconds at which stat was asked, before the file was read: what was
+    read then may be kept only if the file had not been changed just before. It is no part of the
+    identity.
+    """
 
     path: bytes
     size: int
     mtime_ns: int
     inode: int
+    seen_ns: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

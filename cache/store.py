@@ -295,7 +295,11 @@ class FeatureStore:
         return self._run(lambda opened: recall(opened.state, files))
 
     def remember_files(self, entries: Sequence[tuple[FileIdentity, FileRecord]]) -> None:
-        """Keep what was found out about files, except those changed in the last 2 seconds."""
+        """Keep what was found out about files.
+
+        Files changed less than 2 seconds before they were seen (`FileIdentity.seen_ns`) are left
+        out: they may change again without their time moving.
+        """
         self._run(lambda opened: remember(opened.state, entries))
 
     # -- the store as a whole -------------------------------------------------------------------

@@ -76,7 +76,8 @@ def test_a_full_disk_on_opening_and_remembering_is_said(disk, made):
     (disk / "ballast").write_bytes(bytes(SIZE - (600 << 10)))
     with FeatureStore(disk / "store") as store:
         entries = [
-            (FileIdentity(b"/%0200d" % n, n, 1, n), FileRecord(bytes(16), "")) for n in range(9000)
+            (FileIdentity(b"/%0200d" % n, n, 1, n, 10**10), FileRecord(bytes(16), ""))
+            for n in range(9000)
         ]
         with pytest.raises(StoreFull, match="space"):
             store.remember_files(entries)

@@ -21,7 +21,7 @@ from .pools import (
     shard_name,
     shard_number,
 )
-from .segments import Written, footer, read_footer, write_all
+from .segments import Contents, Written, footer, read_footer, write_all
 from .space import add_counts, delete_segments, finish_eviction, forget_pool
 from .state import OPEN, POOLS, Segment, State
 from .writer import committed, disk_errors, enter_rows
@@ -31,28 +31,33 @@ from .writer import committed, disk_errors, enter_rows
 class Recovered:
     """What a recovery did: segments adopted, orphaned files removed, rows whose file is gone.
 
-    `notes` says the same one by one: what it was, where, and how many rows were lost by it.
+    `notes` says the same one by one: what it was, where, how many rows were lost by it, and
+    whether it is put right.
     """
 
     adopted: int = 0
     removed: int = 0
     lost_rows: int = 0
-    notes: list[tuple[str, str, int]] = field(default_factory=list)
+    notes: list[tuple[str, str, int, bool]] = field(default_factory=list)
 
     def adopt(self, where: Path) -> None:
         """Note a segment that was adopted."""
         self.adopted += 1
-        self.notes.append(("orphan adopted", str(where), 0))
+        self.notes.append(("orphan adopted", str(where), 0, True))
+
+    def leave(self, where: Path, error: OSError) -> None:
+        """Note a segment that could not be adopted; its rows can be read, and it waits."""
+        self.notes.append(("orphan left", f"{where}: {error.strerror}", 0, False))
 
     def remove(self, where: Path) -> None:
         """Note an orphaned file that was removed."""
         self.removed += 1
-        self.notes.append(("orphan removed", str(where), 0))
+        self.notes.append(("orphan removed", str(where), 0, True))
 
     def lose(self, where: Path, rows: int) -> None:
         """Note a segment whose file is gone."""
         self.lost_rows += rows
-        self.notes.append(("missing segment", str(where), rows))
+        self.notes.append(("missing segment", str(where), rows, True))
 
 
 def recover(state: State) -> Recovered:
@@ -126,7 +131,7 @@ def _mend_pools(state: State, transaction: Transaction, done: Recovered) -> None
             continue
         if state.segments_of(pool) or (home / "zarr.json").exists():
             describe(state.path / POOLS, pool, state.segments_of(pool))
-            done.notes.append(("damaged pool", str(home / "zarr.json"), 0))
+            done.notes.append(("damaged pool", str(home / "zarr.json"), 0, True))
         else:
             forget_pool(state, transaction, pool)
 
@@ -149,9 +154,11 @@ def _recover_open_file(state: State, transaction: Transaction, name: str, done: 
         if not path.exists() or not os.path.samestat(os.fstat(fd), path.stat()):
             return  # sealed between listing and now
         segment = _segment_named(state, name)
-        if segment is not None and _adopt(state, transaction, segment, fd):
-            done.adopt(path)
-            return
+        if segment is not None:
+            contents = committed(transaction, segment)
+            if len(contents.records) and os.fstat(fd).st_size >= contents.end:
+                _adopt(state, transaction, segment, fd, contents, done)
+                return
         path.unlink()
         done.remove(path)
         if segment is not None:
@@ -160,26 +167,32 @@ def _recover_open_file(state: State, transaction: Transaction, name: str, done: 
         os.close(fd)
 
 
-def _adopt(state: State, transaction: Transaction, segment: Segment, fd: int) -> bool:
-    """Cut off what was not committed, seal the rest; False if nothing was committed.
+def _adopt(
+    state: State,
+    transaction: Transaction,
+    segment: Segment,
+    fd: int,
+    contents: Contents,
+    done: Recovered,
+) -> None:
+    """Cut off what was not committed, and seal the rest.
 
-    On a full disk the segment stays as it is, readable, for the next recovery.
+    Where the disk takes no footer the segment stays as it is, readable, for the next recovery.
     """
-    contents = committed(transaction, segment)
-    if not len(contents.records) or os.fstat(fd).st_size < contents.end:
-        return False
     os.ftruncate(fd, contents.end)
     try:
         ending = footer(contents, segment.pool.slots)
         write_all(fd, [ending], contents.end, len(ending))
         if state.durable:
             os.fsync(fd)
-    except OSError:
+        grow(state.sealed_path(segment).parent, segment.number + 1, segment.pool.slots)
+    except OSError as error:
         os.ftruncate(fd, contents.end)
-        return True
+        done.leave(state.open_path(segment), error)
+        return
     os.rename(state.open_path(segment), state.sealed_path(segment))
     _enter_sealed(state, transaction, segment)
-    return True
+    done.adopt(state.open_path(segment))
 
 
 def _enter_sealed(state: State, transaction: Transaction, segment: Segment) -> None:
@@ -271,18 +284,12 @@ def _forget_fileless(
             continue
         if state.sealed_path(segment).exists() or state.open_path(segment).exists():
             continue
-        row = transaction.execute(
-            "SELECT rows - (SELECT count(*) FROM dropped WHERE segment = ?1) "
-            "FROM segments WHERE id = ?1",
-            (segment.id,),
-        ).fetchone()
-        if row is None:
-            continue
         if finish_eviction(state, transaction, segment):
             continue
         gone.append(segment.id)
-        if row[0]:  # without rows it was only just begun
-            done.lose(state.sealed_path(segment), row[0])
+        lost = state.living_rows(segment)
+        if lost:  # without rows it was only just begun, or all were computed again since
+            done.lose(state.sealed_path(segment), lost)
     delete_segments(state, transaction, gone)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .errors import StoreBusy, StoreError, StoreFull
 from .index import Index, Transaction
 from .keys import PoolSpec
-from .keytable import KeyTable, place_of
+from .keytable import SLOT_BITS, KeyTable, place_of
 from .pools import (
     Pool,
     array_metadata,
@@ -292,6 +292,11 @@ class State:
         """Return the place (-1 where there is none) and the checksum of each key."""
         with self.table_lock:
             return self.table.find(keys)
+
+    def living_rows(self, segment: Segment) -> int:
+        """Return how many rows are found in a segment: neither dropped nor put again elsewhere."""
+        with self.table_lock:
+            return int(np.count_nonzero(self.table.places() >> SLOT_BITS == segment.id))
 
     # -- files ----------------------------------------------------------------------------------
 

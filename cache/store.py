@@ -24,7 +24,7 @@ from .space import Cleared, Freed, clear, make_all_room
 from .stat import PoolStat, StoreStat, stat
 from .state import INDEX, State
 from .verify import Finding, VerifyReport, index_problem, verify
-from .writer import disk_errors
+from .writer import disk_errors, store_error
 
 __all__ = [
     "Cleared",
@@ -149,7 +149,7 @@ class FeatureStore:
         keys
             One key of 16 bytes for each row, as `PoolSpec.key` makes them.
         rows
-            Shape (n, length), of the dtype of `spec`.
+            Shape (n, length), of the dtype of `spec` in either byte order.
 
         Returns
         -------
@@ -172,7 +172,7 @@ class FeatureStore:
                 f"{len(wanted)} rows of pool {spec.name} have shape ({len(wanted)}, "
                 f"{spec.length}) and dtype {spec.dtype}, not {rows.shape} and {rows.dtype}"
             )
-        listed = list(np.ascontiguousarray(rows))
+        listed = list(np.ascontiguousarray(rows, np.dtype(spec.dtype)))  # in native byte order
         return self._run(lambda opened: opened.writer.put(spec, wanted, listed))
 
     def get(self, key: bytes) -> NDArray[Any] | None:
@@ -378,10 +378,6 @@ class FeatureStore:
         damaged footers and metadata are written anew, and a damaged index is rebuilt from the
         segments. What was put right when this store was opened is reported too, as repaired.
         """
-        with disk_errors(self.path):
-            return self._verify(repair=repair)
-
-    def _verify(self, *, repair: bool) -> VerifyReport:
         opened = self._run(lambda opened: opened)
         problem = index_problem(opened.state)
         if problem is not None and not repair:
@@ -431,9 +427,15 @@ class FeatureStore:
         try:
             return action(opened)
         except IndexReplaced:
-            return action(self._reopen(opened))
+            return self._retry(action, self._reopen(opened))
         except IndexDamaged:
-            return action(self._heal(opened))
+            return self._retry(action, self._heal(opened))
+        except OSError as error:
+            raise store_error(self.path, error) from error
+
+    def _retry(self, action: Callable[[Opened], _Result], opened: Opened) -> _Result:
+        with disk_errors(self.path):
+            return action(opened)
 
     def _reopen(self, before: Opened) -> Opened:
         with self._guard:

@@ -180,6 +180,9 @@ def test_an_interrupt_while_a_segment_is_sealed_loses_nothing(tmp_path, made, mo
             with pytest.raises(KeyboardInterrupt):
                 store.evict(1 << 40)
         assert bool(opened_names(tmp_path)) != sealed
+        written = [os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.exists()]
+        assert any(file.startswith(str(tmp_path / "pools")) for file in written) is False
+        assert len([file for file in written if file.startswith(str(tmp_path / "open"))]) != sealed
         assert store.verify().findings == []
         made.put(store, range(10, 20))
         store.evict(1 << 40)

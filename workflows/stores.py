@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.errors import UsageError
-from ..cache.opening import is_store
 from ..cache.store import FeatureStore
 from .settings import first_limit, parse_bytes, show_bytes
 
@@ -27,7 +26,7 @@ def open_existing(path: Path) -> FeatureStore:
     UsageError
         There is none; nothing is made.
     """
-    if not is_store(path):
+    if not path.exists() or (path.is_dir() and not any(path.glob("*"))):
         raise UsageError(f"no store at {path}: extract or pairs makes one")
     return FeatureStore(path, first_limit=lambda: first_limit(path))
 

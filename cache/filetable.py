@@ -1,6 +1,5 @@
 """Which file had which content, so that unchanged files need not be read again."""
 
-import time
 from collections.abc import Sequence
 
 from .index import FileIdentity, FileRecord
@@ -8,7 +7,7 @@ from .space import make_all_room
 from .state import State
 
 _BATCH = 500  # paths in one query
-_RACY_NS = 2_000_000_000  # a file changed so lately may change again without its time moving
+_RACY_NS = 2_000_000_000  # as git has it: times of files are that coarse on some file systems
 _MOST_FILES = 4_000_000
 _SHARE_OF_LIMIT = 8
 _BYTES_EACH = 256  # of the index, with a long path
@@ -32,15 +31,14 @@ def recall(state: State, files: Sequence[FileIdentity]) -> list[FileRecord | Non
 
 
 def remember(state: State, entries: Sequence[tuple[FileIdentity, FileRecord]]) -> None:
-    """Keep what was found out about files, but for those changed within the last 2 seconds.
+    """Keep what was found out about files, as `FeatureStore.remember_files` says.
 
     The oldest entries leave when they would take more than an eighth of the store's limit.
     """
-    newest = time.time_ns() - _RACY_NS
     rows = [
         (file.path, file.size, file.mtime_ns, file.inode, record.content, record.note)
         for file, record in entries
-        if file.mtime_ns < newest
+        if file.mtime_ns < file.seen_ns - _RACY_NS
     ]
     if not rows:
         return

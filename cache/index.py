@@ -9,7 +9,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,18 @@ CREATE TABLE files (
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """What tells a file from another version of itself: its absolute path and what stat says."""
+    """What tells a file from another version of itself: its absolute path and what stat says.
+
+    `seen_ns` is the time in nanoseconds at which stat was asked, before the file was read: what was
+    read then may be kept only if the file had not been changed just before. It is no part of the
+    identity.
+    """
 
     path: bytes
     size: int
     mtime_ns: int
     inode: int
+    seen_ns: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -76,16 +82,21 @@ class FileRecord:
 
 
 class Transaction:
-    """A write transaction: SQL to run, and what to do in memory once it is committed."""
+    """A write transaction: SQL to run, and what to do once it is committed or has failed."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.execute = connection.execute
         self.executemany = connection.executemany
         self.after: list[Callable[[], None]] = []
+        self.failed: list[Callable[[], None]] = []
 
     def then(self, action: Callable[[], None]) -> None:
         """Run `action` after the commit, before any other thread can use the index."""
         self.after.append(action)
+
+    def otherwise(self, action: Callable[[], None]) -> None:
+        """Run `action` if the transaction fails, after its rollback; it may begin another one."""
+        self.failed.append(action)
 
 
 _open_indexes: "weakref.WeakSet[Index]" = weakref.WeakSet()
@@ -112,8 +123,6 @@ class Index:
     ----------
     path
         The database's file; made, with its tables, if it is not there.
-    wal_pages
-        Pages of 4,096 bytes that the write-ahead log grows to before it is written back.
     durable
         Wait for the disk on each commit, so that it survives a loss of power.
     store_id
@@ -122,14 +131,12 @@ class Index:
     Raises
     ------
     IndexDamaged
-        The file is no database, or another program's.
+        The file is no database.
     StoreError
-        It cannot be opened, or has another format version.
+        It cannot be opened, is another program's, or has another format version.
     """
 
-    def __init__(
-        self, path: Path, *, wal_pages: int, durable: bool, store_id: str | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, durable: bool, store_id: str | None = None) -> None:
         self.path = path
         self.lock = threading.RLock()
         with translated(path):
@@ -144,19 +151,18 @@ class Index:
         _open_indexes.add(self)
         try:
             with self._writing(), translated(path):
-                self._prepare(wal_pages, durable, store_id or uuid.uuid4().hex)
+                self._prepare(durable, store_id or uuid.uuid4().hex)
                 self._inode = path.stat().st_ino
         except (StoreError, OSError):
             self.close()
             raise
 
-    def _prepare(self, wal_pages: int, durable: bool, store_id: str) -> None:
+    def _prepare(self, durable: bool, store_id: str) -> None:
         run = self.connection.execute
         run(f"PRAGMA page_size = {_PAGE}")
+        self._check_owner()  # before anything is written
         run("PRAGMA journal_mode = WAL")
         run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        run(f"PRAGMA wal_autocheckpoint = {wal_pages}")
-        run(f"PRAGMA journal_size_limit = {wal_pages * _PAGE}")
         run("BEGIN IMMEDIATE")
         try:
             self._check_format(store_id)
@@ -165,6 +171,16 @@ class Index:
             with contextlib.suppress(sqlite3.Error):  # a full disk rolls back by itself
                 run("ROLLBACK")
             raise
+
+    def _check_owner(self) -> None:
+        run = self.connection.execute
+        application = run("PRAGMA application_id").fetchone()[0]
+        tables = run("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if tables and application != _APPLICATION:
+            raise StoreError(
+                f"{self.path} is another program's database; move it to another place, and the "
+                "store builds its index anew"
+            )
 
     def _check_format(self, store_id: str) -> None:
         run = self.connection.execute
@@ -178,9 +194,20 @@ class Index:
             run(f"PRAGMA user_version = {FORMAT_VERSION}")
             run("INSERT INTO meta VALUES ('store', ?)", (store_id,))
         elif application != _APPLICATION:
-            raise IndexDamaged(f"{self.path} is a database of another program")
+            raise IndexDamaged(f"{self.path} does not say that it is an index")
         elif version != FORMAT_VERSION:
             raise wrong_format(self.path.parent, version)
+
+    def bound_log(self, pages: int) -> None:
+        """Write the write-ahead log back once it has so many pages of 4,096 bytes."""
+        with self.lock, translated(self.path):
+            self.connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+            self.connection.execute(f"PRAGMA journal_size_limit = {pages * _PAGE}")
+
+    def trim_log(self) -> None:
+        """Write the log back and empty it; left for later where others use the index."""
+        with self.lock, self._writing(), contextlib.suppress(sqlite3.Error):
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
     def transaction(self, *, patience: float | None = None) -> Iterator[Transaction]:
@@ -204,16 +231,21 @@ class Index:
         """
         with self.lock:
             self._check_file()
-            with self._writing(patience), translated(self.path):
-                self.connection.execute("BEGIN IMMEDIATE")
-                transaction = Transaction(self.connection)
-                try:
-                    yield transaction
-                    self.connection.execute("COMMIT")
-                except BaseException:
-                    with contextlib.suppress(sqlite3.Error):  # a full disk rolls back by itself
-                        self.connection.execute("ROLLBACK")
-                    raise
+            transaction = Transaction(self.connection)
+            try:
+                with self._writing(patience), translated(self.path):
+                    self.connection.execute("BEGIN IMMEDIATE")
+                    try:
+                        yield transaction
+                        self.connection.execute("COMMIT")
+                    except BaseException:
+                        with contextlib.suppress(sqlite3.Error):  # a full disk does so by itself
+                            self.connection.execute("ROLLBACK")
+                        raise
+            except BaseException:
+                for action in transaction.failed:
+                    action()
+                raise
             for action in transaction.after:
                 action()
 
@@ -325,6 +357,18 @@ ENDINGS = ("", "-wal", "-shm")  # the three files of a database in WAL mode
 def gate_path(index: Path) -> Path:
     """Return the lock file of an index."""
     return index.with_name(index.name + ".lock")
+
+
+def is_index(path: Path) -> bool:
+    """Tell whether a file says that it is a store's index."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(72)
+    except OSError:
+        return False
+    return header.startswith(b"SQLite format 3\0") and header[68:] == _APPLICATION.to_bytes(
+        4, "big"
+    )
 
 
 def real_bytes(path: Path | str) -> int:

@@ -2,27 +2,47 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import IndexDamaged, StoreError, StoreFull
-from .index import wait_for_lock, wrong_format
+from .index import ENDINGS, gate_path, is_index, wait_for_lock, wrong_format
 from .keys import FORMAT_VERSION
-from .pools import read_group, remove_unfinished, sync_folder, write_group
+from .pools import (
+    is_temporary,
+    read_group,
+    read_pool,
+    remove_unfinished,
+    sync_folder,
+    write_group,
+)
 from .reader import Reader
 from .recovery import Recovered, recover, set_index_aside
-from .space import make_all_room
+from .space import Freed, make_all_room
 from .state import INDEX, OPEN, POOLS, State
 from .writer import Writer, disk_errors
+
+
+@dataclass(frozen=True)
+class LimitChange:
+    """A limit that was exchanged for another, in bytes (None: no limit), and what left for it."""
+
+    before: int | None
+    after: int | None
+    freed: Freed
 
 
 class Opened:
     """A store as one process opened it: what it knows, reads with and writes with."""
 
-    def __init__(self, state: State, recovered: Recovered, codec: str) -> None:
+    def __init__(
+        self, state: State, recovered: Recovered, change: LimitChange | None, codec: str
+    ) -> None:
         self.pid = os.getpid()
         self.state = state
         self.recovered = recovered
+        self.limit_change = change
         self.reader = Reader(state)
         self.writer = Writer(state, codec)
 
@@ -32,66 +52,109 @@ class Opened:
         self.state.close()
 
 
-def open_store(path: Path, *, limit: int | None, durable: bool, codec: str) -> Opened:
+def open_store(
+    path: Path,
+    *,
+    limit: int | None,
+    first_limit: Callable[[], int | None],
+    durable: bool,
+    codec: str,
+) -> Opened:
     """Open the store at `path`, made first if there is none.
 
     An index that is damaged or another store's is moved aside, and one is built from what the
     segments say of themselves; what a killed process left is adopted or removed; what goes beyond
     the limit is evicted.
 
+    The limit is the one that the store keeps. `limit` changes it; where there is none yet,
+    `first_limit` is asked for it.
+
     Raises
     ------
     StoreError
         The folder is not writable, holds other things, or is a store of another format version.
     """
+    at_first = limit
+    if limit is None and "limit" not in (read_group(path / POOLS) or {}):
+        at_first = first_limit()  # before anything is made
     with folder_lock(path):
         (path / POOLS).mkdir(exist_ok=True)
         (path / OPEN).mkdir(exist_ok=True)
         remove_unfinished(path / POOLS)  # of a process that was killed while it made the store
         try:
-            state, recovered = _open_and_recover(path, limit=limit, durable=durable)
+            opened = _open_and_recover(path, limit, at_first, durable)
         except IndexDamaged:
             set_index_aside(path / INDEX, "damaged")
-            state, recovered = _open_and_recover(path, limit=limit, durable=durable)
-    return Opened(state, recovered, codec)
+            opened = _open_and_recover(path, limit, at_first, durable)
+    return Opened(*opened, codec)
 
 
-def _open_and_recover(path: Path, *, limit: int | None, durable: bool) -> tuple[State, Recovered]:
-    state = _open_state(path, limit=limit, durable=durable)
-    recovered = Recovered()
+def _open_and_recover(
+    path: Path, limit: int | None, at_first: int | None, durable: bool
+) -> tuple[State, Recovered, LimitChange | None]:
+    state = _open_state(path, at_first, durable)
+    recovered, change = Recovered(), None
     try:
         with contextlib.suppress(StoreFull):  # then what is there can still be read
             recovered = recover(state)
-            if limit is not None:
-                with state.transaction() as transaction:
-                    make_all_room(state, transaction, limit)
+        if limit is not None and limit != state.limit:
+            change = change_limit(state, limit)
+        elif state.limit is not None:
+            with contextlib.suppress(StoreFull), state.transaction() as transaction:
+                make_all_room(state, transaction, state.limit)
     except BaseException:
         state.close()
         raise
-    return state, recovered
+    return state, recovered, change
 
 
-def _open_state(path: Path, *, limit: int | None, durable: bool) -> State:
+def change_limit(state: State, limit: int | None) -> LimitChange:
+    """Exchange the store's limit for another, and evict what goes beyond it, in one transaction.
+
+    The caller holds the `folder_lock`. When it raises, the limit is what it was.
+    """
+    before = state.limit
+    with state.transaction() as transaction:
+        state.keep_limit(transaction, limit)
+        freed = Freed() if limit is None else make_all_room(state, transaction, limit)
+        _describe(state)
+    state.index.trim_log()  # it may be longer than it is to get from now on
+    return LimitChange(before, limit, freed)
+
+
+def _open_state(path: Path, at_first: int | None, durable: bool) -> State:
     index = path / INDEX
     group = read_group(path / POOLS)
     if group is not None and group.get("format") != FORMAT_VERSION:
         raise wrong_format(path, group.get("format"))
     store_id = None if group is None else group.get("store")
-    state = _try_index(path, limit, durable, store_id)
+    state = _try_index(path, durable, store_id)
     if group is not None and state.index.store_id() != store_id:
         state.close()
         set_index_aside(index, "foreign")
-        state = _try_index(path, limit, durable, store_id)
-    if group is None:
-        write_group(path / POOLS, state.index.store_id())
-        if durable:
-            sync_folder(path / POOLS)
-            sync_folder(path)
+        state = _try_index(path, durable, store_id)
+    try:
+        if not state.keeps_limit:
+            with state.transaction() as transaction:
+                # the copy outlives an index that is lost
+                state.keep_limit(transaction, (group or {}).get("limit", at_first))
+        _describe(state)
+    except BaseException:
+        state.close()
+        raise
     return state
 
 
-def _try_index(path: Path, limit: int | None, durable: bool, store_id: str | None) -> State:
-    state = State(path, limit=limit, durable=durable, store_id=store_id)
+def _describe(state: State) -> None:
+    """Have the store's metadata say its name and its limit, if they do not yet."""
+    pools = state.path / POOLS
+    if write_group(pools, state.index.store_id(), state.limit) and state.durable:
+        sync_folder(pools)
+        sync_folder(state.path)
+
+
+def _try_index(path: Path, durable: bool, store_id: str | None) -> State:
+    state = State(path, durable=durable, store_id=store_id)
     try:
         state.index.store_id()
         state.sync()
@@ -101,14 +164,35 @@ def _try_index(path: Path, limit: int | None, durable: bool, store_id: str | Non
     return state
 
 
+def is_store(path: Path) -> bool:
+    """Tell whether there is a store at `path`: its metadata, its index or a pool says so."""
+    return (
+        read_group(path / POOLS) is not None
+        or is_index(path / INDEX)
+        or any(read_pool(metadata.parent) for metadata in path.glob(f"{POOLS}/*/zarr.json"))
+    )
+
+
+def _is_blank(path: Path) -> bool:
+    """Tell whether a folder is empty, or holds what is there while a store is being made."""
+    names = set(os.listdir(path))
+    journal = f"{INDEX}-journal"  # of SQLite, until the index is in WAL mode
+    own = {"lock", gate_path(path / INDEX).name, journal, *(INDEX + ending for ending in ENDINGS)}
+    folders = names & {OPEN, POOLS}
+    return not names or (
+        "lock" in names
+        and names <= own | folders
+        and all(is_temporary(name) for folder in folders for name in os.listdir(path / folder))
+    )
+
+
 @contextlib.contextmanager
 def folder_lock(path: Path) -> Iterator[None]:
     """Let one process at a time open a store, and only in a folder that is one or empty."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = path / "lock"
-        names = os.listdir(path)
-        if names and lock.name not in names:
+        if not _is_blank(path) and not is_store(path):
             raise StoreError(
                 f"{path} holds other things than a feature store; choose an empty or a new folder"
             )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ SEGMENT_BYTES = 64 << 20
 SHARE_OF_LIMIT = 16  # a segment is at most this part of the store's limit
 EVICTED = ".evicted"  # ending of a shard's name while it is on its way out
 _OURS = "lpipstore"
+_TEMPORARY = ".lpipstore-unfinished-"  # and the number of the process
 
 Decompressor = Callable[[bytes, NDArray[np.generic]], None]
 
@@ -218,16 +220,23 @@ def open_array(folder: Path) -> "zarr.Array[Any]":
         raise StoreError(f"{folder} cannot be opened as a Zarr array: {error}") from error
 
 
-def write_group(folder: Path, store_id: str) -> None:
-    """Make the folder of the pools a Zarr group that says which store it belongs to."""
-    attributes = {_OURS: {"format": FORMAT_VERSION, "store": store_id}}
+def write_group(folder: Path, store_id: str, limit: int | None) -> bool:
+    """Make the folder of the pools a Zarr group that says which store it belongs to.
+
+    Its limit in bytes, or None, stands there too. False if all of that stood there already.
+    """
+    ours = {"format": FORMAT_VERSION, "store": store_id, "limit": limit}
+    if read_group(folder) == ours:
+        return False
+    attributes = {_OURS: ours}
     write_json(
         folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     )
+    return True
 
 
 def read_group(folder: Path) -> dict[str, Any] | None:
-    """Return what `write_group` wrote (format, store), or None."""
+    """Return what `write_group` wrote (format, store, limit), or None."""
     try:
         ours: dict[str, Any] = json.loads((folder / "zarr.json").read_bytes())["attributes"][_OURS]
     except (OSError, ValueError, KeyError, TypeError):
@@ -237,8 +246,19 @@ def read_group(folder: Path) -> dict[str, Any] | None:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed processes left of files that `write_json` did not finish there."""
-    for partial in folder.glob(".zarr.json.*"):
-        partial.unlink(missing_ok=True)
+    for name in os.listdir(folder):
+        if is_temporary(name):
+            (folder / name).unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a file has a name that only `write_json` gives, and only for a moment."""
+    return re.fullmatch(rf"{re.escape(_TEMPORARY)}\d+", name, re.ASCII) is not None
+
+
+def is_pool_folder(name: str) -> bool:
+    """Tell whether a folder has a name that `pool_folder` could give it."""
+    return re.fullmatch(r"[A-Za-z0-9_-]+-[0-9a-f]{12}(-lz4)?", name) is not None
 
 
 def sync_folder(folder: Path) -> None:
@@ -252,7 +272,7 @@ def sync_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}")
     try:
         temporary.write_text(json.dumps(value, indent=2))
         temporary.replace(path)

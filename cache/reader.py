@@ -186,14 +186,7 @@ def drop_places(state: State, transaction: Any, places: set[int]) -> None:  # no
         else:
             gone.append(segment_id)
     transaction.executemany("INSERT OR IGNORE INTO dropped (segment, slot) VALUES (?, ?)", single)
-    lost = sum(
-        transaction.execute(
-            "SELECT rows - (SELECT count(*) FROM dropped WHERE segment = ?1) "
-            "FROM segments WHERE id = ?1",
-            (segment_id,),
-        ).fetchone()[0]
-        for segment_id in gone
-    )
+    lost = sum(state.living_rows(state.segments[segment_id]) for segment_id in gone)
     delete_segments(state, transaction, gone)
     add_counts(transaction, corrupt_rows=len(single) + lost)
 
@@ -256,6 +249,8 @@ def check_buffer(keys: Sequence[bytes], out: Rows) -> None:
         raise UsageError(f"out must have shape ({len(keys)}, length), and it has {out.shape}")
     if out.dtype.name not in FILL_VALUES:
         raise UsageError(f"out must be {', '.join(FILL_VALUES)}, not {out.dtype}")
+    if not out.dtype.isnative:
+        raise UsageError(f"out must be in the machine's byte order, not {out.dtype.str}")
     if out.shape[1] and out.strides[1] != out.itemsize:
         raise UsageError("each row of out must be contiguous")
     if not out.flags.writeable:

@@ -10,8 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from .index import ENDINGS, Transaction, whole_bytes
-from .pools import EVICTED, Pool, describe, grow, read_pool, shard_name, shard_number
-from .segments import Written, footer, read_footer, write_all
+from .pools import (
+    EVICTED,
+    Pool,
+    describe,
+    grow,
+    is_pool_folder,
+    is_temporary,
+    read_pool,
+    shard_name,
+    shard_number,
+)
+from .segments import Contents, Written, footer, read_footer, write_all
 from .space import add_counts, delete_segments, finish_eviction, forget_pool
 from .state import OPEN, POOLS, Segment, State
 from .writer import committed, disk_errors, enter_rows
@@ -21,28 +31,33 @@ from .writer import committed, disk_errors, enter_rows
 class Recovered:
     """What a recovery did: segments adopted, orphaned files removed, rows whose file is gone.
 
-    `notes` says the same one by one: what it was, where, and how many rows were lost by it.
+    `notes` says the same one by one: what it was, where, how many rows were lost by it, and
+    whether it is put right.
     """
 
     adopted: int = 0
     removed: int = 0
     lost_rows: int = 0
-    notes: list[tuple[str, str, int]] = field(default_factory=list)
+    notes: list[tuple[str, str, int, bool]] = field(default_factory=list)
 
     def adopt(self, where: Path) -> None:
         """Note a segment that was adopted."""
         self.adopted += 1
-        self.notes.append(("orphan adopted", str(where), 0))
+        self.notes.append(("orphan adopted", str(where), 0, True))
+
+    def leave(self, where: Path, error: OSError) -> None:
+        """Note a segment that could not be adopted; its rows can be read, and it waits."""
+        self.notes.append(("orphan left", f"{where}: {error.strerror}", 0, False))
 
     def remove(self, where: Path) -> None:
         """Note an orphaned file that was removed."""
         self.removed += 1
-        self.notes.append(("orphan removed", str(where), 0))
+        self.notes.append(("orphan removed", str(where), 0, True))
 
     def lose(self, where: Path, rows: int) -> None:
         """Note a segment whose file is gone."""
         self.lost_rows += rows
-        self.notes.append(("missing segment", str(where), rows))
+        self.notes.append(("missing segment", str(where), rows, True))
 
 
 def recover(state: State) -> Recovered:
@@ -51,11 +66,12 @@ def recover(state: State) -> Recovered:
     Open segments without a living writer are cut behind their last committed row and sealed, or
     removed if they have none. Sealed segments that the index does not know are taken in by the
     key table that they carry, or removed if it is damaged. Segments without a file leave the
-    index.
+    index. Files and folders with other names than the store gives are not touched.
     """
     done = Recovered()
-    open_names = _files(state.path / OPEN)  # listed before the index is asked: what is sealed
-    sealed_names = {  # or begun meanwhile is then known there
+    # listed before the index is asked: what is sealed or begun meanwhile is then known there
+    open_names = [name for name in _files(state.path / OPEN) if Segment.of_open_name(name)]
+    sealed_names = {
         folder: _files(state.path / POOLS / folder) for folder in _listing(state.path / POOLS)
     }
     with disk_errors(state.path), state.transaction() as transaction:
@@ -95,12 +111,12 @@ def _enter_unknown_pools(
     known = {pool.folder for pool in state.pools.values()}
     for folder, names in folders.items():
         home = state.path / POOLS / folder
-        if folder in known or not home.is_dir():
+        if folder in known or not is_pool_folder(folder) or not home.is_dir():
             continue
         pool = read_pool(home)
         if pool is not None:
             state.enter_pool(transaction, pool)
-        elif all(name.startswith(".zarr.json.") for name in names):
+        elif all(map(is_temporary, names)):
             with contextlib.suppress(OSError):
                 for name in names:
                     (home / name).unlink()
@@ -115,16 +131,13 @@ def _mend_pools(state: State, transaction: Transaction, done: Recovered) -> None
             continue
         if state.segments_of(pool) or (home / "zarr.json").exists():
             describe(state.path / POOLS, pool, state.segments_of(pool))
-            done.notes.append(("damaged pool", str(home / "zarr.json"), 0))
+            done.notes.append(("damaged pool", str(home / "zarr.json"), 0, True))
         else:
             forget_pool(state, transaction, pool)
 
 
-def _segment_named(state: State, folder: str, number: int) -> Segment | None:
-    for segment in state.segments.values():
-        if segment.number == number and segment.pool.folder == folder:
-            return segment
-    return None
+def _segment_named(state: State, open_name: str) -> Segment | None:
+    return next((s for s in state.segments.values() if s.open_name == open_name), None)
 
 
 def _recover_open_file(state: State, transaction: Transaction, name: str, done: Recovered) -> None:
@@ -140,11 +153,12 @@ def _recover_open_file(state: State, transaction: Transaction, name: str, done: 
             return  # its writer lives
         if not path.exists() or not os.path.samestat(os.fstat(fd), path.stat()):
             return  # sealed between listing and now
-        folder, _, number = name.rpartition(".")
-        segment = _segment_named(state, folder, int(number)) if number.isdecimal() else None
-        if segment is not None and _adopt(state, transaction, segment, fd):
-            done.adopt(path)
-            return
+        segment = _segment_named(state, name)
+        if segment is not None:
+            contents = committed(transaction, segment)
+            if len(contents.records) and os.fstat(fd).st_size >= contents.end:
+                _adopt(state, transaction, segment, fd, contents, done)
+                return
         path.unlink()
         done.remove(path)
         if segment is not None:
@@ -153,26 +167,32 @@ def _recover_open_file(state: State, transaction: Transaction, name: str, done: 
         os.close(fd)
 
 
-def _adopt(state: State, transaction: Transaction, segment: Segment, fd: int) -> bool:
-    """Cut off what was not committed, seal the rest; False if nothing was committed.
+def _adopt(
+    state: State,
+    transaction: Transaction,
+    segment: Segment,
+    fd: int,
+    contents: Contents,
+    done: Recovered,
+) -> None:
+    """Cut off what was not committed, and seal the rest.
 
-    On a full disk the segment stays as it is, readable, for the next recovery.
+    Where the disk takes no footer the segment stays as it is, readable, for the next recovery.
     """
-    contents = committed(transaction, segment)
-    if not len(contents.records) or os.fstat(fd).st_size < contents.end:
-        return False
     os.ftruncate(fd, contents.end)
     try:
         ending = footer(contents, segment.pool.slots)
         write_all(fd, [ending], contents.end, len(ending))
         if state.durable:
             os.fsync(fd)
-    except OSError:
+        grow(state.sealed_path(segment).parent, segment.number + 1, segment.pool.slots)
+    except OSError as error:
         os.ftruncate(fd, contents.end)
-        return True
+        done.leave(state.open_path(segment), error)
+        return
     os.rename(state.open_path(segment), state.sealed_path(segment))
     _enter_sealed(state, transaction, segment)
-    return True
+    done.adopt(state.open_path(segment))
 
 
 def _enter_sealed(state: State, transaction: Transaction, segment: Segment) -> None:
@@ -188,6 +208,8 @@ def _recover_sealed_files(
 ) -> None:
     known = {s.number: s for s in state.segments.values() if s.pool.folder == folder}
     pool = next((p for p in state.pools.values() if p.folder == folder), None)
+    if not is_pool_folder(folder):
+        return
     for name in names:
         path = state.path / POOLS / folder / name
         number = shard_number(name)
@@ -212,12 +234,12 @@ def _finish_leftover(
     state: State, transaction: Transaction, known: dict[int, Segment], path: Path
 ) -> None:
     """Finish what a killed process was about: an eviction, or writing metadata."""
-    if path.name.endswith(EVICTED):
-        number = shard_number(path.name.removesuffix(EVICTED))
-        segment = None if number is None else known.get(number)
+    number = shard_number(path.name.removesuffix(EVICTED))
+    if number is not None:
+        segment = known.get(number)
         if segment is None or not finish_eviction(state, transaction, segment):
             path.unlink(missing_ok=True)
-    elif path.name.startswith(".zarr.json."):
+    elif is_temporary(path.name):
         path.unlink(missing_ok=True)
 
 
@@ -262,18 +284,12 @@ def _forget_fileless(
             continue
         if state.sealed_path(segment).exists() or state.open_path(segment).exists():
             continue
-        row = transaction.execute(
-            "SELECT rows - (SELECT count(*) FROM dropped WHERE segment = ?1) "
-            "FROM segments WHERE id = ?1",
-            (segment.id,),
-        ).fetchone()
-        if row is None:
-            continue
         if finish_eviction(state, transaction, segment):
             continue
         gone.append(segment.id)
-        if row[0]:  # without rows it was only just begun
-            done.lose(state.sealed_path(segment), row[0])
+        lost = state.living_rows(segment)
+        if lost:  # without rows it was only just begun, or all were computed again since
+            done.lose(state.sealed_path(segment), lost)
     delete_segments(state, transaction, gone)
 
 

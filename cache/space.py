@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .errors import StoreError
 from .index import ENDINGS, Transaction, real_bytes
 from .keys import PoolSpec
 from .leases import end_dead_leases
@@ -197,10 +198,12 @@ def evict_segments(
     """Remove segments and count them as evicted.
 
     Their files are renamed and emptied before the commit, so that the bytes are free before anyone
-    can reserve them, also on a full disk; the name tells a recovery that nothing was lost.
+    can reserve them, also on a full disk; the name tells a recovery that nothing was lost. Where
+    the transaction fails, those that were emptied have left, and the others are as they were.
     """
     freed = Freed()
     leaving = []
+    transaction.otherwise(lambda: _undo_eviction(state, victims))
     for segment_id, rows, size in victims:
         path = state.sealed_path(state.segments[segment_id])
         left = path.with_name(path.name + EVICTED)
@@ -219,6 +222,22 @@ def evict_segments(
         add_counts(transaction, evicted_segments=freed.segments, evicted_bytes=freed.bytes)
         transaction.then(unlink)
     return freed
+
+
+def _undo_eviction(state: State, victims: list[tuple[int, int, int]]) -> None:
+    """Keep the segments that were not emptied, and take the others out of the index."""
+    # where that fails too the names say what was meant, as after a kill
+    with contextlib.suppress(StoreError, OSError), state.transaction() as transaction:
+        for segment_id, _, size in victims:
+            segment = state.segments.get(segment_id)
+            if segment is None:
+                continue
+            path = state.sealed_path(segment)
+            left = path.with_name(path.name + EVICTED)
+            if not path.exists() and left.exists() and left.stat().st_size:
+                left.rename(path)
+            elif finish_eviction(state, transaction, segment):
+                add_counts(transaction, evicted_segments=1, evicted_bytes=size)
 
 
 def finish_eviction(state: State, transaction: Transaction, segment: Segment) -> bool:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from .errors import StoreBusy, StoreError, StoreFull
 from .index import Index, Transaction
 from .keys import PoolSpec
-from .keytable import KeyTable, place_of
+from .keytable import SLOT_BITS, KeyTable, place_of
 from .pools import (
     Pool,
     array_metadata,
     describe,
+    is_pool_folder,
     pool_folder,
     read_pool,
     shard_name,
@@ -80,6 +81,13 @@ class Segment:
         """The name of its file while it is being written."""
         return f"{self.pool.folder}.{self.number}"
 
+    @staticmethod
+    def of_open_name(name: str) -> tuple[str, int] | None:
+        """Return (pool folder, number) of an `open_name`; None for any other file name."""
+        folder, _, number = name.rpartition(".")
+        ours = is_pool_folder(folder) and number.isascii() and number.isdecimal()
+        return (folder, int(number)) if ours else None
+
 
 class State:
     """The index in memory, kept in step with the database, and what reading and writing share.
@@ -88,16 +96,14 @@ class State:
     exchanged, so that nothing of the old one is used any more.
     """
 
-    def __init__(
-        self, path: Path, *, limit: int | None, durable: bool, store_id: str | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, durable: bool, store_id: str | None = None) -> None:
         self.path = path
-        self.limit = limit
+        self.limit: int | None = None  # the store's; `sync` brings it in step
+        self.keeps_limit = False  # the index says what the limit is, if only that there is none
         self.durable = durable
-        self.log_pages = _log_pages(limit)
-        self.index = Index(
-            path / INDEX, wal_pages=self.log_pages, durable=durable, store_id=store_id
-        )
+        self.log_pages = _log_pages(None)
+        self.index = Index(path / INDEX, durable=durable, store_id=store_id)
+        self.index.bound_log(self.log_pages)
         self.table = KeyTable()
         self.table_lock = threading.Lock()
         self.pins: list[Keeper] = []
@@ -142,6 +148,7 @@ class State:
 
     def _pull(self, source: Any) -> None:  # noqa: ANN401 - a connection or a transaction
         rows = source.execute("SELECT id, pool, number FROM segments").fetchall()
+        self._pull_limit(source)
         self._pull_pools(source)
         self.forget_segments(self.segments.keys() - {row[0] for row in rows})
         for segment, pool, number in rows:
@@ -164,6 +171,29 @@ class State:
             self._last_entry = entries[-1][0]
         if dropped:
             self._last_dropped = dropped[-1][0]
+
+    def _pull_limit(self, source: Any) -> None:  # noqa: ANN401
+        row = source.execute("SELECT value FROM meta WHERE name = 'limit'").fetchone()
+        if row is not None:
+            self._take_limit(int(row[0]) if row[0] else None)
+
+    def keep_limit(self, transaction: Transaction, limit: int | None) -> None:
+        """Write down what the store may take; every process takes it in with its next step.
+
+        It holds in this process from now on, within the transaction too.
+        """
+        transaction.execute(
+            "INSERT OR REPLACE INTO meta VALUES ('limit', ?)",
+            ("" if limit is None else str(limit),),
+        )
+        self._take_limit(limit)
+
+    def _take_limit(self, limit: int | None) -> None:
+        self.keeps_limit = True
+        if limit != self.limit:
+            self.limit = limit
+            self.log_pages = _log_pages(limit)
+            self.index.bound_log(self.log_pages)
 
     def _pull_pools(self, source: Any) -> None:  # noqa: ANN401
         rows = source.execute("SELECT id FROM pools").fetchall()
@@ -262,6 +292,11 @@ class State:
         """Return the place (-1 where there is none) and the checksum of each key."""
         with self.table_lock:
             return self.table.find(keys)
+
+    def living_rows(self, segment: Segment) -> int:
+        """Return how many rows are found in a segment: neither dropped nor put again elsewhere."""
+        with self.table_lock:
+            return int(np.count_nonzero(self.table.places() >> SLOT_BITS == segment.id))
 
     # -- files ----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from .errors import IndexDamaged, IndexReplaced, StoreError, StoreFull, UsageErr
 from .filetable import recall, remember
 from .index import FileIdentity, FileRecord, real_bytes
 from .keys import PoolSpec, check_keys
-from .opening import Opened, folder_lock, open_store
+from .opening import LimitChange, Opened, change_limit, folder_lock, open_store
 from .pins import Pin
 from .reader import check_buffer
 from .recovery import set_index_aside
@@ -24,7 +24,7 @@ from .space import Cleared, Freed, clear, make_all_room
 from .stat import PoolStat, StoreStat, stat
 from .state import INDEX, State
 from .verify import Finding, VerifyReport, index_problem, verify
-from .writer import disk_errors
+from .writer import disk_errors, store_error
 
 __all__ = [
     "Cleared",
@@ -33,6 +33,7 @@ __all__ = [
     "FileRecord",
     "Finding",
     "Freed",
+    "LimitChange",
     "Pin",
     "PoolStat",
     "StoreError",
@@ -46,6 +47,15 @@ SMALLEST_LIMIT = 1 << 20
 _Result = TypeVar("_Result")
 
 
+def _no_limit() -> None:
+    """Default of `first_limit`."""
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < SMALLEST_LIMIT:
+        raise UsageError(f"a store takes at least 1 MiB, and the limit is {limit} bytes")
+
+
 class FeatureStore:
     """A bounded store of rows on disk, open in any number of processes and threads at once.
 
@@ -54,8 +64,13 @@ class FeatureStore:
     path
         The store's folder; made if it is not there.
     limit
-        Bytes that the store may take on disk, everything included; None for no limit. Least
-        recently used segments leave first: a segment is used when a row of it is read or put.
+        Bytes that the store may take on disk, everything included. The limit is kept with the
+        store and holds for every process; a number changes it, and evicts what goes beyond it.
+        Least recently used segments leave first: a segment is used when a row of it is read or
+        put.
+    first_limit
+        Called for the limit where none is given and the store keeps none yet, as one that is
+        made now; by default there is no limit (None).
     durable
         Wait for the disk on each commit: rows then survive a loss of power, not only a kill.
     compress
@@ -68,6 +83,11 @@ class FeatureStore:
         The folder cannot be used: not writable, not a store, or of another format version.
     UsageError
         The limit is below 1 MiB.
+
+    Attributes
+    ----------
+    limit_change
+        What opening the store changed of its limit, and what left for it; None if nothing.
 
     Notes
     -----
@@ -93,21 +113,25 @@ class FeatureStore:
         path: str | os.PathLike[str],
         *,
         limit: int | None = None,
+        first_limit: Callable[[], int | None] = _no_limit,
         durable: bool = False,
         compress: bool = False,
     ) -> None:
-        if limit is not None and limit < SMALLEST_LIMIT:
-            raise UsageError(f"a store takes at least 1 MiB, and the limit is {limit} bytes")
-        self.path = Path(path).absolute()
-        self.limit = limit
+        _check_limit(limit)
+        self.path = Path(os.path.expanduser(path)).absolute()
         self.durable = durable
         self.codec = "lz4" if compress else ""
         self._guard = threading.Lock()
         self._closed = False
         self._left: list[Opened] = []
         self._opened = open_store(
-            self.path, limit=self.limit, durable=self.durable, codec=self.codec
+            self.path,
+            limit=limit,
+            first_limit=first_limit,
+            durable=self.durable,
+            codec=self.codec,
         )
+        self.limit_change = self._opened.limit_change
 
     # -- rows -----------------------------------------------------------------------------------
 
@@ -125,7 +149,7 @@ class FeatureStore:
         keys
             One key of 16 bytes for each row, as `PoolSpec.key` makes them.
         rows
-            Shape (n, length), of the dtype of `spec`.
+            Shape (n, length), of the dtype of `spec` in either byte order.
 
         Returns
         -------
@@ -148,7 +172,7 @@ class FeatureStore:
                 f"{len(wanted)} rows of pool {spec.name} have shape ({len(wanted)}, "
                 f"{spec.length}) and dtype {spec.dtype}, not {rows.shape} and {rows.dtype}"
             )
-        listed = list(np.ascontiguousarray(rows))
+        listed = list(np.ascontiguousarray(rows, np.dtype(spec.dtype)))  # in native byte order
         return self._run(lambda opened: opened.writer.put(spec, wanted, listed))
 
     def get(self, key: bytes) -> NDArray[Any] | None:
@@ -271,10 +295,49 @@ class FeatureStore:
         return self._run(lambda opened: recall(opened.state, files))
 
     def remember_files(self, entries: Sequence[tuple[FileIdentity, FileRecord]]) -> None:
-        """Keep what was found out about files, except those changed in the last 2 seconds."""
+        """Keep what was found out about files.
+
+        Files changed less than 2 seconds before they were seen (`FileIdentity.seen_ns`) are left
+        out: they may change again without their time moving.
+        """
         self._run(lambda opened: remember(opened.state, entries))
 
     # -- the store as a whole -------------------------------------------------------------------
+
+    @property
+    def limit(self) -> int | None:
+        """Bytes that the store may take on disk, whichever process said so; None: no limit."""
+
+        def limit(opened: Opened) -> int | None:
+            opened.state.sync()
+            return opened.state.limit
+
+        return self._run(limit)
+
+    def set_limit(self, limit: int | None) -> LimitChange:
+        """Change the limit that is kept with the store, and evict what goes beyond it.
+
+        Parameters
+        ----------
+        limit
+            Bytes on disk, at least 1 MiB; None for no limit.
+
+        Raises
+        ------
+        UsageError
+            It is below 1 MiB.
+        StoreError
+            The store cannot be written. The limit is what it was.
+        """
+        _check_limit(limit)
+
+        def change(opened: Opened) -> LimitChange:
+            with contextlib.suppress(StoreFull):  # eviction is what makes room
+                opened.writer.seal_all()
+            with folder_lock(self.path):
+                return change_limit(opened.state, limit)
+
+        return self._run(change)
 
     def stat(self) -> StoreStat:
         """Return what the store holds, its real bytes and its counters."""
@@ -315,10 +378,6 @@ class FeatureStore:
         damaged footers and metadata are written anew, and a damaged index is rebuilt from the
         segments. What was put right when this store was opened is reported too, as repaired.
         """
-        with disk_errors(self.path):
-            return self._verify(repair=repair)
-
-    def _verify(self, *, repair: bool) -> VerifyReport:
         opened = self._run(lambda opened: opened)
         problem = index_problem(opened.state)
         if problem is not None and not repair:
@@ -353,7 +412,7 @@ class FeatureStore:
         self.close()
 
     def __repr__(self) -> str:
-        return f"FeatureStore({str(self.path)!r}, limit={self.limit})"
+        return f"FeatureStore({str(self.path)!r}, limit={self._opened.state.limit})"
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -368,9 +427,15 @@ class FeatureStore:
         try:
             return action(opened)
         except IndexReplaced:
-            return action(self._reopen(opened))
+            return self._retry(action, self._reopen(opened))
         except IndexDamaged:
-            return action(self._heal(opened))
+            return self._retry(action, self._heal(opened))
+        except OSError as error:
+            raise store_error(self.path, error) from error
+
+    def _retry(self, action: Callable[[Opened], _Result], opened: Opened) -> _Result:
+        with disk_errors(self.path):
+            return action(opened)
 
     def _reopen(self, before: Opened) -> Opened:
         with self._guard:
@@ -380,7 +445,11 @@ class FeatureStore:
                 if mine:
                     before.writer.abandon()
                 self._opened = open_store(
-                    self.path, limit=self.limit, durable=self.durable, codec=self.codec
+                    self.path,
+                    limit=None,
+                    first_limit=lambda: before.state.limit,
+                    durable=self.durable,
+                    codec=self.codec,
                 )
                 for pin in before.state.pins if mine else ():
                     pin.attach(self._opened.state)

@@ -9,11 +9,12 @@ import numpy as np
 
 from .errors import StoreError
 from .index import ENDINGS, Transaction, gate_path, translated
-from .keytable import place_of
+from .keytable import SLOT_BITS, place_of
 from .pools import EVICTED, Pool, describe, open_array, read_pool, shard_number
 from .reader import drop_places
 from .recovery import Recovered, recover
 from .segments import (
+    RECORD,
     Contents,
     absent_slots,
     checksum,
@@ -36,8 +37,9 @@ class Finding:
     """One thing that is not as it should be.
 
     `kind` is one of ``corrupt row``, ``missing segment``, ``damaged footer``, ``damaged pool``,
-    ``damaged index``, ``foreign index``, ``orphan adopted``, ``orphan removed`` and ``unknown
-    file``; `rows` counts the rows that are lost by it.
+    ``damaged index``, ``foreign index``, ``orphan adopted``, ``orphan left`` (the disk took no
+    footer; its rows can be read), ``orphan removed`` and ``unknown file``; `rows` counts the rows
+    that are lost by it: those that were put again since are not.
     """
 
     kind: str
@@ -81,8 +83,8 @@ def verify(state: State, recovered: Recovered, *, repair: bool) -> VerifyReport:
     report = VerifyReport(str(state.path))
     if repair:
         recovered.notes.extend(recover(state).notes)
-    for kind, where, rows in recovered.notes:
-        report.found(kind, where, rows=rows, repaired=True)
+    for kind, where, rows, repaired in recovered.notes:
+        report.found(kind, where, rows=rows, repaired=repaired)
     recovered.notes.clear()
     _check_asides(state, report, repair=repair)
     state.sync()
@@ -182,7 +184,8 @@ def _check_segment(state: State, segment: Segment, report: VerifyReport, *, repa
         named = ", ".join(map(str, told[:_MOST_NAMED]))
         more = ", ..." if len(told) > _MOST_NAMED else ""
         where = f"{path} slot {named}{more}"
-        report.found("corrupt row", where, rows=len(told), repaired=repair)
+        lost = len(told) - _put_again(state, segment, contents, told)
+        report.found("corrupt row", where, rows=lost, repaired=repair)
     if marked is None:
         report.found("damaged footer", path, repaired=repair)
 
@@ -194,13 +197,22 @@ def _missing(
         if _left(state, transaction, segment):
             return
         sealed_since = state.sealed_path(segment).exists()
+        lost = state.living_rows(segment)
         if repair and not sealed_since:
             delete_segments(state, transaction, [segment.id])
     if sealed_since:
         _check_segment(state, segment, report, repair=repair)
         return
     if rows:  # without any it was only just begun
-        report.found("missing segment", state.sealed_path(segment), rows=rows, repaired=repair)
+        report.found("missing segment", state.sealed_path(segment), rows=lost, repaired=repair)
+
+
+def _put_again(state: State, segment: Segment, contents: Contents, slots: list[int]) -> int:
+    """Return how many of a segment's rows are found somewhere else by now."""
+    size = RECORD.itemsize
+    raw = contents.records[slots].tobytes()
+    places, _ = state.find([raw[at : at + 16] for at in range(0, len(raw), size)])
+    return int(np.count_nonzero((places >= 0) & (places >> SLOT_BITS != segment.id)))
 
 
 def _left(state: State, transaction: Transaction, segment: Segment) -> bool:
@@ -258,6 +270,11 @@ def _check_files(state: State, report: VerifyReport) -> None:
         state.path / POOLS / name
         for name in os.listdir(state.path / POOLS)
         if name != "zarr.json" and name not in pools
+    ]
+    strange += [
+        state.path / OPEN / name
+        for name in os.listdir(state.path / OPEN)
+        if Segment.of_open_name(name) is None
     ]
     for folder in pools:
         home = state.path / POOLS / folder

@@ -181,7 +181,13 @@ class Writer:
         try:
             seal(self.state, target.segment, target.fd, Contents.of(target.parts))
         except BaseException:
-            if not _is_sealed(self.state, target.segment):
+            try:
+                sealed = _is_sealed(self.state, target.segment)
+            except StoreError:  # where the index cannot be asked, it is left to a recovery
+                sealed = True
+            if sealed:
+                target.release()
+            else:
                 self._open[target.segment.pool.digest] = target
             raise
         target.release()
@@ -292,9 +298,14 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StoreFull(
-                f"no space left for the store at {path} ({error.strerror}): what it holds stays; "
-                "make room on the disk, or set a smaller --store-limit"
-            ) from error
-        raise StoreError(f"the store at {path} cannot be written: {error}") from error
+        raise store_error(path, error) from error
+
+
+def store_error(path: Path, error: OSError) -> StoreError:
+    """Return the store's error for one of the system's."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFull(
+            f"no space left for the store at {path} ({error.strerror}): what it holds stays; "
+            "make room on the disk, or set a smaller --store-limit"
+        )
+    return StoreError(f"the store at {path} cannot be written: {error}")

@@ -211,14 +211,17 @@ class Features:
         hits = done = len(by_key) - len(missing)
         self.report("images", done, len(by_key))
         todo = [by_key[key] for key in missing]
+        for content in todo:  # they are tried again
+            self.failures.pop(content, None)
+        before = len(self.failures)
         kept = 0
         for batch, _ in self._compute(todo):
             kept += len(batch)
-            self.report("images", done + kept + len(self.failures), len(by_key))
+            self.report("images", done + kept + len(self.failures) - before, len(by_key))
             if self.full is not None:
                 break
         if self.full is not None:
-            self._try(todo[kept + len(self.failures) :], len(by_key))
+            self._try(todo[kept + len(self.failures) - before :], len(by_key))
         return hits
 
     def _try(self, contents: Sequence[bytes], total: int) -> None:

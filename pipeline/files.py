@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -32,11 +33,12 @@ def identify(path: str | Path) -> "FileIdentity":
     """
     from ..cache.index import FileIdentity
 
+    seen = time.time_ns()
     status = os.stat(path)
     if not os.path.isfile(path):
         raise OSError(0, "not a regular file")
     absolute = os.fsencode(os.path.abspath(path))
-    return FileIdentity(absolute, status.st_size, status.st_mtime_ns, status.st_ino)
+    return FileIdentity(absolute, status.st_size, status.st_mtime_ns, status.st_ino, seen)
 
 
 def printable(path: str) -> str:

@@ -17,7 +17,7 @@ from ..pipeline.images import ImageRecord
 from ..pipeline.rows import ROW_DTYPES
 from ..pipeline.schedule import MatrixPlan
 from .console import Screen
-from .settings import Settings, parse_size, show_bytes, store_limit, store_path
+from .settings import Settings, first_limit, parse_bytes, parse_size, show_bytes, store_path
 
 PRECISIONS = ("exact", "fast")
 _NAMED = 100  # broken images, one in a line
@@ -35,12 +35,17 @@ def check_settings(settings: Settings) -> None:
 
 
 def open_store(settings: Settings) -> FeatureStore:
-    """Open the feature store that the settings name, if these make sense."""
+    """Open the feature store that the settings name, if these make sense.
+
+    ``--store-limit`` changes the limit that the store keeps, unless this is a dry run.
+    """
     check_settings(settings)
     path = store_path(settings.store)
+    limit = None if settings.store_limit is None else parse_bytes(settings.store_limit)
     return FeatureStore(
         path,
-        limit=store_limit(settings.store_limit, path),
+        limit=None if settings.dry_run else limit,
+        first_limit=lambda: first_limit(path),
         durable=settings.durable,
         compress=settings.compress,
     )

@@ -32,7 +32,7 @@ from ..pipeline.schedule import plan_matrix
 from .collection import STAGES, Collection, make_extractor
 from .console import Screen
 from .session import Session, find_collection, make_collection
-from .settings import Settings, parse_bytes, parse_size, store_limit
+from .settings import Settings, first_limit, parse_bytes, parse_size
 
 PathLike = str | os.PathLike[str]
 
@@ -80,8 +80,8 @@ def distance_matrix(
         A folder or a glob pattern, a list of files, a tensor [N, 3, height, width], or a list of
         tensors [3, height, width] or arrays [height, width, 3].
     store
-        A `FeatureStore` or the folder of one, where rows are kept for the next time; None keeps
-        them only as long as this call takes.
+        A `FeatureStore` or the folder of one (``~`` is your home), where rows are kept for the
+        next time within the store's limit; None keeps them only as long as this call takes.
     backbone, version, heads, weights, taps
         As for ``lpipstore pairs``: "alex", "vgg", "squeeze" or "torchvision:NAME" with `taps`;
         LPIPS version "0.1" or "0.0"; heads None (those of the lpips package), "none" (the
@@ -137,8 +137,9 @@ def distance_matrix(
     with ExitStack() as stack:
         if not isinstance(store, FeatureStore):
             scratch = tempfile.TemporaryDirectory(prefix="lpipstore-")
-            path = Path(stack.enter_context(scratch) if store is None else store)
-            store = stack.enter_context(FeatureStore(path, limit=store_limit(None, path)))
+            path = Path(stack.enter_context(scratch) if store is None else store).expanduser()
+            opened = FeatureStore(path, first_limit=lambda: first_limit(path))
+            store = stack.enter_context(opened)
         screen = stack.enter_context(Screen(quiet=not progress))
         session = Session(store, settings, Stopwatch(*STAGES), screen)
         if files:

@@ -78,8 +78,8 @@ _OPTIONS: dict[str, Any] = {
         typer.Option(
             rich_help_panel=STORE,
             metavar="20GB",
-            help="Bytes on disk that it may take.",
-            show_default="10GB, at most half of what is free",
+            help="Bytes on disk that it may take; the store keeps to it from now on.",
+            show_default="as kept; at first 10GB, at most half of what is free",
         ),
     ],
     "row_dtype": Annotated[

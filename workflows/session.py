@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cache.errors import LpipstoreError
-from ..cache.store import FeatureStore
+from ..cache.store import FeatureStore, LimitChange
 from ..pipeline.features import Extractor, Features
 from ..pipeline.files import printable
 from ..pipeline.heads import HEAD, TRUNK
@@ -16,7 +16,7 @@ from ..pipeline.loading import Decoded, decode_files
 from ..pipeline.progress import Stopwatch
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
 from .console import Screen
-from .settings import Settings, choose_size, show_bytes
+from .settings import Settings, choose_size, parse_bytes, show_bytes
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,23 @@ def open_session(
     if clock is None:
         clock = Stopwatch(*STAGES)
     with open_store(settings) as store:
+        if store.limit_change is not None:
+            tell_limit_change(store.limit_change, screen)
         yield Session(store, settings, clock, screen, check)
+
+
+def tell_limit_change(change: LimitChange, screen: Screen) -> None:
+    """Say that the store has another limit now, and what was evicted for it."""
+    after, before = (
+        "no limit" if limit is None else show_bytes(limit)
+        for limit in (change.after, change.before)
+    )
+    line = f"the store's limit is now {after}, and was {before}"
+    freed = change.freed
+    if freed.segments:
+        screen.warn(f"{line}: {freed.rows:,} rows ({show_bytes(freed.bytes)}) were evicted")
+    else:
+        screen.say(line)
 
 
 def find_collection(
@@ -116,10 +132,13 @@ def make_collection(records: list[ImageRecord], session: Session) -> Collection:
         screen.warn("the trunk is untrained (--weights random): distances mean little")
     collection = bind(records, extractor, session)
     need = len(set(collection.contents())) * collection.row_bytes()
-    if not settings.compress and store.limit is not None and need > store.limit:
+    limit = store.limit
+    if settings.dry_run and settings.store_limit is not None:
+        limit = parse_bytes(settings.store_limit)  # it would be changed first
+    if not settings.compress and limit is not None and need > limit:
         screen.warn(
             f"the rows of these images take {show_bytes(need)} and the store's limit is "
-            f"{show_bytes(store.limit)}: what does not fit is made when it is needed; "
+            f"{show_bytes(limit)}: what does not fit is made when it is needed; "
             "--store-limit raises the limit"
         )
     if session.check is not None:

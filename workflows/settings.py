@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,25 +146,22 @@ def store_path(choice: Path | None) -> Path:
     return platformdirs.user_cache_path("lpipstore") / "store"
 
 
-def store_limit(choice: str | None, path: Path) -> int:
-    """Return the limit in bytes: the option, else 10 GB but never over half of what is free.
+def first_limit(path: Path) -> int:
+    """Return the limit in bytes of a store that is made now: 10 GB, or half of what is free.
 
-    What the store takes already counts as free: it does not shrink because it has grown.
+    The store keeps it from then on, until ``--store-limit`` says another.
 
     Raises
     ------
     LpipstoreError
-        The disk is as good as full, and no limit was chosen.
+        The disk is as good as full.
     """
-    if choice is not None:
-        return parse_bytes(choice)
-    from ..cache.store import SMALLEST_LIMIT, real_bytes  # not before a command runs
+    from ..cache.store import SMALLEST_LIMIT  # not before a command runs
 
     folders = (path, *path.absolute().parents)
     existing = next(folder for folder in folders if os.path.exists(folder))  # never raises
     free = shutil.disk_usage(existing).free
-    files = chain(path.glob("index.sqlite*"), path.glob("open/*"), path.glob("pools/*/*"))
-    limit = min(DEFAULT_LIMIT, (free + sum(map(real_bytes, files))) // 2)
+    limit = min(DEFAULT_LIMIT, free // 2)
     if limit < SMALLEST_LIMIT:
         raise LpipstoreError(
             f"the disk of the store has {show_bytes(free)} free ({path}): make room, or choose "

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..cache.errors import UsageError
 from ..cache.store import FeatureStore
-from .settings import parse_bytes, show_bytes
+from .settings import first_limit, parse_bytes, show_bytes
 
 _COUNTERS = (
     "hits",
@@ -26,9 +26,9 @@ def open_existing(path: Path) -> FeatureStore:
     UsageError
         There is none; nothing is made.
     """
-    if not path.exists():
+    if not path.exists() or (path.is_dir() and not any(path.glob("*"))):
         raise UsageError(f"no store at {path}: extract or pairs makes one")
-    return FeatureStore(path)
+    return FeatureStore(path, first_limit=lambda: first_limit(path))
 
 
 def describe_store(path: Path) -> dict[str, Any]:
@@ -70,6 +70,7 @@ def store_facts(stat: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("store", str(stat["path"])),
         ("on disk", show_bytes(stat["bytes"])),
+        ("limit", "none" if stat["limit"] is None else show_bytes(stat["limit"])),
         ("rows", f"{stat['rows']:,}"),
         *((name.replace("_", " "), f"{stat[name]:,}") for name in _COUNTERS),
         ("evicted", show_bytes(stat["evicted_bytes"])),

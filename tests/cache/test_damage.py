@@ -323,3 +323,38 @@ def test_a_destroyed_part_of_the_index(folder, made, table):
         assert store.verify(repair=True).ok
         assert made.held(store, range(ROWS)) == list(range(ROWS))
         assert store.verify().findings == []
+
+
+@pytest.mark.parametrize("repair", [False, True])
+@pytest.mark.parametrize("gone", [False, True], ids=["a row", "a segment"])
+def test_rows_that_were_computed_again_are_not_lost(folder, made, segment_files, gone, repair):
+    hurt = segment_files(folder)[1]
+    if not gone:
+        flip(hurt, 50)
+    with FeatureStore(folder) as store:
+        if gone:
+            hurt.unlink()
+        before = list(range(ROWS)) if not gone else [n for n in range(ROWS) if n // IN_SEGMENT != 1]
+        assert set(made.held(store, range(ROWS))) <= set(before)
+        assert made.put(store, range(ROWS)) == ROWS
+        lost = store.stat().corrupt_rows
+        assert lost == (IN_SEGMENT if gone else 1)
+        findings = store.verify(repair=repair).findings
+        assert sum(finding.rows for finding in findings) == 0
+        assert {finding.kind for finding in findings} <= {"corrupt row"}
+        assert made.held(store, range(ROWS)) == list(range(ROWS))
+
+
+def test_rows_in_two_segments_are_lost_only_where_they_are_found(tmp_path, made, segment_files):
+    with FeatureStore(tmp_path) as one, FeatureStore(tmp_path) as other:
+        made.put(one, range(20))
+        # what the other had looked up just before
+        other._opened.writer._put_new(made.spec, made.keys(range(20)), list(made.rows(range(20))))
+    first, second = segment_files(tmp_path)
+    first.unlink()
+    with FeatureStore(tmp_path) as store:
+        assert made.held(store, range(20)) == list(range(20))
+        assert store.stat().corrupt_rows == 0
+        assert [f.rows for f in store.verify().findings] == []
+        second.unlink()
+        assert [(f.kind, f.rows) for f in store.verify().findings] == [("missing segment", 20)]

@@ -1,9 +1,14 @@
+import errno
+import os
+import subprocess
+
 import numpy as np
 import pytest
 
+from lpipstore.cache import space
 from lpipstore.cache.index import whole_bytes
 from lpipstore.cache.keys import PoolSpec
-from lpipstore.cache.store import FeatureStore
+from lpipstore.cache.store import FeatureStore, StoreError
 
 LIMIT = 2 << 20
 IN_SEGMENT = 32  # rows of 4,004 bytes in a sixteenth of the limit
@@ -177,3 +182,82 @@ def test_an_index_that_was_moved_aside_counts(tmp_path, made, du):
     (tmp_path / "index.sqlite").write_bytes(bytes(1 << 20))
     with FeatureStore(tmp_path) as store:
         assert store.stat().bytes == du(tmp_path) > 1 << 20
+
+
+@pytest.fixture
+def immutable():
+    """Make a file one that can neither be renamed nor emptied, as long as the test takes."""
+    made_so = []
+
+    def make(path):
+        done = subprocess.run(["chattr", "+i", path], check=False, capture_output=True)
+        if done.returncode:
+            pytest.skip("files cannot be made immutable here")
+        made_so.append(path)
+
+    yield make
+    for path in made_so:
+        subprocess.run(["chattr", "-i", path], check=True)
+
+
+def check_in_step(store, made, numbers):
+    """What the index knows is served, and nothing is left of what is not."""
+    known = [n for n in numbers if store.contains(made.key(n))]
+    assert made.held(store, numbers) == known
+    assert not list(store.path.glob("pools/*/*.evicted"))
+    stat = store.stat()
+    assert (stat.rows, stat.corrupt_rows) == (len(known), 0)
+    assert store.verify().findings == []
+    return known
+
+
+@pytest.mark.parametrize("action", ["evict", "clear", "put", "limit"])
+def test_a_segment_that_cannot_leave(small, made, segment_files, immutable, action):
+    numbers = range(10 * IN_SEGMENT)
+    made.put(small, numbers)
+    small.evict(1 << 40)
+    immutable(segment_files(small.path)[1])
+    actions = {
+        "evict": lambda: small.evict(0),
+        "clear": small.clear,
+        "put": lambda: fill_until(small, made, evicted=9),
+        "limit": lambda: small.set_limit(1 << 20),
+    }
+    with pytest.raises(StoreError, match="Operation not permitted"):
+        actions[action]()
+    known = check_in_step(small, made, range(20_000))
+    assert segments_of([n for n in known if n in numbers]) == list(range(1, 10))
+    assert small.stat().evicted_segments == 1
+    assert small.limit == LIMIT
+
+
+@pytest.mark.parametrize("moment", ["rename", "truncate", "commit"])
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "struck"), KeyboardInterrupt()])
+def test_an_eviction_that_fails_halfway(small, made, monkeypatch, moment, error):
+    numbers = range(8 * IN_SEGMENT)
+    made.put(small, numbers)
+    calls = []
+
+    def failing(call):
+        def fail(*arguments):
+            calls.append(arguments)
+            if len(calls) == 3:
+                raise error
+            return call(*arguments)
+
+        return fail
+
+    with monkeypatch.context() as patched:
+        if moment == "rename":
+            patched.setattr(type(small.path), "rename", failing(type(small.path).rename))
+        elif moment == "truncate":
+            patched.setattr(space.os, "truncate", failing(os.truncate))
+        else:
+            calls += [(), ()]
+            patched.setattr(space, "delete_segments", failing(space.delete_segments))
+        with pytest.raises((StoreError, KeyboardInterrupt)):
+            small.evict(0)
+    known = check_in_step(small, made, numbers)
+    assert segments_of(known) == ([] if moment == "commit" else list(range(2, 8)))
+    made.put(small, numbers)
+    assert check_in_step(small, made, numbers) == list(numbers)

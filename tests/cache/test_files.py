@@ -1,15 +1,15 @@
-import time
-
 import pytest
 
 from lpipstore.cache.store import FeatureStore, FileIdentity, FileRecord
 
-LONG_AGO = time.time_ns() - 3_600_000_000_000
+NOW = 1_700_000_000_000_000_000
+SECOND = 1_000_000_000
+LONG_AGO = NOW - 3600 * SECOND
 
 
 def identity(n, **changes):
     facts = {"path": b"/photos/%d" % n, "size": n, "mtime_ns": LONG_AGO, "inode": n + 10}
-    return FileIdentity(**{**facts, **changes})
+    return FileIdentity(**{**facts, "seen_ns": NOW, **changes})
 
 
 def record(n):
@@ -37,9 +37,9 @@ def test_the_last_word_counts(store):
     assert store.recall_files([identity(1), identity(1, size=7)]) == [None, record(2)]
 
 
-def test_files_changed_just_now_are_not_remembered(store):
-    fresh = identity(1, mtime_ns=time.time_ns())
-    ahead = identity(2, mtime_ns=time.time_ns() + 10**15)
+def test_files_changed_just_before_they_were_seen_are_not_remembered(store):
+    fresh = identity(1, mtime_ns=NOW - SECOND)  # though that was long ago when it is written down
+    ahead = identity(2, mtime_ns=NOW + 10**15)
     store.remember_files([(fresh, record(1)), (ahead, record(2)), (identity(3), record(3))])
     assert store.recall_files([fresh, ahead, identity(3)]) == [None, None, record(3)]
 
@@ -57,3 +57,8 @@ def test_the_table_stays_within_its_share(tmp_path, du):
             assert du(store.path) <= 1 << 20
         known = [n for n in range(2000) if store.recall_files([identity(n)])[0]]
     assert known == list(range(2000 - len(known), 2000)) and 400 <= len(known) <= 600
+
+
+def test_when_a_file_was_seen_is_no_part_of_what_it_is(store):
+    store.remember_files([(identity(1), record(1))])
+    assert store.recall_files([identity(1, seen_ns=NOW + SECOND)]) == [record(1)]

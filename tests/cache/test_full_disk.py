@@ -23,6 +23,12 @@ def disk(tmp_path):
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+def leave_free(disk, count):
+    """Fill the disk up to a rest that the index needs to be opened."""
+    free = os.statvfs(disk)
+    (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - count))
+
+
 def fill_up(store, made, first=0):
     """Put rows until the disk takes no more; return how many were taken."""
     for n in range(first, first + 5000, 10):
@@ -76,7 +82,8 @@ def test_a_full_disk_on_opening_and_remembering_is_said(disk, made):
     (disk / "ballast").write_bytes(bytes(SIZE - (600 << 10)))
     with FeatureStore(disk / "store") as store:
         entries = [
-            (FileIdentity(b"/%0200d" % n, n, 1, n), FileRecord(bytes(16), "")) for n in range(9000)
+            (FileIdentity(b"/%0200d" % n, n, 1, n, 10**10), FileRecord(bytes(16), ""))
+            for n in range(9000)
         ]
         with pytest.raises(StoreFull, match="space"):
             store.remember_files(entries)
@@ -95,3 +102,32 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path, made):
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert made.put(store, range(taken + 10)) == taken + 10
         assert store.verify().findings == []
+
+
+def test_what_cannot_be_adopted_on_a_full_disk_is_not_told_as_adopted(disk, made, crash):
+    path = disk / "store"
+    store = FeatureStore(path)
+    made.put(store, range(300))
+    crash(store)
+    leave_free(disk, 120_000)
+    for _ in range(2):
+        with FeatureStore(path) as store:
+            report = store.verify()
+            assert [(f.kind, f.repaired) for f in report.findings] == [("orphan left", False)]
+            assert "No space left" in report.findings[0].where and not report.ok
+            assert store.stat().adopted_orphans == 0
+            assert made.held(store, range(300)) == list(range(300))
+    (disk / "ballast").unlink()
+    with FeatureStore(path) as store:
+        assert [f.kind for f in store.verify().findings] == ["orphan adopted"]
+        assert store.stat().adopted_orphans == 1 and os.listdir(path / "open") == []
+        assert made.held(store, range(300)) == list(range(300))
+
+
+def test_a_smaller_limit_makes_room_on_a_full_disk(disk, made):
+    with FeatureStore(disk / "store", limit=3 << 20) as store:
+        made.put(store, range(500))
+    leave_free(disk, 120_000)
+    with FeatureStore(disk / "store", limit=2 << 20) as store:
+        assert store.limit_change.freed.rows > 0 and store.limit == 2 << 20
+        assert store.stat().bytes <= 2 << 20

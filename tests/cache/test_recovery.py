@@ -63,7 +63,9 @@ def test_killed_while_it_made_the_store(tmp_path, made):
         FeatureStore(tmp_path)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
-    assert [path.name for path in (tmp_path / "pools").iterdir()] == [f".zarr.json.{pid}"]
+    assert [path.name for path in (tmp_path / "pools").iterdir()] == [
+        f".lpipstore-unfinished-{pid}"
+    ]
     with FeatureStore(tmp_path) as store:
         made.put(store, range(10))
         assert store.verify().findings == []
@@ -178,6 +180,9 @@ def test_an_interrupt_while_a_segment_is_sealed_loses_nothing(tmp_path, made, mo
             with pytest.raises(KeyboardInterrupt):
                 store.evict(1 << 40)
         assert bool(opened_names(tmp_path)) != sealed
+        written = [os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.exists()]
+        assert any(file.startswith(str(tmp_path / "pools")) for file in written) is False
+        assert len([file for file in written if file.startswith(str(tmp_path / "open"))]) != sealed
         assert store.verify().findings == []
         made.put(store, range(10, 20))
         store.evict(1 << 40)

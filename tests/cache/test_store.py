@@ -246,3 +246,20 @@ def test_importing_the_store_is_cheap():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_rows_in_the_other_byte_order_are_the_same_rows(store, made):
+    swapped = made.rows(range(5)).astype(">u2")
+    assert store.put_many(made.spec, made.keys(range(5)), swapped) == 5
+    assert made.held(store, range(5)) == list(range(5))
+    single = np.arange(3, dtype=">f4")
+    spec = PoolSpec("values", 3, "float32", {})
+    store.put(spec, spec.key(b"1"), single)
+    assert store.get(spec.key(b"1")).tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_buffer_in_the_other_byte_order_is_refused(store, made):
+    made.put(store, [1])
+    for dtype in (">u2", ">f4"):
+        with pytest.raises(UsageError, match="byte order, not >"):
+            store.get_many([made.key(1)], np.empty((1, 2000), dtype))

@@ -196,6 +196,28 @@ def test_failures_are_listed_and_the_rest_goes_on(features, images):
         read(features, [bad])
 
 
+def test_failures_of_an_earlier_call_are_not_counted_again(backbone, images, tmp_path, monkeypatch):
+    images.broken.update([images.contents[0], images.contents[8]])
+    reached = []
+    with FeatureStore(tmp_path / "store") as store:
+        features = Features(
+            Extractor(backbone, (32, 32), batch=4),
+            store,
+            images.decode,
+            report=lambda stage, done, total: reached.append((done, total)),
+        )
+        features.ensure(images.contents[:4])
+        assert list(features.failures) == [images.contents[0]]
+        monkeypatch.setattr(store, "put_many", lambda *_: 0)  # the limit is reached
+        del reached[:]
+        features.ensure(images.contents[4:16])
+        assert list(features.failures) == [images.contents[0], images.contents[8]]
+        assert reached[0] == (0, 12) and reached[-1] == (12, 12)
+        images.broken.remove(images.contents[0])  # such as a folder that is mounted again
+        features.ensure(images.contents[:1])
+        assert list(features.failures) == [images.contents[8]]
+
+
 def test_seconds_of_a_row_are_known_once_enough_were_seen(features, images):
     features.ensure(images.contents[:10])
     read(features, images.contents[:10])

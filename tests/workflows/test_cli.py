@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lpipstore.cache.errors import LpipstoreError, UsageError
-from lpipstore.workflows.settings import parse_bytes, show_bytes, store_limit
+from lpipstore.workflows.settings import first_limit, parse_bytes, show_bytes
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 
@@ -108,21 +108,13 @@ def test_bytes_as_people_read_them(count, text):
 
 def test_the_default_limit_leaves_half_of_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 3_000_000})())
-    assert store_limit(None, tmp_path / "not" / "there" / "yet") == 1_500_000
-    assert store_limit("20GB", tmp_path) == 20_000_000_000
-
-
-def test_the_default_limit_does_not_shrink_because_the_store_has_grown(tmp_path, monkeypatch):
-    (tmp_path / "pools" / "squeeze").mkdir(parents=True)
-    (tmp_path / "pools" / "squeeze" / "c.0.0").write_bytes(bytes(1_024_000))
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1_976_000})())
-    assert store_limit(None, tmp_path) == 1_500_000
+    assert first_limit(tmp_path / "not" / "there" / "yet") == 1_500_000
 
 
 def test_a_disk_without_room_for_a_store_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 4096})())
     with pytest.raises(LpipstoreError, match="4.1 kB free .*--store"):
-        store_limit(None, tmp_path)
+        first_limit(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.errors import LpipstoreError, UsageError
+from ..pipeline.atomic import replacing
 from ..pipeline.backbones import Backbone, load_backbone
 from ..pipeline.features import choose_device
 from ..pipeline.files import printable
@@ -211,9 +212,8 @@ def _manifest(run: Run, head: Head) -> dict[str, Any]:
 
 
 def _copy_images(run: Run, folder: Path) -> None:
-    partial = folder / f"{IMAGES}.partial"
-    shutil.copyfile(run.path / IMAGES, partial)
-    partial.replace(folder / IMAGES)
+    with (run.path / IMAGES).open("rb") as table, replacing(folder / IMAGES) as file:
+        shutil.copyfileobj(table, file)
 
 
 def _need_rows(collection: Collection) -> None:

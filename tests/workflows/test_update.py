@@ -49,7 +49,7 @@ def update(cli, first, tmp_path):
         assert not found.diagonal().any()
         one, two = (lpipstore.open_run(tmp_path / name).images for name in ("new", "fresh"))
         assert one.equals(two)
-        assert not (tmp_path / "new" / "added").exists()
+        assert not list((tmp_path / "new").glob(".lpipstore-*"))
         return json.loads(outcome.out), outcome.err
 
     return run

@@ -310,14 +310,25 @@ class DifferentMetrics(UserWarning):
     """Distances of several runs do not mean the same: heads, backbones or sizes differ."""
 
 
-_METRIC = ("head_digest", "backbone", "taps", "weights", "lpips_version", "size", "precision")
+_METRIC = (
+    "head_digest",
+    "backbone",
+    "taps",
+    "weights",
+    "lpips_version",
+    "trunk_dtype",
+    "size",
+    "resize",
+    "range",
+    "precision",
+)
 
 
 def open_runs(*folders: str | os.PathLike[str]) -> list[Run]:
     """Open several finished runs that are to be compared or put together.
 
     Warns with `DifferentMetrics`, and names what differs, unless all distances were made by the
-    same head, backbone, weights, size and precision.
+    same head, backbone, weights, size and precision, that of the trunk included.
 
     Raises
     ------

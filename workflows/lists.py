@@ -20,7 +20,7 @@ from ..pipeline.images import ImageRecord
 from ..pipeline.listpasses import Room, room_for
 from ..pipeline.listplan import UNUSABLE, ListPlan, plan_list
 from ..pipeline.listresults import DistanceFile
-from ..pipeline.listscore import Target, score_lists
+from ..pipeline.listscore import Target, fast_list_error, score_lists
 from ..pipeline.liststatistics import keep_statistics
 from ..pipeline.listsummary import list_summary
 from ..pipeline.pairlists import PairList
@@ -35,9 +35,9 @@ from ..pipeline.results import (
 from .collection import Collection, count_images, need_images
 from .dryrun import foretell, width_of
 from .foresight import tell_forwards
-from .pairs import head_attributes, make_manifest, show_figures
+from .pairs import head_attributes, make_manifest, show_figures, show_precision
 from .session import Session, make_collection
-from .settings import parse_bytes
+from .settings import Settings, parse_bytes
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,7 @@ def run_list(
         summary = {
             **collection.counts(hits),
             **_figures(scored),
+            **precision_figures(collection, scored.plan, collection.head(settings), settings),
             "rows_read": collection.features.rows_read,
             **added,
             "seconds": {**clock.seconds, "total": clock.total()},
@@ -259,6 +260,19 @@ def _figures(scored: Scored) -> dict[str, Any]:
     }
 
 
+def precision_figures(
+    collection: Collection, plan: ListPlan, head: Head, settings: Settings
+) -> dict[str, Any]:
+    """Return what a summary says of ``--precision fast``, and nothing of exact distances."""
+    if settings.precision != "fast":
+        return {}
+    features, contents = collection.features, list(dict.fromkeys(collection.contents()))
+    weights = column_weights(head, features.extractor.layout)
+    with features.clock("score"):
+        error = fast_list_error(features, contents, weights, plan)
+    return {"precision": "fast", "precision_error": error}
+
+
 def image_numbers(records: Sequence[ImageRecord]) -> NDArray[np.int64]:
     """Number images so that equal ones have one number; those that cannot be used have -1."""
     numbers = {record.content: n for n, record in enumerate(records) if not record.error}
@@ -284,6 +298,7 @@ def list_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     return [
         *count_images(summary),
         ("pairs", f"{summary['pairs']:,} scored{failed}"),
+        *show_precision(summary),
         *show_figures(summary, "over images that pairs share"),
         ("results", f"{printable(str(out))} ({PAIRS}, images.parquet, {SUMMARY})"),
     ]

@@ -189,16 +189,20 @@ def versions() -> dict[str, str]:
 
 def facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
-    fast = []
-    if "precision_error" in summary:
-        fast = [("precision", f"fast: within {summary['precision_error']:.1g} of exact (sampled)")]
     return [
         *count_images(summary),
         ("pairs", f"{summary['pairs']:,}"),
-        *fast,
+        *show_precision(summary),
         *show_figures(summary, "over images"),
         ("results", f"{printable(str(out))} ({DISTANCES}, images.parquet, {SUMMARY})"),
     ]
+
+
+def show_precision(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return how exact fast distances are as a line for people; no line for exact ones."""
+    if "precision_error" not in summary:
+        return []
+    return [("precision", f"fast: within {summary['precision_error']:.1g} of exact (sampled)")]
 
 
 def show_figures(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:

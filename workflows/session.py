@@ -1,13 +1,15 @@
 """What a command works with, and how it comes from sources on disk to a collection."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cache.errors import LpipstoreError
 from ..cache.store import FeatureStore
+from ..pipeline.atomic import check_writable
 from ..pipeline.features import Extractor, Features
 from ..pipeline.files import printable
 from ..pipeline.heads import HEAD, TRUNK
@@ -16,7 +18,7 @@ from ..pipeline.loading import Decoded, decode_files
 from ..pipeline.progress import Stopwatch
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
 from .console import Screen
-from .settings import Settings, choose_size, show_bytes
+from .settings import Settings, choose_size, show_bytes, store_limit, store_path
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Open the store that the settings name, and close it after the ``with`` block.
 
-    Without a `clock` that runs already, one is started.
+    Without a `clock` that runs already, one is started. For a dry run no store is made, and the
+    limit of the one that is there stays what it is.
 
     Raises
     ------
@@ -67,8 +70,30 @@ def open_session(
     """
     if clock is None:
         clock = Stopwatch(*STAGES)
-    with open_store(settings) as store:
+    with _spared(settings) as chosen, open_store(chosen) as store:
         yield Session(store, settings, clock, screen, check)
+
+
+@contextmanager
+def _spared(settings: Settings) -> Iterator[Settings]:
+    """Return settings whose store can be opened without changing anything that a dry run finds."""
+    if not settings.dry_run:
+        yield settings
+        return
+    path = store_path(settings.store)
+    limit = store_limit(settings.store_limit, path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        yield replace(settings, store_limit=None)
+        return
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise LpipstoreError(
+            f"a store cannot be made at {printable(str(path))}: {error.strerror}; choose another "
+            "--store"
+        ) from error
+    with tempfile.TemporaryDirectory(prefix="lpipstore-") as scratch:
+        yield replace(settings, store=Path(scratch) / "store", store_limit=str(limit))
 
 
 def find_collection(

@@ -343,3 +343,8 @@ def test_results_that_cannot_be_printed_are_an_error_not_a_traceback(cli, pictur
         assert ended.returncode == 1
         assert "cannot print the results" in ended.stderr
         assert "Traceback" not in ended.stderr
+    with open("/dev/full", "w") as full:
+        export = [command[0], "export", tmp_path / "run", "--format", "csv", "--out", "-"]
+        ended = subprocess.run(export, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert "cannot print the results" in ended.stderr

@@ -148,6 +148,11 @@ def test_an_interrupted_update_goes_on(cli, update, first, draw, tmp_path):
     command = ("pairs", tmp_path / "many", "--update", first, "--out", tmp_path / "new")
     assert cli(*command).code == 0
     assert files_of(tmp_path / "new") == before
+    left = tmp_path / "new" / ".lpipstore-added" / "among" / "zarr.json"  # killed at the very end
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert cli(*command).code == 0
+    assert files_of(tmp_path / "new") == before
     plain = cli("pairs", tmp_path / "many", *MODEL, "--out", tmp_path / "new")
     assert (plain.code, "different run" in plain.err) == (2, True)
 

@@ -1,9 +1,6 @@
 """What a training leaves: a checkpoint to go on from, its metrics as a table and as a picture."""
 
 import importlib.util
-import os
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,22 +8,20 @@ from typing import Any
 import torch
 
 from ..cache.errors import LpipstoreError
+from .atomic import replacing
 from .files import printable
 from .listresults import write_table
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.parquet"
 CURVE = "curve.png"
+_OWN_EVENTS = ".lpipstore"  # how the names of our event files end
 
 
 def save_whole(content: Mapping[str, Any], path: Path) -> None:
     """Write a file with torch, so that it is there whole or not at all, whatever is killed when."""
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    with partial.open("xb") as stream:
-        torch.save(dict(content), stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    with replacing(path, durable=True) as file:
+        torch.save(dict(content), file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -76,20 +71,23 @@ def draw_curve(history: Sequence[Mapping[str, Any]], best_epoch: int, path: Path
         axes.set_xlabel("epoch (0: the head at the start)")
         axes.set_ylabel(label)
         axes.legend()
-    partial = path.with_name(f"{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(path)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def write_tensorboard(history: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write the metrics for TensorBoard into ``tensorboard``, if that package is installed."""
+    """Write the metrics for TensorBoard into ``tensorboard``, if that package is installed.
+
+    Event files of an earlier call are replaced; others in that folder stay.
+    """
     if importlib.util.find_spec("tensorboard") is None:
         return
     from torch.utils.tensorboard import SummaryWriter
 
     target = folder / "tensorboard"
-    shutil.rmtree(target, ignore_errors=True)  # what is written is the whole history
-    with SummaryWriter(str(target)) as writer:
+    for earlier in target.glob(f"events.out.tfevents.*{_OWN_EVENTS}"):
+        earlier.unlink()  # what is written is the whole history
+    with SummaryWriter(str(target), filename_suffix=_OWN_EVENTS) as writer:
         for line in history:
             for name in ("loss", "choice", "agreement"):
                 writer.add_scalar(f"{name}/{line['part']}", line[name], line["epoch"])

@@ -1,6 +1,7 @@
 """Close pairs on disk: parts while a search goes on, one table at its end."""
 
 import json
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .atomic import replacing
 from .cascade import Tally
 from .files import printable
 from .images import ImageRecord
-from .results import PAIRS, contents_digest
+from .results import PAIRS, PARTS, contents_digest
 
 _TALLY = b"lpipstore_search"
+_PART = re.compile(r"[0-9a-f]{16}-[\w-]+\.npz")
 
 
 class SearchParts:
@@ -29,7 +32,7 @@ class SearchParts:
     """
 
     def __init__(self, folder: Path, contents: Sequence[bytes]) -> None:
-        self._folder = folder / "parts"
+        self._folder = folder / PARTS
         self._digest = contents_digest(contents)
         self._folder.mkdir(exist_ok=True)
 
@@ -44,18 +47,17 @@ class SearchParts:
 
     def write(self, name: str, arrays: Mapping[str, NDArray[Any]], tally: Tally) -> None:
         """Keep a part."""
-        path = self._path(name)
-        partial = path.with_suffix(".partial")
         everything: dict[str, Any] = {**arrays, "tally": np.array(json.dumps(vars(tally)))}
-        with partial.open("wb") as file:
+        with replacing(self._path(name)) as file:
             np.savez(file, **everything)
-        partial.replace(path)
 
     def remove(self) -> None:
-        """Remove all parts: what they held is in the table now."""
+        """Remove all parts: what they held is in the table now. Files of others stay."""
         for path in self._folder.iterdir():
-            path.unlink()
-        self._folder.rmdir()
+            if _PART.fullmatch(path.name):
+                path.unlink()
+        if not any(self._folder.iterdir()):
+            self._folder.rmdir()
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{self._digest[:16]}-{name}.npz"
@@ -95,10 +97,8 @@ def write_pairs(
     )
     done = {"contents": _digest_of(records), **vars(tally)}
     table = table.replace_schema_metadata({_TALLY: json.dumps(done)})
-    partial = folder / f"{PAIRS}.partial"
-    with partial.open("wb") as file:
+    with replacing(folder / PAIRS) as file:
         pq.write_table(table, file)
-    partial.replace(folder / PAIRS)
 
 
 def finished_pairs(

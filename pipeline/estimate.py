@@ -1,7 +1,7 @@
 """What a run will take, before it starts: counted from its plan, timed by a short calibration."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ class Work:
     pairs
         Pairs that get a distance.
     tiles
-        Tiles of a matrix, or blocks against blocks of a list.
+        Tiles of a matrix, or blocks against blocks of a list, that are still to be scored.
     rows_read
         Rows that are read from the store, repeats included.
     multiply_adds
@@ -41,6 +41,8 @@ class Work:
         Bytes of the distances.
     at_most
         A search may get by with less.
+    tiles_done
+        Those that an earlier run has left.
     """
 
     pairs: int
@@ -49,35 +51,44 @@ class Work:
     multiply_adds: int
     result_bytes: int
     at_most: bool = False
+    tiles_done: int = 0
 
 
-def matrix_work(plan: MatrixPlan, width: int, *, at_most: bool = False) -> Work:
-    """Count what a matrix takes whose head has weights on `width` columns."""
+def matrix_work(
+    plan: MatrixPlan, todo: Set[tuple[int, int]], width: int, *, at_most: bool = False
+) -> Work:
+    """Count what the tiles `todo` of a matrix take whose head has weights on `width` columns."""
     return Work(
         pairs=plan.pairs,
-        tiles=len(plan.tiles()),
-        rows_read=sum(slab.stop - slab.start for slab in plan.loads()),
-        multiply_adds=plan.pairs * width,
+        tiles=len(todo),
+        rows_read=sum(slab.stop - slab.start for slab in plan.loads(todo)),
+        multiply_adds=sum(plan.pairs_in(*tile) for tile in todo) * width,
         result_bytes=4 * plan.area,
         at_most=at_most,
+        tiles_done=len(plan.tiles()) - len(todo),
     )
 
 
-def list_work(plan: ListPlan, room: Room, width: int) -> Work:
-    """Count what a list takes whose head has weights on `width` columns."""
+def list_work(plan: ListPlan, todo: NDArray[np.int64], room: Room, width: int) -> Work:
+    """Count what the pairs `todo` of a list take whose head has weights on `width` columns.
+
+    `todo` are places in the plan's `pairs`, ascending.
+    """
     rows, left = 0, None
-    for step in steps(plan, np.arange(len(plan.pairs)), room):
+    for step in steps(plan, todo, room):
         rows += len(step.left.rows) if step.left is not left else 0
         rows += len(step.right.rows) if step.right is not None else 0
         left = step.left
-    single = int((~plan.dense[plan.cell_of]).sum())
-    products = int(plan.dense.sum()) * plan.block**2
+    cells = np.unique(plan.cell_of[todo])
+    single = int((~plan.dense[plan.cell_of[todo]]).sum())
+    products = int(plan.dense[cells].sum()) * plan.block**2
     return Work(
         pairs=len(plan.place),
-        tiles=len(plan.cells),
+        tiles=len(cells),
         rows_read=rows,
         multiply_adds=(products + 2 * single) * width,
         result_bytes=4 * len(plan.place),
+        tiles_done=len(plan.cells) - len(cells),
     )
 
 
@@ -109,10 +120,11 @@ def estimate(
     missing = [keys[key] for key in features.store.missing(list(keys))]
     there = [content for content in unique if content not in set(missing)]
     forward = _seconds_of_forward(features, missing, workers) if missing else 0.0
+    product = _seconds_of_product(features, len(unique), weights) if work.tiles else 0.0
     seconds = {
         "forward": len(missing) * forward,
         "read": work.rows_read * _seconds_of_reading(features, there),
-        "score": work.multiply_adds * _seconds_of_product(features, len(unique), weights),
+        "score": work.multiply_adds * product,
     }
     return {
         "images": len(contents),
@@ -121,6 +133,7 @@ def estimate(
         "hits": len(there),
         "pairs": work.pairs,
         "tiles": work.tiles,
+        "tiles_done": work.tiles_done,
         "rows_read": work.rows_read,
         "bytes_read": work.rows_read * extractor.spec.row_bytes,
         "bytes_kept": len(missing) * extractor.spec.row_bytes,

@@ -12,6 +12,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError, UsageError
+from .atomic import replacing
 from .files import printable
 from .progress import Report, silent
 from .results import Run
@@ -30,14 +31,9 @@ def writing_file(path: Path) -> Iterator[IO[bytes]]:
     LpipstoreError
         It cannot be written; what was at `path` before stays.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        try:
-            with partial.open("wb") as file:
-                yield file
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as file:
+            yield file
     except OSError as error:
         raise LpipstoreError(
             f"cannot write {printable(str(path))}: {error.strerror or error}; choose another --out"

@@ -6,8 +6,6 @@ the PyPI package ``lpips``, whose own files (v0.0 and v0.1) are the stock heads.
 
 import hashlib
 import importlib.util
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..cache.errors import LpipstoreError, UsageError
+from .atomic import replacing
 from .layout import LPIPS_BACKBONES, RowLayout
 from .weights import read_tensors
 
@@ -140,18 +139,12 @@ def save_head(head: Head, path: str | Path) -> None:
         _key(tap): torch.from_numpy(weight.copy()).view(1, -1, 1, 1)
         for tap, weight in enumerate(head.weights)
     }
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(6)}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("xb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(target)
+        with replacing(target, durable=True) as file:
+            torch.save(state, file)
     except OSError as error:
         raise LpipstoreError(f"Cannot write the head {target}: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def column_weights(head: Head, layout: RowLayout) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from .arrayfile import chunk_is_whole, open_array
+from .atomic import replacing
 from .results import DISTANCES
 
 _CHUNK = 1 << 16  # pairs
@@ -78,7 +79,5 @@ def write_table(path: Path, table: pa.Table) -> None:
 
     The same lines give the same bytes, into whichever chunks reading or adding has cut them.
     """
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:  # an open file, for names that Arrow would not take
+    with replacing(path) as file:
         pa.parquet.write_table(table.combine_chunks(), file)
-    partial.replace(path)

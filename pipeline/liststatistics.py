@@ -24,8 +24,7 @@ from .layout import RowLayout
 from .listpasses import Room
 from .listplan import ListPlan
 from .progress import Report, silent
-
-STATISTICS = "statistics.zarr"
+from .results import STATISTICS
 
 _AT_ONCE = 16  # pairs: always so many, so that a pair's bits do not depend on its neighbours
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from ..cache.errors import LpipstoreError, UsageError
+from .atomic import check_writable, is_temporary, replacing
 from .files import json_text, printable
 from .images import ImageRecord
 from .runlock import RunLock
@@ -28,6 +30,8 @@ IMAGES = "images.parquet"
 PAIRS = "pairs.parquet"
 GROUPS = "groups.parquet"
 DISTANCES = "distances.zarr"
+STATISTICS = "statistics.zarr"
+PARTS = "parts"
 SUMMARY = "summary.json"
 # For people; what is the same run, the digests decide
 _PROVENANCE = ("folder", "head", "rescored_from", "versions", "weights_origin")
@@ -55,13 +59,39 @@ def writing_run(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
     LpipstoreError
         The folder cannot be written to, or another process is writing this run.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{printable(str(folder))} is a file: choose a new folder for --out")
-    try:
+    with _told(folder):
+        _need_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with closing(_lock(folder)):
-            _begin(folder, manifest)
+            begun = _holds_run(folder, manifest)
+            _remove_leftovers(folder)
+            if not begun:
+                write_json(folder / MANIFEST, manifest)
             yield
+
+
+def check_run(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether `writing_run` would go on with a run in `folder`; nothing is written.
+
+    Raises
+    ------
+    UsageError, LpipstoreError
+        What `writing_run` would raise.
+    """
+    with _told(folder):
+        _need_folder(folder)
+        check_writable(folder)
+        if not folder.exists():
+            return False
+        with closing(_lock(folder)):
+            return _holds_run(folder, manifest)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong with writing to the folder of a run into an `LpipstoreError`."""
+    try:
+        yield
     except OSError as error:
         raise LpipstoreError(
             f"cannot write results to {printable(str(folder))}: {error.strerror or error}; what is "
@@ -80,9 +110,20 @@ def _lock(folder: Path) -> RunLock:
         ) from error
 
 
-def _begin(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Recognise the run, or begin it; remove what a killed process left half-written."""
-    present = sorted(path.name for path in folder.iterdir() if path.suffix != ".partial")
+def _need_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{printable(str(folder))} is a file: choose a new folder for --out")
+
+
+def _holds_run(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether the folder holds the run of the manifest; False if it is empty.
+
+    Raises
+    ------
+    UsageError
+        It holds another run, or files of somebody else.
+    """
+    present = sorted(path.name for path in folder.iterdir() if not is_temporary(path))
     if MANIFEST in present:
         _refuse_another_run(folder, manifest)
     elif present:
@@ -90,10 +131,25 @@ def _begin(folder: Path, manifest: Mapping[str, Any]) -> None:
             f"{printable(str(folder))} is not empty and holds no run "
             f"({printable(present[0])} is there): choose a new folder for --out"
         )
-    for leftover in folder.rglob("*.partial"):
-        leftover.unlink()
-    if MANIFEST not in present:
-        write_json(folder / MANIFEST, manifest)
+    return bool(present)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a run: ours, and zarr's.
+
+    Only where a run has files of its own: a folder of somebody else in it is not looked at.
+    """
+    places = folder, folder / PARTS
+    ours = [path for place in places for path in place.glob("*") if is_temporary(path)]
+    arrays = folder / DISTANCES, folder / STATISTICS
+    zarrs = [path for array in arrays for path in array.rglob("*.partial") if _is_zarrs(path)]
+    for path in (*ours, *zarrs):
+        path.unlink()
+
+
+def _is_zarrs(path: Path) -> bool:
+    """Tell a temporary file of zarr's `LocalStore` by its name."""
+    return re.fullmatch(r"(zarr|\d+)\.[0-9a-f]{32}\.partial", path.name) is not None
 
 
 def _refuse_another_run(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -139,9 +195,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file so that it is there whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json_text(content) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as file:
+        file.write(json_text(content).encode() + b"\n")
 
 
 def write_images(
@@ -175,10 +230,8 @@ def write_images(
             "bytes": pa.array([record.bytes for record in records], pa.int64()),
         }
     )
-    partial = folder / f"{IMAGES}.partial"
-    with partial.open("wb") as file:  # an open file, for names that Arrow would not take
+    with replacing(folder / IMAGES) as file:  # an open file, for names that Arrow would not take
         pq.write_table(table, file)
-    partial.replace(folder / IMAGES)
 
 
 @dataclass(frozen=True)
@@ -257,14 +310,25 @@ class DifferentMetrics(UserWarning):
     """Distances of several runs do not mean the same: heads, backbones or sizes differ."""
 
 
-_METRIC = ("head_digest", "backbone", "taps", "weights", "lpips_version", "size", "precision")
+_METRIC = (
+    "head_digest",
+    "backbone",
+    "taps",
+    "weights",
+    "lpips_version",
+    "trunk_dtype",
+    "size",
+    "resize",
+    "range",
+    "precision",
+)
 
 
 def open_runs(*folders: str | os.PathLike[str]) -> list[Run]:
     """Open several finished runs that are to be compared or put together.
 
     Warns with `DifferentMetrics`, and names what differs, unless all distances were made by the
-    same head, backbone, weights, size and precision.
+    same head, backbone, weights, size and precision, that of the trunk included.
 
     Raises
     ------

@@ -5,7 +5,7 @@ the memory decides only how often a row is read.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -106,13 +106,34 @@ class MatrixPlan:
             for other in across if number % 2 == 0 else reversed(across):
                 yield Step(one, other)
 
-    def loads(self) -> Iterator[Slab]:
-        """Yield the slabs in the order in which they are read."""
+    def loads(self, todo: Set[tuple[int, int]] | None = None) -> Iterator[Slab]:
+        """Yield the slabs in the order in which they are read.
+
+        `todo` are the tiles that are still to be scored; None stands for all.
+        """
         held: set[Slab] = set()
         for step in self.steps():
+            if todo is not None and todo.isdisjoint(self._tiles_of(step)):
+                continue
             needed = {step.down, step.across}
             yield from needed - held
             held = needed
+
+    def pairs_in(self, row: int, column: int) -> int:
+        """Return how many pairs are scored in a tile, given as `tiles` does."""
+        longest = self.rows if self.columns is None else self.columns
+        height = min(self.tile, self.rows - row * self.tile)
+        width = min(self.tile, longest - column * self.tile)
+        if self.columns is None and row == column:
+            return height * (height - 1) // 2
+        return height * width
+
+    def _tiles_of(self, step: Step) -> Iterator[tuple[int, int]]:
+        rows, columns = (
+            range(slab.start // self.tile, -(-slab.stop // self.tile))
+            for slab in (step.down, step.across)
+        )
+        return ((row, column) for row in rows for column in columns)
 
     def pieces(self, step: Step) -> Iterator[tuple[slice, slice]]:
         """Yield the (rows, columns) of a step that are computed at once."""

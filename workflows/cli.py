@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from ..cache.errors import LpipstoreError, UsageError
-from .options import LIST, Quiet, Store, takes_settings
+from ..pipeline.files import printable
+from .options import LIST, Quiet, Store, path_of, takes_settings
 from .paircommand import Out, pairs
 from .runcommands import export, rescore
 from .settings import Settings, store_path
@@ -58,7 +59,11 @@ app.command(epilog="Example: lpipstore pairs photos --backbone squeeze --size 64
 def score(
     table: Annotated[
         Path,
-        typer.Argument(metavar="PAIRS", help="A table (.csv, .tsv, .parquet): a pair in a line."),
+        typer.Argument(
+            parser=path_of,
+            metavar="PAIRS",
+            help="A table (.csv, .tsv, .parquet): a pair in a line.",
+        ),
     ],
     out: Out,
     settings: Settings,
@@ -74,6 +79,7 @@ def score(
     images: Annotated[
         Path | None,
         typer.Option(
+            parser=path_of,
             metavar="DIR",
             rich_help_panel=LIST,
             help="Folder that paths start from.",
@@ -101,7 +107,7 @@ def score(
         quiet=settings.quiet,
     )
     if settings.dry_run:
-        show_plan(summary, as_json)
+        show_plan(summary, as_json, strict=strict)
         return
     _show(summary, "Scored", lambda: list_facts(summary, out), as_json)
     _exit_strictly(summary, strict)
@@ -110,8 +116,8 @@ def score(
 @app.command(epilog="Example: lpipstore compare originals restored --paired --out run")
 @takes_settings()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A folder of images.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    first: Annotated[Path, typer.Argument(parser=path_of, metavar="A", help="A folder of images.")],
+    second: Annotated[Path, typer.Argument(parser=path_of, metavar="B", help="Another one.")],
     out: Out,
     settings: Settings,
     paired: Annotated[
@@ -122,6 +128,15 @@ def compare(
             help="Only pairs of images that have the same name within their folders.",
         ),
     ] = False,
+    match: Annotated[
+        str | None,
+        typer.Option(
+            metavar="name|stem",
+            rich_help_panel=LIST,
+            help="With --paired: what has to be the same; stem pairs a.png with a.jpg.",
+            show_default="name",
+        ),
+    ] = None,
     keep_statistics: KeepStatistics = False,
     strict: Strict = False,
     as_json: Json = False,
@@ -132,24 +147,32 @@ def compare(
     if not paired:
         if keep_statistics:
             raise UsageError("--keep-statistics is for lists: give --paired, too")
+        if match is not None:
+            raise UsageError("--match says what pairs have in common: give --paired, too")
         summary = _watched(
             lambda screen: compare_folders(first, second, out, settings, screen),
             quiet=settings.quiet,
         )
         if settings.dry_run:
-            show_plan(summary, as_json)
+            show_plan(summary, as_json, strict=strict)
             return
         _show(summary, "Compared", lambda: folders_facts(summary, out), as_json)
         _exit_strictly(summary, strict)
         return
     summary = _watched(
         lambda screen: compare_paired(
-            first, second, out, settings, screen, statistics=keep_statistics
+            first,
+            second,
+            out,
+            settings,
+            screen,
+            match=match or "name",
+            statistics=keep_statistics,
         ),
         quiet=settings.quiet,
     )
     if settings.dry_run:
-        show_plan(summary, as_json)
+        show_plan(summary, as_json, strict=strict)
         return
     _show(summary, "Compared", lambda: compare_facts(summary, out), as_json)
     _exit_strictly(summary, strict)
@@ -232,7 +255,9 @@ def store_clear(
 def demo(
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep pictures, store and runs in this new folder."),
+        typer.Option(
+            parser=path_of, metavar="DIR", help="Keep pictures, store and runs in this new folder."
+        ),
     ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -263,7 +288,9 @@ def _root(
     if version:
         from importlib.metadata import version as installed
 
-        typer.echo(f"lpipstore {installed('lpipstore')}")
+        from .console import print_text
+
+        print_text(f"lpipstore {installed('lpipstore')}")
         raise typer.Exit
 
 
@@ -279,10 +306,10 @@ def run_command() -> None:
 
         print_error(str(error))
         sys.exit(error.exit_code)
-    except OSError as error:  # of printing: everything else has a message of its own
+    except OSError as error:  # that nothing on the way had a better message for
         from .console import print_error
 
-        print_error(f"cannot print the results: {error.strerror or error}")
+        print_error(f"a file cannot be read or written: {printable(str(error))}")
         sys.exit(1)
 
 

@@ -37,14 +37,15 @@ def check_settings(settings: Settings) -> None:
 def open_store(settings: Settings) -> FeatureStore:
     """Open the feature store that the settings name, if these make sense.
 
-    ``--store-limit`` changes the limit that the store keeps, unless this is a dry run.
+    ``--store-limit`` changes the limit that the store keeps, unless this is a dry run on a store
+    that is there.
     """
     check_settings(settings)
     path = store_path(settings.store)
     limit = None if settings.store_limit is None else parse_bytes(settings.store_limit)
     return FeatureStore(
         path,
-        limit=None if settings.dry_run else limit,
+        limit=None if settings.dry_run and path.exists() else limit,
         first_limit=lambda: first_limit(path),
         durable=settings.durable,
         compress=settings.compress,

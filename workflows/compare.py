@@ -20,18 +20,19 @@ from ..pipeline.recall import reading, recall_pairs
 from ..pipeline.results import PAIRS, Run, write_images, writing_run
 from ..pipeline.schedule import plan_matrix
 from ..pipeline.statistics import cross_summary
-from .collection import STAGES, need_images
+from .collection import STAGES, check_choice, need_images
 from .console import Screen
-from .dryrun import foretell, width_of
+from .dryrun import foretell, look_at, width_of
 from .foresight import tell_forwards, tell_matrix
 from .lists import ListJob, Scored, list_facts, run_list, survey_list
-from .pairs import facts, finish_matrix, make_manifest, score_to_file
+from .pairs import facts, finish_matrix, make_manifest, score_to_file, tiles_to_do
 from .session import Session, find_collection, make_collection, open_session
 from .settings import Settings, parse_bytes
 
 Loners = list[list[tuple[str, str]]]
 """Names and paths of the images of either folder that have no namesake in the other."""
 
+MATCHES = ("name", "stem")
 _COUPLES = ("scored", "failed")  # what a pair is called in ``pairs.parquet``
 _ALONE = (("path_i", "only in first"), ("path_j", "only in second"))  # and the others
 
@@ -60,19 +61,23 @@ def compare_records(
     """Score the first so many of surveyed images against the others."""
     settings, screen = session.settings, session.screen
     collection = make_collection(records, session)
-    down, across = (_usable(side) for side in (records[:first], records[first:]))
-    memory = parse_bytes(settings.memory)
-    plan = plan_matrix(down, collection.row_bytes(), memory, columns=across)
-    if settings.dry_run:
-        work = matrix_work(plan, width_of(collection, settings))
-        return foretell(collection, work, session)
-    tell_forwards(collection, screen)
-    tell_matrix(first * (len(records) - first), out, screen)
     manifest = {
         **make_manifest("compare", collection, settings),
         "paired": False,
         "first": first,
     }
+    if settings.dry_run:
+        look_at(out, manifest, collection)
+    surveyed = collection.records
+    down, across = (_usable(side) for side in (surveyed[:first], surveyed[first:]))
+    memory = parse_bytes(settings.memory)
+    plan = plan_matrix(down, collection.row_bytes(), memory, columns=across)
+    if settings.dry_run:
+        todo = tiles_to_do(collection, down, plan, out, settings)
+        work = matrix_work(plan, todo, width_of(collection, settings))
+        return foretell(collection, work, session)
+    tell_forwards(collection, screen)
+    tell_matrix(first * (len(records) - first), out, screen)
     with writing_run(out, manifest), collection.pinned(printable(str(out))):
         hits = collection.extract()
         sides = collection.records[:first], collection.records[first:]
@@ -107,43 +112,53 @@ def compare_paired(
     settings: Settings,
     screen: Screen,
     *,
+    match: str = "name",
     statistics: bool = False,
 ) -> dict[str, Any]:
     """Score each image of a folder against its namesake in another; write the run to `out`.
 
-    Namesakes have the same path within their folders, subfolders and suffix included. Images
-    without one are listed in ``pairs.parquet`` after the pairs, and counted in the summary, which
-    this returns.
+    Namesakes have the same path within their folders, subfolders and suffix included, or with
+    `match` "stem" all but the suffix. Images without one are listed in ``pairs.parquet`` after the
+    pairs, and counted in the summary, which this returns.
 
     Raises
     ------
     UsageError
-        One of the two is not a folder.
+        One of the two is not a folder, or two images of one folder have the same stem.
     LpipstoreError
         There is something else that a person has to change; the message says what.
     """
+    check_choice("--match", match, MATCHES)
     clock = Stopwatch(*STAGES)
     with clock("hash"):
         sides = [_find(folder) for folder in (first, second)]
-        names = [_by_name(sides[0], first), _by_name(sides[1], second)]
+        naming = _by_name if match == "name" else _by_stem
+        names = [naming(sides[0], first), naming(sides[1], second)]
     common = [name for name in names[0] if name in names[1]]
-    if not common:
-        raise LpipstoreError(_strangers((first, second), names))
     alone = [
         [(name, path) for name, path in side.items() if name not in other]
         for side, other in (names, names[::-1])
     ]
+    missed = _same_stems(alone) if match == "name" else 0
+    if not common:
+        raise LpipstoreError(_strangers((first, second), names, match, missed))
+    if missed:
+        screen.warn(
+            f"{len(common):,} images have a namesake, and {missed:,} more would have one but for "
+            "the suffix, as a.png and a.jpg: --match stem pairs them"
+        )
     pairs = _pair([(names[0][name], names[1][name]) for name in common], common)
     unreadable = [ImageRecord(path, error=why) for found in sides for path, why in found.unreadable]
 
     with open_session(settings, screen, clock) as session:
         records = survey_list(pairs.paths, session) + unreadable
-        return score_couples(pairs, alone, statistics, records, out, session)
+        return score_couples(pairs, alone, match, statistics, records, out, session)
 
 
 def score_couples(
     pairs: PairList,
     alone: Loners,
+    match: str,
     statistics: bool,
     records: list[ImageRecord],
     out: Path,
@@ -155,7 +170,8 @@ def score_couples(
         write_table(folder / PAIRS, _table(scored, alone))
         return {"only_in_first": len(alone[0]), "only_in_second": len(alone[1])}
 
-    job = ListJob("compare", pairs, write, asked={"paired": True}, statistics=statistics)
+    asked = {"paired": True} | ({} if match == "name" else {"match": match})
+    job = ListJob("compare", pairs, write, asked=asked, statistics=statistics)
     return run_list(job, records, out, session)
 
 
@@ -196,13 +212,38 @@ def _by_name(found: Found, folder: Path) -> dict[str, str]:
     return {os.path.relpath(path, folder): path for path in found.paths}
 
 
-def _strangers(folders: tuple[Path, Path], names: list[dict[str, str]]) -> str:
+def _by_stem(found: Found, folder: Path) -> dict[str, str]:
+    stems: dict[str, str] = {}
+    for name, path in _by_name(found, folder).items():
+        other = stems.setdefault(_stem(name), path)
+        if other != path:
+            raise UsageError(
+                f"--match stem cannot tell {printable(other)} from {printable(path)}: remove one "
+                "of them, or pair by --match name"
+            )
+    return stems
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _same_stems(alone: Loners) -> int:
+    """Count the images without a namesake that have one but for the suffix."""
+    first, second = ({_stem(name) for name, _ in side} for side in alone)
+    return len(first & second)
+
+
+def _strangers(
+    folders: tuple[Path, Path], names: list[dict[str, str]], match: str, missed: int
+) -> str:
     told = [
         f"{printable(str(folder))} has {len(side):,} images"
         + (f", such as {printable(next(iter(side)))}" if side else "")
         for folder, side in zip(folders, names, strict=True)
     ]
-    return f"no two images have the same name: {'; '.join(told)}"
+    stem = f"; --match stem would pair {missed:,} of them" if missed else ""
+    return f"no two images have the same {match}: {'; '.join(told)}{stem}"
 
 
 def _pair(couples: list[tuple[str, str]], names: list[str]) -> PairList:

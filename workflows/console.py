@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from ..cache.errors import LpipstoreError
 
 _FIRST_LINE_SECONDS = 5.0
 _LINE_SECONDS = 30.0
@@ -170,19 +173,38 @@ def print_error(message: str) -> None:
     _console(stderr=True).print(Text("error: ", style="bold red").append(message), soft_wrap=True)
 
 
+@contextmanager
+def printing() -> Iterator[None]:
+    """Turn what goes wrong with the standard output into an `LpipstoreError`.
+
+    A reader that has gone, as ``head`` does, stays a `BrokenPipeError`, which ends in silence; an
+    error of a file stays what it is.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise LpipstoreError(f"cannot print the results: {error.strerror or error}") from error
+
+
 def print_text(text: str) -> None:
     """Print a result as it is."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    with printing():
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 def print_facts(title: str, facts: Sequence[tuple[str, str]]) -> None:
     """Print names and values, one pair in a line."""
     console = _console()
-    console.print(Text(title, style="italic"))
     width = max(len(name) for name, _ in facts)
-    for name, value in facts:
-        console.print(Text.assemble((name.ljust(width + 2), "bold"), value), soft_wrap=True)
+    with printing():
+        console.print(Text(title, style="italic"))
+        for name, value in facts:
+            console.print(Text.assemble((name.ljust(width + 2), "bold"), value), soft_wrap=True)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -195,4 +217,5 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     console = _console()
     if not console.is_terminal:
         console.width = _ANY_WIDTH
-    console.print(table)
+    with printing():
+        console.print(table)

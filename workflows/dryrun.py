@@ -1,7 +1,8 @@
 """`--dry-run`: what a command would do, and how long that would take, with nothing done."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..pipeline.bounds import live
@@ -9,6 +10,8 @@ from ..pipeline.columns import Columns
 from ..pipeline.estimate import Work, estimate
 from ..pipeline.heads import column_weights
 from ..pipeline.loading import Decoded, cores, decode_files
+from ..pipeline.recall import recall_records
+from ..pipeline.results import IMAGES, Run, check_run
 from .collection import Collection
 from .session import Session
 from .settings import Settings, show_bytes
@@ -30,6 +33,27 @@ def foretell(collection: Collection, work: Work, session: Session) -> dict[str, 
         "failed": len(collection.records) - len(collection.good),
         "trained": features.extractor.backbone.trained,
     }
+
+
+def look_at(out: Path, manifest: Mapping[str, Any], collection: Collection) -> None:
+    """See whether the command could write its run to `out`, and what it would find there.
+
+    Images that a run which has begun there could not decode get their ``error``.
+
+    Raises
+    ------
+    UsageError, LpipstoreError
+        The command would be refused: see `lpipstore.pipeline.results.writing_run`.
+    """
+    if check_run(out, manifest) and (out / IMAGES).exists():
+        collection.features.failures.update(
+            {
+                record.content: record.error
+                for record in recall_records(Run(out))
+                if record.content and record.error
+            }
+        )
+        collection.mark_failures()
 
 
 def _decoding_here(
@@ -54,6 +78,7 @@ def plan_facts(told: dict[str, Any]) -> list[tuple[str, str]]:
     most = "at most " if told["at_most"] else ""
     kept = f", rows of {show_bytes(told['bytes_kept'])} to keep" if told["bytes_kept"] else ""
     tiles = "1 tile" if told["tiles"] == 1 else f"{told['tiles']:,} tiles"
+    done = f" (done already: {told['tiles_done']:,})" if told["tiles_done"] else ""
     return [
         ("images", f"{told['images']:,} ({told['images'] - told['unique']:,} duplicates by hash)"),
         ("failed", f"{told['failed']:,}"),
@@ -61,7 +86,7 @@ def plan_facts(told: dict[str, Any]) -> list[tuple[str, str]]:
             "forwards",
             f"{told['forwards']:,} (already in the store: {told['hits']:,}){kept}",
         ),
-        ("pairs", f"{told['pairs']:,} in {tiles}"),
+        ("pairs", f"{told['pairs']:,} in {tiles}{done}"),
         ("rows read", f"{most}{told['rows_read']:,}, {show_bytes(told['bytes_read'])}"),
         ("operations", f"{most}{told['operations']:.3g}"),
         ("results", f"{most}{show_bytes(told['result_bytes'])}"),

@@ -1,6 +1,7 @@
 """Score how well heads and metrics agree with people."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError, UsageError
+from ..pipeline.atomic import check_writable
 from ..pipeline.classical import CLASSICAL, classical_distances
 from ..pipeline.files import printable
 from ..pipeline.heads import load_head
@@ -97,8 +99,11 @@ def evaluate_heads(
     check_folder("--images", images)
     if out is not None and out.suffix != ".parquet":
         raise UsageError(f"--out {printable(str(out))} must end in .parquet")
-    if out is not None and not _holds_scores(out):
-        check_new("--out", out)
+    if out is not None:
+        if not _holds_scores(out):
+            check_new("--out", out)
+        with _writing(out):
+            check_writable(out.parent)
     if "stock" in chosen and settings.backbone not in LPIPS_BACKBONES:
         chosen.remove("stock")
         screen.say(f"there is no stock head for {settings.backbone}: it is left out")
@@ -256,12 +261,18 @@ def _holds_scores(out: Path) -> bool:
 
 
 def _write(lines: Sequence[dict[str, Any]], out: Path) -> None:
-    try:
+    with _writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_table(out, pa.Table.from_pylist(list(lines)))
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise LpipstoreError(
-            f"cannot write {printable(str(out))}: {error.strerror or error}"
+            f"cannot write {printable(str(out))}: {error.strerror or error}; choose another --out"
         ) from error
 
 

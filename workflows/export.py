@@ -17,7 +17,7 @@ from ..pipeline.export import (
 from ..pipeline.files import printable
 from ..pipeline.results import Run, open_run
 from .collection import check_choice, check_new
-from .console import Screen
+from .console import Screen, printing
 from .settings import show_bytes
 
 STDOUT = Path("-")
@@ -61,7 +61,9 @@ def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen)
     if path == STDOUT:
         if kind != "csv":
             raise UsageError(f"--out - prints csv only, not {kind}: name a file")
-        _write(run, kind, sys.stdout.buffer, matrix, screen)
+        with printing():
+            _write(run, kind, sys.stdout.buffer, matrix, screen)
+            sys.stdout.flush()
         return {"file": "-", "format": kind, "matrix": matrix, "bytes": None}
     if path.absolute() != own.absolute():
         check_new("--out", path)

@@ -20,11 +20,12 @@ from ..pipeline.images import ImageRecord
 from ..pipeline.listpasses import Room, room_for
 from ..pipeline.listplan import UNUSABLE, ListPlan, plan_list
 from ..pipeline.listresults import DistanceFile
-from ..pipeline.listscore import Target, score_lists
+from ..pipeline.listscore import Target, fast_list_error, score_lists
 from ..pipeline.liststatistics import keep_statistics
 from ..pipeline.listsummary import list_summary
 from ..pipeline.pairlists import PairList
 from ..pipeline.results import (
+    DISTANCES,
     PAIRS,
     SUMMARY,
     contents_digest,
@@ -33,11 +34,11 @@ from ..pipeline.results import (
     writing_run,
 )
 from .collection import Collection, count_images, need_images
-from .dryrun import foretell, width_of
+from .dryrun import foretell, look_at, width_of
 from .foresight import tell_forwards
-from .pairs import head_attributes, make_manifest, show_figures
+from .pairs import head_attributes, make_manifest, show_figures, show_precision
 from .session import Session, make_collection
-from .settings import parse_bytes
+from .settings import Settings, parse_bytes
 
 
 @dataclass(frozen=True)
@@ -127,18 +128,20 @@ def run_list(
     row_bytes = collection.row_bytes()
     block = block_of(len(set(collection.contents())), row_bytes)
     room_for(memory, row_bytes, block)  # too little is told before the forwards
-    if settings.dry_run:
-        plan = plan_records(collection, job.pairs.left, job.pairs.right)
-        room = room_for(memory, row_bytes, plan.block)
-        work = list_work(plan, room, width_of(collection, settings))
-        return foretell(collection, work, session)
-    tell_forwards(collection, screen)
     manifest = {
         **make_manifest(job.command, collection, settings),
         "list": list_digest(job.pairs),
         **job.asked,
         "statistics": job.statistics,
     }
+    if settings.dry_run:
+        look_at(out, manifest, collection)
+        plan = plan_records(collection, job.pairs.left, job.pairs.right)
+        room = room_for(memory, row_bytes, plan.block)
+        todo = _pairs_to_do(collection, plan, out, settings)
+        work = list_work(plan, todo, room, width_of(collection, settings))
+        return foretell(collection, work, session)
+    tell_forwards(collection, screen)
     with writing_run(out, manifest), collection.pinned(printable(str(out))):
         hits = collection.extract()
         collection.warn_of_trouble(screen)
@@ -150,6 +153,7 @@ def run_list(
         summary = {
             **collection.counts(hits),
             **_figures(scored),
+            **precision_figures(collection, scored.plan, collection.head(settings), settings),
             "rows_read": collection.features.rows_read,
             **added,
             "seconds": {**clock.seconds, "total": clock.total()},
@@ -234,16 +238,34 @@ def score_planned(
     """
     precision = session.settings.precision
     features, contents = collection.features, list(dict.fromkeys(collection.contents()))
-    attributes = plan_attributes(collection, plan)
     with ExitStack() as stack:
         targets = []
         for head, folder in heads:
-            of_head = {**head_attributes(head, precision), **attributes}
-            file = stack.enter_context(closing(DistanceFile(folder, len(plan.pairs), of_head)))
+            opened = _distance_file(collection, plan, head, folder, precision)
+            file = stack.enter_context(closing(opened))
             targets.append(Target(column_weights(head, features.extractor.layout), file))
         fast = precision == "fast"
         score_lists(features, contents, targets, plan, room, session.screen.report, fast=fast)
         return [target.distances.values for target in targets]
+
+
+def _distance_file(
+    collection: Collection, plan: ListPlan, head: Head, folder: Path, precision: str
+) -> DistanceFile:
+    """Create the distances of a plan's pairs, or open those that a run has begun."""
+    attributes = {**head_attributes(head, precision), **plan_attributes(collection, plan)}
+    return DistanceFile(folder, len(plan.pairs), attributes)
+
+
+def _pairs_to_do(
+    collection: Collection, plan: ListPlan, out: Path, settings: Settings
+) -> NDArray[np.int64]:
+    """Return the plan's pairs whose distances the folder `out` lacks; nothing is written."""
+    if not (out / DISTANCES / "zarr.json").exists():
+        return np.arange(len(plan.pairs))
+    head = collection.head(settings)
+    file = _distance_file(collection, plan, head, out, settings.precision)
+    return np.flatnonzero(np.isnan(file.values))
 
 
 def _figures(scored: Scored) -> dict[str, Any]:
@@ -257,6 +279,19 @@ def _figures(scored: Scored) -> dict[str, Any]:
             scored.distances[usable], image[pairs.left[usable]], image[pairs.right[usable]]
         ),
     }
+
+
+def precision_figures(
+    collection: Collection, plan: ListPlan, head: Head, settings: Settings
+) -> dict[str, Any]:
+    """Return what a summary says of ``--precision fast``, and nothing of exact distances."""
+    if settings.precision != "fast":
+        return {}
+    features, contents = collection.features, list(dict.fromkeys(collection.contents()))
+    weights = column_weights(head, features.extractor.layout)
+    with features.clock("score"):
+        error = fast_list_error(features, contents, weights, plan)
+    return {"precision": "fast", "precision_error": error}
 
 
 def image_numbers(records: Sequence[ImageRecord]) -> NDArray[np.int64]:
@@ -284,6 +319,7 @@ def list_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     return [
         *count_images(summary),
         ("pairs", f"{summary['pairs']:,} scored{failed}"),
+        *show_precision(summary),
         *show_figures(summary, "over images that pairs share"),
         ("results", f"{printable(str(out))} ({PAIRS}, images.parquet, {SUMMARY})"),
     ]

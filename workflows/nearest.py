@@ -35,7 +35,7 @@ from ..pipeline.results import (
 from ..pipeline.statistics import QUANTILES
 from .collection import STAGES, Collection, count_images
 from .console import Screen
-from .dryrun import foretell, width_of
+from .dryrun import foretell, look_at, width_of
 from .foresight import tell_forwards
 from .pairs import make_manifest, need_two, plan_pairs
 from .session import Session, find_collection, make_collection, open_session
@@ -130,12 +130,14 @@ def search_records(
     head = collection.head(settings)
     # Too little memory is told before the forwards
     rows_that_fit(collection.row_bytes(), parse_bytes(settings.memory))
+    manifest = {**make_manifest("pairs", collection, settings), **vars(question)}
     if settings.dry_run:  # at most what all distances take
+        look_at(out, manifest, collection)
         plan = plan_pairs(collection, settings)
-        work = matrix_work(plan, width_of(collection, settings), at_most=True)
+        todo = set() if finished_pairs(out, collection.good) else set(plan.tiles())
+        work = matrix_work(plan, todo, width_of(collection, settings), at_most=True)
         return foretell(collection, work, session)
     tell_forwards(collection, screen)
-    manifest = {**make_manifest("pairs", collection, settings), **vars(question)}
     pooled = _pooled_for(head, collection, screen)
     with writing_run(out, manifest), _pinned(pooled, collection, out):
         hits = pooled.ensure(collection.contents())

@@ -16,9 +16,24 @@ MODEL, STORE, MACHINE, OUTPUT = "The metric", "The store", "The machine", "Outpu
 LIST = "The list"
 EARLIER = "An earlier run"
 
+
+def path_of(text: str) -> Path:
+    """Return the path that was typed: the parser of all options and arguments that are paths.
+
+    Raises
+    ------
+    typer.BadParameter
+        It is empty, as from a shell variable that is not set; it would be the working directory.
+    """
+    if not text:
+        raise typer.BadParameter("the path is empty: name one, or write . for this folder")
+    return Path(text)
+
+
 Store = Annotated[
     Path | None,
     typer.Option(
+        parser=path_of,
         rich_help_panel=STORE,
         metavar="DIR",
         help=f"Folder of the store; ${STORE_VARIABLE} names another default.",

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import UsageError
-from .options import EARLIER, LIST, NEAREST, takes_settings
+from .options import EARLIER, LIST, NEAREST, path_of, takes_settings
 from .settings import Settings
 from .watching import Json, Strict, exit_strictly, show, show_plan, watched
 
 if TYPE_CHECKING:
     from .console import Screen
 
-Out = Annotated[Path, typer.Option(metavar="RUN", help="Folder of the results.")]
+Out = Annotated[Path, typer.Option(parser=path_of, metavar="RUN", help="Folder of the results.")]
 
 
 @takes_settings()
@@ -55,6 +55,7 @@ def pairs(
     update: Annotated[
         Path | None,
         typer.Option(
+            parser=path_of,
             metavar="RUN",
             rich_help_panel=EARLIER,
             help="A run before images were added, removed or changed: only what is new is scored.",
@@ -64,6 +65,7 @@ def pairs(
         Path | None,
         typer.Option(
             "--from",
+            parser=path_of,
             metavar="RUN/manifest.json",
             rich_help_panel=EARLIER,
             help="A run of pairs, compare or score to make again: its images, its settings. "
@@ -101,7 +103,7 @@ def pairs(
         way = _all(sources, out, settings)
     summary = watched(way.work, quiet=settings.quiet)
     if settings.dry_run:
-        show_plan(summary, as_json)
+        show_plan(summary, as_json, strict=strict)
         return
     show(summary, way.title, lambda: way.facts(summary, out), as_json)
     exit_strictly(summary, strict)

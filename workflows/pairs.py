@@ -27,7 +27,7 @@ from ..pipeline.schedule import MatrixPlan, plan_matrix
 from ..pipeline.statistics import pair_summary
 from .collection import STAGES, Collection, count_images
 from .console import Screen
-from .dryrun import foretell, width_of
+from .dryrun import foretell, look_at, width_of
 from .foresight import tell_forwards, tell_matrix
 from .session import Session, find_collection, make_collection, open_session
 from .settings import Settings, parse_bytes
@@ -57,9 +57,12 @@ def score_records(records: list[ImageRecord], out: Path, session: Session) -> di
     need_two(records)
     collection = make_collection(records, session)
     manifest = make_manifest("pairs", collection, settings)
+    if settings.dry_run:
+        look_at(out, manifest, collection)
     plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
     if settings.dry_run:
-        work = matrix_work(plan, width_of(collection, settings))
+        todo = tiles_to_do(collection, None, plan, out, settings)
+        work = matrix_work(plan, todo, width_of(collection, settings))
         return foretell(collection, work, session)
     tell_forwards(collection, screen)
     tell_matrix(plan.area, out, screen)
@@ -110,9 +113,7 @@ def score_to_files(
     collection.warn_of_repeats(plan, down, across, screen)
     targets, files = [], []
     for head, out in heads:
-        recipe = features.extractor.spec.recipe
-        attributes = {**head_attributes(head, settings.precision), **recipe}
-        files.append(MatrixFile(out, down, across, plan.tile, attributes))
+        files.append(_matrix_file(collection, first, plan, head, out, settings))
         targets.append(Target(column_weights(head, features.extractor.layout), files[-1]))
     fast = settings.precision == "fast"
     score_matrices(features, down, across, targets, plan, screen.report, fast=fast)
@@ -123,6 +124,33 @@ def score_to_files(
         for target, one in zip(targets, told, strict=True):
             one["precision_error"] = fast_error(features, contents, target.weights)
     return list(zip(files, told, strict=True))
+
+
+def tiles_to_do(
+    collection: Collection, first: int | None, plan: MatrixPlan, out: Path, settings: Settings
+) -> set[tuple[int, int]]:
+    """Return the tiles that the folder `out` lacks of a matrix; nothing is written."""
+    todo = set(plan.tiles())
+    if (out / DISTANCES / "zarr.json").exists():
+        head = collection.head(settings)
+        matrix = _matrix_file(collection, first, plan, head, out, settings)
+        todo = {tile for tile in todo if not matrix.done(*tile)}
+    return todo
+
+
+def _matrix_file(
+    collection: Collection,
+    first: int | None,
+    plan: MatrixPlan,
+    head: Head,
+    out: Path,
+    settings: Settings,
+) -> MatrixFile:
+    """Create the matrix of a run, or open the one that it has begun."""
+    contents, recipe = collection.contents(), collection.features.extractor.spec.recipe
+    down, across = contents[:first], None if first is None else contents[first:]
+    attributes = {**head_attributes(head, settings.precision), **recipe}
+    return MatrixFile(out, down, across, plan.tile, attributes)
 
 
 def head_attributes(head: Head, precision: str) -> dict[str, Any]:
@@ -189,16 +217,20 @@ def versions() -> dict[str, str]:
 
 def facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
-    fast = []
-    if "precision_error" in summary:
-        fast = [("precision", f"fast: within {summary['precision_error']:.1g} of exact (sampled)")]
     return [
         *count_images(summary),
         ("pairs", f"{summary['pairs']:,}"),
-        *fast,
+        *show_precision(summary),
         *show_figures(summary, "over images"),
         ("results", f"{printable(str(out))} ({DISTANCES}, images.parquet, {SUMMARY})"),
     ]
+
+
+def show_precision(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return how exact fast distances are as a line for people; no line for exact ones."""
+    if "precision_error" not in summary:
+        return []
+    return [("precision", f"fast: within {summary['precision_error']:.1g} of exact (sampled)")]
 
 
 def show_figures(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:

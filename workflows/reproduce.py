@@ -95,7 +95,8 @@ def _scorer(
     if kind == "paired":
         pairs, alone = recall_couples(run, records)
         _need_same_pairs(run, pairs)
-        return partial(score_couples, pairs, alone, statistics)
+        match = str(run.manifest.get("match", "name"))
+        return partial(score_couples, pairs, alone, match, statistics)
     pairs = recall_pairs(run, records)
     _need_same_pairs(run, pairs)
     return partial(score_list, pairs, statistics)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.errors import LpipstoreError, UsageError
+from ..pipeline.atomic import replacing
 from ..pipeline.backbones import Backbone, load_backbone
 from ..pipeline.features import choose_device
 from ..pipeline.files import printable
@@ -119,7 +120,7 @@ def rescore_run(
         ],
         "forwards": features.forwards,
         "rows_read": features.rows_read,
-        "failed": 0,
+        "failed": len(collection.records) - len(collection.good),
         "seconds": {**clock.seconds, "total": clock.total()},
     }
 
@@ -178,7 +179,7 @@ def _targets(
             f"{printable(str(out))} holds a run, and several heads take a folder with a run for "
             "each: choose another --out"
         )
-    names = [Path(choice).expanduser().name.removesuffix(".pth") for choice in choices]
+    names = [_folder_name(choice) for choice in choices]
     names = [
         name if names.count(name) == 1 else f"{name}-{head.digest[:8]}"
         for name, head in zip(names, heads, strict=True)
@@ -187,6 +188,23 @@ def _targets(
         if names.count(name) > 1:
             raise UsageError(f"--heads {name.rpartition('-')[0]} is given twice")
     return [Rescored(head, out / name) for head, name in zip(heads, names, strict=True)]
+
+
+def _folder_name(choice: str) -> str:
+    """Return what the folder of a head's run is called: as the head's file or folder is.
+
+    Raises
+    ------
+    UsageError
+        No folder can be called so: the run would lie in ``--out`` itself, or outside of it.
+    """
+    name = os.path.basename(os.path.abspath(os.path.expanduser(choice))).removesuffix(".pth")
+    if name in ("", os.curdir, os.pardir):
+        raise UsageError(
+            f"--heads {printable(choice)} leaves no name for the folder of its run: rename the "
+            "file, or score it in a command of its own"
+        )
+    return name
 
 
 def _pairs(targets: Sequence[Rescored]) -> list[tuple[Head, Path]]:
@@ -211,9 +229,8 @@ def _manifest(run: Run, head: Head) -> dict[str, Any]:
 
 
 def _copy_images(run: Run, folder: Path) -> None:
-    partial = folder / f"{IMAGES}.partial"
-    shutil.copyfile(run.path / IMAGES, partial)
-    partial.replace(folder / IMAGES)
+    with (run.path / IMAGES).open("rb") as table, replacing(folder / IMAGES) as file:
+        shutil.copyfileobj(table, file)
 
 
 def _need_rows(collection: Collection) -> None:
@@ -274,7 +291,12 @@ def _figure(run: dict[str, Any]) -> str:
     """Say what came out under one head."""
     if "listed" in run:
         return f"{run['listed']:,} close of {run['pairs']:,} pairs"
-    return f"mean {run['mean']:.4f} of {run['pairs']:,} pairs"
+    error = run.get("precision_error")
+    fast = "" if error is None else f", fast: within {error:.1g} of exact (sampled)"
+    if "groups" in run:
+        groups = run["groups"]
+        return f"mean {groups['mean']:.4f} of {groups['scored']:,} groups{fast}"
+    return f"mean {run['mean']:.4f} of {run['pairs']:,} pairs{fast}"
 
 
 def rescore_facts(outcome: dict[str, Any]) -> list[tuple[str, str]]:

@@ -20,10 +20,12 @@ from ..pipeline.listsummary import list_summary
 from ..pipeline.results import DISTANCES, PAIRS, SUMMARY, Run, write_json
 from .collection import Collection
 from .groups import write_groups
-from .lists import image_numbers, plan_records, score_planned
+from .lists import image_numbers, plan_records, precision_figures, score_planned
 from .pairs import head_attributes
 from .session import Session
 from .settings import parse_bytes
+
+_OF_HEAD = ("precision", "precision_error")  # what a summary says of one head only
 
 
 def rescore_rows(
@@ -38,7 +40,8 @@ def rescore_rows(
     room = room_for(memory, collection.row_bytes(), plan.block)
     found = score_planned(collection, plan, room, heads, session)
     listed = [plan.in_list_order(values) for values in found]
-    return _finish(run, heads, collection, hits, listed)
+    precisions = [precision_figures(collection, plan, head, session.settings) for head, _ in heads]
+    return _finish(run, heads, collection, hits, listed, precisions)
 
 
 def rescore_statistics(
@@ -60,8 +63,10 @@ def rescore_statistics(
         with closing(DistanceFile(out, len(values), attributes)) as file:
             file.put(np.arange(len(values)), values)
         # Pairs of equal images have no statistics, and distance 0
-        listed.append(np.where(places < 0, np.float32(0), values[places]))
-    return _finish(run, heads, collection, 0, listed)
+        of_pairs = np.zeros(len(places), np.float32)
+        of_pairs[places >= 0] = values[places[places >= 0]]
+        listed.append(of_pairs)
+    return _finish(run, heads, collection, 0, listed, [{} for _ in heads])
 
 
 def _ends(run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -79,13 +84,15 @@ def _finish(
     collection: Collection,
     hits: int,
     listed: Sequence[NDArray[np.float32]],
+    precisions: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """Write the tables and the summary of each head."""
     left, right = _ends(run)
     usable = (left >= 0) & (right >= 0)
     images = image_numbers(collection.good)
     clock, summaries = collection.features.clock, []
-    for distances, (_, out) in zip(listed, heads, strict=True):
+    kept = {name: value for name, value in run.summary.items() if name not in _OF_HEAD}
+    for distances, precision, (_, out) in zip(listed, precisions, heads, strict=True):
         with clock("write"):
             table = run.pairs
             if "statistics_row" in table.column_names:
@@ -95,9 +102,10 @@ def _finish(
             write_table(out / PAIRS, table.set_column(place, "distance", column))
         scored = distances[usable]
         summary = {
-            **run.summary,
+            **kept,
             **collection.counts(hits),
             **list_summary(scored, images[left[usable]], images[right[usable]]),
+            **precision,
             "rows_read": collection.features.rows_read,
         }
         if run.manifest.get("group_by"):

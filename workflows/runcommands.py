@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
-from .options import LIST, MODEL, Quiet, takes_settings
+from .options import LIST, MODEL, Quiet, path_of, takes_settings
 from .settings import Settings
 from .watching import Json, show, watched
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+Run = Annotated[
+    Path, typer.Argument(parser=path_of, metavar="RUN", help="The folder of a finished run.")
+]
 # What the run decides
 _DECIDED = (
     "backbone",
@@ -38,7 +40,11 @@ def rescore(
     ],
     out: Annotated[
         Path,
-        typer.Option(metavar="RUN2", help="Folder of the results, or of a run for each head."),
+        typer.Option(
+            parser=path_of,
+            metavar="RUN2",
+            help="Folder of the results, or of a run for each head.",
+        ),
     ],
     settings: Settings,
     no_compute: Annotated[
@@ -92,6 +98,7 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
+            parser=path_of,
             metavar="FILE",
             help="The file to write; - prints csv.",
             show_default="export.FORMAT in RUN",

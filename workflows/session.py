@@ -1,13 +1,15 @@
 """What a command works with, and how it comes from sources on disk to a collection."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cache.errors import LpipstoreError
 from ..cache.store import FeatureStore, LimitChange
+from ..pipeline.atomic import check_writable
 from ..pipeline.features import Extractor, Features
 from ..pipeline.files import printable
 from ..pipeline.heads import HEAD, TRUNK
@@ -16,7 +18,7 @@ from ..pipeline.loading import Decoded, decode_files
 from ..pipeline.progress import Stopwatch
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
 from .console import Screen
-from .settings import Settings, choose_size, parse_bytes, show_bytes
+from .settings import Settings, choose_size, first_limit, parse_bytes, show_bytes, store_path
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Open the store that the settings name, and close it after the ``with`` block.
 
-    Without a `clock` that runs already, one is started.
+    Without a `clock` that runs already, one is started. For a dry run no store is made, and the
+    limit of the one that is there stays what it is.
 
     Raises
     ------
@@ -67,7 +70,7 @@ def open_session(
     """
     if clock is None:
         clock = Stopwatch(*STAGES)
-    with open_store(settings) as store:
+    with _spared(settings) as chosen, open_store(chosen) as store:
         if store.limit_change is not None:
             tell_limit_change(store.limit_change, screen)
         yield Session(store, settings, clock, screen, check)
@@ -85,6 +88,28 @@ def tell_limit_change(change: LimitChange, screen: Screen) -> None:
         screen.warn(f"{line}: {freed.rows:,} rows ({show_bytes(freed.bytes)}) were evicted")
     else:
         screen.say(line)
+
+
+@contextmanager
+def _spared(settings: Settings) -> Iterator[Settings]:
+    """Return settings whose store can be opened without changing anything that a dry run finds."""
+    if not settings.dry_run:
+        yield settings
+        return
+    path = store_path(settings.store)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        yield settings
+        return
+    limit = settings.store_limit or str(first_limit(path))
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise LpipstoreError(
+            f"a store cannot be made at {printable(str(path))}: {error.strerror}; choose another "
+            "--store"
+        ) from error
+    with tempfile.TemporaryDirectory(prefix="lpipstore-") as scratch:
+        yield replace(settings, store=Path(scratch) / "store", store_limit=limit)
 
 
 def find_collection(

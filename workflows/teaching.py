@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import OUTPUT, takes_settings
+from .options import OUTPUT, path_of, takes_settings
 from .settings import Settings
 from .watching import Json, show, watched
 
@@ -17,6 +17,7 @@ JUDGED, TRAINING, NETWORK = "The judgements", "The training", "Through the netwo
 Triplets = Annotated[
     list[Path],
     typer.Argument(
+        parser=path_of,
         metavar="JUDGEMENTS…",
         help="Tables (.csv, .tsv, .parquet) or folders laid out as those of BAPPS.",
     ),
@@ -24,6 +25,7 @@ Triplets = Annotated[
 Images = Annotated[
     Path | None,
     typer.Option(
+        parser=path_of,
         metavar="DIR",
         rich_help_panel=JUDGED,
         help="Folder that the paths of tables start from.",
@@ -49,7 +51,9 @@ lpipstore evaluate bapps --backbone alex --heads H --heads other.pth --out score
 @takes_settings("precision", "dry_run")
 def train(
     sources: Triplets,
-    out: Annotated[Path, typer.Option(metavar="H", help="Folder of the trained head.")],
+    out: Annotated[
+        Path, typer.Option(parser=path_of, metavar="H", help="Folder of the trained head.")
+    ],
     settings: Settings,
     images: Images = None,
     split: Annotated[
@@ -65,6 +69,7 @@ def train(
     held_out_from: Annotated[
         Path | None,
         typer.Option(
+            parser=path_of,
             metavar="JUDGEMENTS",
             rich_help_panel=JUDGED,
             help="Hold out these instead; of a folder its split val.",
@@ -234,7 +239,10 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", rich_help_panel=OUTPUT, help="Also write the table as Parquet."
+            parser=path_of,
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+            help="Also write the table as Parquet.",
         ),
     ] = None,
     as_json: Json = False,

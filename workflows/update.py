@@ -33,7 +33,7 @@ from .session import Session, find_collection, make_collection, open_session
 from .settings import Settings, parse_bytes
 
 CHANGES = "changes.json"
-_ADDED = "added"  # a folder in the run, as long as it is being made
+_ADDED = ".lpipstore-added"  # a folder in the run, as long as it is being made
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,8 @@ def _score(
     plan = plan_pairs(collection, settings)
     matrix = MatrixFile(out, contents, None, plan.tile, attributes)
     todo = [tile for tile in plan.tiles() if not matrix.done(*tile)]
-    if not todo:
+    if not todo:  # a process may have been killed between the last tile and the end
+        _remove_added(out)
         return matrix
 
     def score(name: str, across: Sequence[bytes] | None) -> MatrixFile | None:
@@ -221,8 +222,14 @@ def _score(
     )
     with features.clock("write"):
         assemble(pieces, matrix, todo, screen.report)
-    shutil.rmtree(out / _ADDED, ignore_errors=True)
+    _remove_added(out)
     return matrix
+
+
+def _remove_added(out: Path) -> None:
+    """Remove the matrices of what was added: they are part of the whole now."""
+    if (out / _ADDED).exists():
+        shutil.rmtree(out / _ADDED)
 
 
 def _numbers(contents: Sequence[bytes], of: dict[bytes, int]) -> NDArray[np.int64]:

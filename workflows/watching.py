@@ -98,11 +98,12 @@ def show(
         print_facts(title, facts())
 
 
-def show_plan(told: dict[str, Any], as_json: bool) -> None:
-    """Print what ``--dry-run`` foretells."""
+def show_plan(told: dict[str, Any], as_json: bool, *, strict: bool) -> None:
+    """Print what ``--dry-run`` foretells; end as the command would with ``--strict``."""
     from .dryrun import plan_facts
 
     show(told, "Would do", lambda: plan_facts(told), as_json)
+    exit_strictly(told, strict)
 
 
 def exit_strictly(summary: dict[str, Any], strict: bool) -> None:

@@ -162,3 +162,59 @@ def test_statistics_are_for_lists(cli, draw, tmp_path):
     outcome = cli(*command, *MODEL, "--out", tmp_path / "run")
     assert outcome.code == 2
     assert "--paired" in outcome.err
+
+
+@pytest.fixture
+def restored(tmp_path, draw):
+    """PNG originals and JPEG versions of five of them, one in a subfolder; one more of each."""
+    first, second = tmp_path / "originals", tmp_path / "restored"
+    for path in draw(first, 5):
+        (second / "sub").mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(second / path.with_suffix(".jpg").name)
+    (first / "sub").mkdir()
+    (first / "004.png").rename(first / "sub" / "x.y.png")
+    (second / "004.jpg").rename(second / "sub" / "x.y.jpg")
+    shutil.copy(first / "000.png", first / "more.png")
+    shutil.copy(second / "000.jpg", second / "else.jpg")
+    return first, second
+
+
+def test_stems_pair_what_only_the_suffix_tells_apart(cli, restored, tmp_path):
+    command = ("compare", *restored, "--paired", *MODEL)
+    refused = cli(*command, "--out", tmp_path / "no")
+    assert refused.code == 1
+    assert "no two images have the same name" in refused.err
+    assert "--match stem would pair 5 of them" in refused.err
+    run = tmp_path / "run"
+    summary = summary_of(cli(*command, "--match", "stem", "--out", run, "--json"))
+    assert (summary["pairs"], summary["only_in_first"], summary["only_in_second"]) == (5, 1, 1)
+    lines = lpipstore.open_run(run).pairs.to_pylist()
+    names = ["000", "001", "002", "003", "sub/x.y", "more", "else"]
+    assert [line["name"] for line in lines] == names
+    assert lines[4]["path_i"].endswith("x.y.png") and lines[4]["path_j"].endswith("x.y.jpg")
+    again = cli("pairs", "--from", run, "--out", tmp_path / "again")
+    assert again.code == 0, again.err
+    one, two = (lpipstore.open_run(tmp_path / name) for name in ("run", "again"))
+    assert one.pairs.equals(two.pairs)
+    assert one.manifest["match"] == two.manifest["match"] == "stem"
+
+
+def test_few_namesakes_and_many_stems_are_told(cli, restored, tmp_path):
+    shutil.copy(restored[0] / "more.png", restored[1] / "more.png")
+    outcome = cli("compare", *restored, "--paired", *MODEL, "--out", tmp_path / "run")
+    assert "1 images have a namesake, and 5 more would" in outcome.err
+    assert "--match stem" in outcome.err
+
+
+def test_what_match_cannot_be(cli, restored, tmp_path):
+    command = ("compare", *restored, *MODEL, "--out", tmp_path / "run")
+    for options, words in (
+        (("--paired", "--match", "suffix"), "choose name, stem"),
+        (("--match", "stem"), "give --paired, too"),
+    ):
+        outcome = cli(*command, *options)
+        assert (outcome.code, words in outcome.err) == (2, True), outcome.err
+    shutil.copy(restored[1] / "000.jpg", restored[1] / "000.jpeg")
+    outcome = cli(*command, "--paired", "--match", "stem")
+    assert (outcome.code, "cannot tell" in outcome.err) == (2, True)
+    assert "000.jpeg" in outcome.err and "000.jpg" in outcome.err

@@ -230,3 +230,16 @@ def test_the_stock_head_on_materials(cli, data, real_weights, tmp_path):
     found = scores_of(summary_of(cli(*command, *model, "--json")), "stock")
     assert found["some", "agreement"] == pytest.approx(0.71, abs=0.06)
     assert found["some", "2afc"] == pytest.approx(0.67, abs=0.06)
+
+
+def test_an_output_that_cannot_be_written_is_told_at_once(cli, greys, tmp_path, monkeypatch):
+    table = write(greys, "one.csv", "ref,p0,p1,judge", ["0.png,10.png,20.png,0"])
+    (tmp_path / "file").touch()
+
+    def read(*_, **__):
+        raise AssertionError("nothing is read before")
+
+    monkeypatch.setattr("lpipstore.workflows.evaluate.read_judgements", read)
+    command = ("evaluate", table, *MODEL, "--out", tmp_path / "file" / "scores.parquet")
+    outcome = cli(*command)
+    assert (outcome.code, "cannot write" in outcome.err) == (1, True), outcome.err

@@ -181,3 +181,11 @@ def test_runs_of_different_heads_warn(cli, pictures, run, tmp_path):
     assert len(lpipstore.open_runs(run.path, tmp_path / "same")) == 2
     with pytest.warns(lpipstore.DifferentMetrics, match="head_digest"):
         lpipstore.open_runs(run.path, tmp_path / "other")
+
+
+def test_runs_of_trunks_of_other_precision_do_not_mean_the_same(cli, pictures, tmp_path):
+    for dtype in ("float32", "bfloat16"):
+        options = ("--trunk-dtype", dtype, "--out", tmp_path / dtype)
+        assert cli("pairs", pictures, *MODEL, *options).code == 0
+    with pytest.warns(lpipstore.DifferentMetrics, match="trunk_dtype bfloat16 and float32"):
+        lpipstore.open_runs(tmp_path / "float32", tmp_path / "bfloat16")

@@ -18,6 +18,7 @@ import lpipstore
 from lpipstore.pipeline.images import ImageError, read_file
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
+TEMPORARY = f".lpipstore-{'0a' * 8}.partial"  # what a killed process leaves
 
 
 def summary_of(outcome):
@@ -118,8 +119,11 @@ def test_the_same_command_goes_on_where_tiles_are_missing(cli, pictures, tmp_pat
     before = files_of(tmp_path / "run" / "distances.zarr")
     (tmp_path / "run" / "distances.zarr" / "c" / "0" / "0").unlink()
     (tmp_path / "run" / "summary.json").unlink()
-    (tmp_path / "run" / "distances.zarr" / "c" / "0" / "0.abc.partial").write_bytes(b"torn")
+    torn = tmp_path / "run" / "distances.zarr" / "c" / "0" / f"0.{'0a' * 16}.partial"
+    torn.write_bytes(b"torn")  # as zarr calls it
+    (tmp_path / "run" / TEMPORARY).write_bytes(b"torn")
     summary = summary_of(cli(*command))
+    assert not (tmp_path / "run" / TEMPORARY).exists()
     assert summary["forwards"] == 0
     assert files_of(tmp_path / "run" / "distances.zarr") == before
 
@@ -242,9 +246,42 @@ def test_what_does_not_change_the_answer_is_the_same_run(cli, pictures, tmp_path
 
 def test_a_killed_start_does_not_lock_the_folder(cli, pictures, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "manifest.partial").write_text("{")
+    (tmp_path / "run" / TEMPORARY).write_text("{")
     assert cli("pairs", pictures, *MODEL, "--out", tmp_path / "run").code == 0
     assert not list((tmp_path / "run").rglob("*.partial"))
+
+
+@pytest.mark.parametrize("name", ["thesis.partial", ".hidden.partial", f"0.{'0a' * 16}.partial"])
+def test_a_folder_with_files_of_others_is_refused_and_keeps_them(cli, pictures, tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("mine")
+    outcome = cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    assert outcome.code == 2
+    assert "is not empty and holds no run" in outcome.err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [name]
+
+
+def test_files_that_others_put_into_a_run_stay(cli, pictures, tmp_path):
+    command = ("pairs", pictures, *MODEL, "--below", "2", "--out", tmp_path / "run")
+    assert cli(*command).code == 0
+    mine = [
+        tmp_path / "run" / place
+        for place in (
+            "thesis.partial",
+            "notes/draft.partial",
+            f"notes/{TEMPORARY}",
+            "parts/parts.npz",
+            "distances.zarr/thesis.partial",
+            "tensorboard/events.out.tfevents.1.mine",
+        )
+    ]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    (tmp_path / "run" / "pairs.parquet").unlink()
+    assert cli(*command).code == 0
+    assert [path.read_text() for path in mine] == ["mine"] * len(mine)
+    assert [path.name for path in (tmp_path / "run" / "parts").iterdir()] == ["parts.npz"]
 
 
 def test_paths_of_any_bytes(cli, pictures, tmp_path):
@@ -306,3 +343,8 @@ def test_results_that_cannot_be_printed_are_an_error_not_a_traceback(cli, pictur
         assert ended.returncode == 1
         assert "cannot print the results" in ended.stderr
         assert "Traceback" not in ended.stderr
+    with open("/dev/full", "w") as full:
+        export = [command[0], "export", tmp_path / "run", "--format", "csv", "--out", "-"]
+        ended = subprocess.run(export, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert "cannot print the results" in ended.stderr

@@ -50,6 +50,46 @@ def test_shells_can_complete(shell):
     assert "lpipstore" in ended.stdout
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pairs P --out EMPTY",
+        "pairs P --out R --store EMPTY",
+        "pairs P --out R --update EMPTY",
+        "pairs --from EMPTY --out R",
+        "score EMPTY --out R",
+        "score T --images EMPTY --out R",
+        "compare EMPTY P --out R",
+        "extract P --store EMPTY",
+        "rescore R --heads none --out EMPTY",
+        "export EMPTY --format csv",
+        "evaluate T --out EMPTY",
+        "evaluate EMPTY",
+        "train T --out EMPTY",
+        "train T --held-out-from EMPTY --out H",
+        "demo --out EMPTY",
+        "store clear --store EMPTY",
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(cli, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    outcome = cli(*("" if word == "EMPTY" else word for word in command.split()))
+    assert (outcome.code, "the path is empty" in outcome.err) == (2, True), outcome.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_a_file_is_not_one_of_printing(cli, pictures, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise PermissionError(13, "Permission denied", "/some/file")
+
+    monkeypatch.setattr("lpipstore.workflows.pairs.score_pairs", fail)
+    outcome = cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    assert outcome.code == 1
+    assert "a file cannot be read or written: " in outcome.err
+    assert "Permission denied: '/some/file'" in outcome.err
+    assert "print" not in outcome.err
+
+
 def test_quiet_leaves_results_and_warnings(cli, pictures, tmp_path):
     (pictures / "broken.png").write_bytes(b"")
     outcome = cli("pairs", pictures, *MODEL, "--quiet", "--out", tmp_path / "run")

@@ -319,3 +319,72 @@ def test_a_damaged_table_of_images(cli, pictures, heads, tmp_path):
     images.write_bytes(b"torn")
     outcome = cli(*command)
     assert (outcome.code, "is damaged" in outcome.err) == (1, True)
+
+
+def test_a_list_of_equal_images_from_its_statistics(cli, pictures, heads, tmp_path):
+    (pictures / "same.csv").write_text("a,b\n000.png,000.png\n001.png,001.png\n002.png,gone.png\n")
+    command = ("score", pictures / "same.csv", *MODEL, "--keep-statistics")
+    assert cli(*command, "--out", tmp_path / "run").code == 0
+    outcome = cli("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    assert outcome.code == 0, outcome.err
+    assert lpipstore.open_run(tmp_path / "two").pairs["distance"].to_pylist() == [0, 0, None]
+
+
+def test_groups_are_told_by_their_mean(cli, jobs, heads, tmp_path):
+    cli(*jobs["groups"], *MODEL, "--out", tmp_path / "run")
+    command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    outcome = cli(*command)
+    groups = summary_of(tmp_path / "two")["groups"]
+    assert f"mean {groups['mean']:.4f} of {groups['scored']} groups" in outcome.out
+
+
+@pytest.mark.parametrize("kind", ["pairs", "score", "below"])
+def test_failed_images_are_counted(cli, jobs, heads, tmp_path, kind):
+    cli(*jobs[kind], *MODEL, "--out", tmp_path / "run")
+    failed = summary_of(tmp_path / "run")["failed"]
+    assert failed > 0
+    command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
+    told = json.loads(cli(*command, "--json").out)
+    assert [told["failed"], *(run["failed"] for run in told["runs"])] == [failed, failed]
+
+
+def test_runs_lie_in_folders_of_their_own_wherever_heads_are(
+    cli, pictures, heads, tmp_path, monkeypatch
+):
+    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    training = tmp_path / "training"
+    (training / "sub").mkdir(parents=True)
+    shutil.copy(heads[0], training / "head.pth")
+    shutil.copy(heads[1], training / ".pth")
+    shutil.copy(heads[1], training / "...pth")
+    command = ("rescore", tmp_path / "run", "--heads", "none", "--out", tmp_path / "several")
+    for here, choice in ((training, "."), (training / "sub", "..")):
+        monkeypatch.chdir(here)
+        outcome = cli(*command, "--heads", choice)
+        assert outcome.code == 0, outcome.err
+        assert {path.name for path in (tmp_path / "several").iterdir()} == {"none", "training"}
+    for choice in (".pth", "...pth"):
+        outcome = cli(*command, "--heads", training / choice)
+        assert (outcome.code, "no name for the folder" in outcome.err) == (2, True)
+    assert {path.name for path in (tmp_path / "several").iterdir()} == {"none", "training"}
+
+
+@pytest.mark.parametrize("kind", ["groups", "score", "paired"])
+def test_fast_lists_say_how_far_they_are_from_exact(cli, jobs, heads, tmp_path, kind):
+    for name in ("fast", "exact"):
+        command = (*jobs[kind], *MODEL, "--precision", name, "--out", tmp_path / name)
+        outcome = cli(*command)
+        assert ("fast: within" in outcome.out) == (name == "fast")
+    found, exact = (
+        lpipstore.open_run(tmp_path / name).pairs["distance"].drop_null().to_numpy()
+        for name in ("fast", "exact")
+    )
+    summary = summary_of(tmp_path / "fast")
+    assert summary["precision"] == "fast"
+    largest = np.abs(found.astype(np.float64) - exact).max()  # one product has all pairs
+    assert summary["precision_error"] == pytest.approx(largest, abs=1e-7)
+    assert "precision_error" not in summary_of(tmp_path / "exact")
+    command = ("rescore", tmp_path / "fast", "--heads", heads[0], "--out", tmp_path / "two")
+    assert "fast: within" in cli(*command).out
+    cli(*jobs[kind], *MODEL, "--precision", "fast", "--heads", heads[0], "--out", tmp_path / "new")
+    assert summary_of(tmp_path / "two") == summary_of(tmp_path / "new")

@@ -49,7 +49,7 @@ def update(cli, first, tmp_path):
         assert not found.diagonal().any()
         one, two = (lpipstore.open_run(tmp_path / name).images for name in ("new", "fresh"))
         assert one.equals(two)
-        assert not (tmp_path / "new" / "added").exists()
+        assert not list((tmp_path / "new").glob(".lpipstore-*"))
         return json.loads(outcome.out), outcome.err
 
     return run
@@ -146,6 +146,11 @@ def test_an_interrupted_update_goes_on(cli, update, first, draw, tmp_path):
     (tmp_path / "new" / "distances.zarr" / "c" / "0" / "0").unlink()
     (tmp_path / "new" / "summary.json").unlink()
     command = ("pairs", tmp_path / "many", "--update", first, "--out", tmp_path / "new")
+    assert cli(*command).code == 0
+    assert files_of(tmp_path / "new") == before
+    left = tmp_path / "new" / ".lpipstore-added" / "among" / "zarr.json"  # killed at the very end
+    left.parent.mkdir(parents=True)
+    left.touch()
     assert cli(*command).code == 0
     assert files_of(tmp_path / "new") == before
     plain = cli("pairs", tmp_path / "many", *MODEL, "--out", tmp_path / "new")

@@ -13,22 +13,27 @@ from ..cache.keys import PoolSpec
 from ..cache.store import FeatureStore, StoreFull
 from .backbones import Backbone
 from .distances import centre_of
-from .layers import unit_normalise
 from .layout import RowLayout
 from .loading import Decoded
 from .progress import Report, Stopwatch, silent
-from .rows import quantise
+from .rows import ROW_VERSION, VERSION_ENTRY, RowWriter
 
 Computed = Callable[[Sequence[bytes], NDArray[np.generic]], None]
-"""``computed(contents, rows)``: called with each batch of rows that came out of the trunk."""
+"""``computed(contents, rows)``: called with each batch of rows that came out of the trunk.
+
+They are overwritten by the next batch: copy what is kept."""
 
 TRUNK_DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-_BATCH_BYTES = 256 << 20  # of float32 rows; the trunk's own activations take a few times as much
-_MOST_IN_BATCH = 32
+# Bytes of a batch's rows in float32; the trunk's own activations take a few times as much. On a CPU
+# larger batches are slower: 32 instead of 8 images of 224 px through SqueezeNet take twice as long
+# for each image, as the C library gives their memory back to the system after every layer.
+_BATCH_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}
+_BATCH_LIMITS = (4, 64)
+_BITS = {"uint16": np.int16, "int16": np.int16, "float32": np.float32}  # what torch computes with
 _CENTRE_ROWS = 16
 _ENOUGH = 16  # rows, before their mean time says anything
 
@@ -73,8 +78,10 @@ class Extractor:
         self.backbone = backbone.to(device=self.device, dtype=TRUNK_DTYPES[trunk_dtype])
         if row_dtype == "uint16" and backbone.signed:
             row_dtype = "int16"
-        fitting = _BATCH_BYTES // (4 * self.layout.length)
-        self.batch = batch or max(2, min(_MOST_IN_BATCH, fitting))
+        fitting = _BATCH_BYTES[self.device.type] // (4 * self.layout.length)
+        least, most = _BATCH_LIMITS
+        self.batch = batch or max(least, min(most, fitting))
+        self._writer = RowWriter(row_dtype, self.device)
         height, width = size
         self.spec = PoolSpec(
             name=f"{backbone.name.replace(':', '-')}-{height}x{width}",
@@ -89,17 +96,23 @@ class Extractor:
                 "size": f"{height}x{width}",
                 "resize": "bilinear, antialiased",
                 "range": "-1..1",
+                VERSION_ENTRY: ROW_VERSION,
             },
         )
 
     @torch.inference_mode()
-    def rows(self, pixels: torch.Tensor) -> NDArray[np.generic]:
+    def rows(
+        self, pixels: torch.Tensor, room: NDArray[np.generic] | None = None
+    ) -> NDArray[np.generic]:
         """Compute the rows of up to `batch` images.
 
         Parameters
         ----------
         pixels
             [n, height, width, 3], uint8 from 0 to 255, or float32 from -1 to 1.
+        room
+            [at least n, length], of the row dtype: where to put the rows. None takes fresh memory,
+            whose first touch costs a tenth of the time.
 
         Returns
         -------
@@ -111,20 +124,26 @@ class Extractor:
             The trunk produced something that is not a finite number (half precision overflows).
         """
         count = len(pixels)
-        filled = pixels.new_zeros((self.batch, *pixels.shape[1:]))
-        filled[:count] = pixels
-        images = filled.to(self.device).permute(0, 3, 1, 2)
-        if images.dtype == torch.uint8:
-            images = images.to(torch.float32).div_(127.5).sub_(1)
-        taps = self.backbone.taps_of(images.contiguous())
-        rows = torch.cat([unit_normalise(tap).flatten(1) for tap in taps], dim=1)[:count]
-        if not bool(torch.isfinite(rows.sum())):  # of numbers up to 1: only they can spoil it
+        if count < self.batch:
+            filled = pixels.new_zeros((self.batch, *pixels.shape[1:]))
+            filled[:count] = pixels
+            pixels = filled
+        if room is None:
+            room = np.empty((count, self.layout.length), self.spec.dtype)
+        kept = torch.from_numpy(room[:count].view(_BITS[self.spec.dtype]))
+        rows = kept if self.device.type == "cpu" else torch.empty_like(kept, device=self.device)
+        norms = [
+            self._writer.write(tap[:count], rows[:, columns])
+            for tap, columns in zip(self.backbone.each_tap(pixels), self.layout.slices, strict=True)
+        ]
+        if not bool(torch.isfinite(torch.stack(norms)).all()):
             raise LpipstoreError(
                 f"{self.backbone.name} produced values that are not finite; "
                 "if it runs in half precision, use --trunk-dtype float32"
             )
-        result: NDArray[np.generic] = quantise(rows, self.spec.dtype).cpu().numpy()
-        return result
+        if rows is not kept:
+            kept.copy_(rows)
+        return room[:count]
 
     @contextmanager
     def memory_errors(self) -> Iterator[None]:
@@ -166,7 +185,7 @@ def choose_device(choice: str) -> torch.device:
 
 
 def _nobody(contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
-    """Tell nobody of rows."""
+    """Do nothing: the default of `Features.computed`."""
 
 
 @dataclass
@@ -289,10 +308,16 @@ class Features:
         return read, computing / self.forwards if self.forwards >= _ENOUGH else None
 
     def _compute(self, contents: list[bytes]) -> Iterator[tuple[list[bytes], NDArray[np.generic]]]:
-        """Decode and forward images, keep their rows; yield (contents, rows) batch by batch."""
+        """Decode and forward images, keep their rows; yield (contents, rows) batch by batch.
+
+        The rows of a batch are overwritten by those of the next.
+        """
         if not contents:
             return
-        batches = self.decode(contents, self.extractor.batch)
+        extractor = self.extractor
+        batches = self.decode(contents, extractor.batch)
+        count = min(len(contents), extractor.batch)
+        room = np.empty((count, extractor.layout.length), extractor.spec.dtype)
         while True:
             with self.clock("decode"), self.extractor.memory_errors():
                 decoded = next(batches, None)
@@ -301,10 +326,11 @@ class Features:
             for index, reason in decoded.failures.items():
                 self.failures[contents[index]] = reason
             if decoded.indices:
-                _ = self.extractor.backbone.trunk  # built by now: importing it is not the forward
+                with self.clock("load"):
+                    _ = extractor.backbone.trunk
                 # Always on all of torch's threads: small batches give other bits on fewer
                 with self.clock("forward"), self.extractor.memory_errors():
-                    rows = self.extractor.rows(decoded.pixels)
+                    rows = extractor.rows(decoded.pixels, room)
                 self.forwards += len(rows)
                 batch = [contents[index] for index in decoded.indices]
                 self.keep(self.extractor.spec, batch, rows)

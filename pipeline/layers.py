@@ -26,11 +26,9 @@ def unit_normalise(tap: Tensor) -> Tensor:
         ([0, 1] after a ReLU). Where all channels are 0 the result is 0 and so is the gradient.
     """
     values = tap if tap.dtype == torch.float64 else tap.float()
-    squared = values.square().sum(dim=1, keepdim=True)
-    empty = squared == 0
-    # The root of 0 has an infinite slope: those positions take a root of 1, then divide by infinity
-    norm = squared.masked_fill(empty, 1.0).sqrt() + EPSILON
-    return values / norm.masked_fill(empty, torch.inf)
+    norm: Tensor = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    # Divided by 1e-10, gradients would be 1e10 times as large where nothing is active
+    return values / (norm + EPSILON).masked_fill(norm == 0, torch.inf)
 
 
 def distance_map(first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -48,10 +46,12 @@ def distance_map(first: Tensor, second: Tensor, weights: Tensor | None = None) -
     Tensor
         float32 of shape (B, 1, H, W): ``sum_c w_c (x_c - y_c)**2``.
     """
-    squared = (first - second).square()
-    if weights is not None:
-        squared = squared * weights.float().view(1, -1, 1, 1)
-    return squared.sum(dim=1, keepdim=True)
+    difference = first - second
+    # Fresh pages for large tensors cost more than the arithmetic: in place, where nobody looks back
+    squared = difference.square() if difference.requires_grad else difference.square_()
+    if weights is None:
+        return squared.sum(dim=1, keepdim=True)
+    return (squared.permute(0, 2, 3, 1) @ weights.to(squared.dtype)).unsqueeze(1)
 
 
 def spatial_mean(distances: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-_KINDS = {torch.float32: np.float32, torch.float64: np.float64}
+_KINDS = {torch.int16: np.int16, torch.float32: np.float32, torch.float64: np.float64}
 
 
 def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

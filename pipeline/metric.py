@@ -1,6 +1,7 @@
 """LPIPS as a module of torch: two batches of images in, differentiable distances out."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, cast, overload
 
@@ -15,6 +16,12 @@ from .weights import WeightsChoice
 
 # Rounding of 2 * x - 1 and the like is no mistake of range
 _RANGE_SLACK = 1e-5
+_LOOKS_NORMALIZED = (
+    "No value of either batch is under 0, so the images look as if they were in [0, 1], and LPIPS "
+    "expects [-1, 1]: call the metric with normalize=True, or scale them by 2 * images - 1. "
+    "check_range=False switches this warning off."
+)
+_TOGETHER = 1 << 20  # numbers of both batches, up to which they go through the trunk as one
 
 
 class LPIPS(nn.Module):
@@ -88,6 +95,7 @@ class LPIPS(nn.Module):
         self.check_range = check_range
         self.weights_origin = backbone.weights_origin
         self.trained = backbone.trained
+        self._warned_of_range = False
         self._good_sizes: set[tuple[int, int]] = set()
         self._head_name = head.name
         self.trunk = backbone.trunk
@@ -146,8 +154,8 @@ class LPIPS(nn.Module):
         Parameters
         ----------
         in0, in1 : Tensor
-            RGB images of shape (B, 3, H, W), floating, in [-1, 1]. A batch of one meets a batch
-            of any size.
+            RGB images of shape (B, 3, H, W), or grey ones of shape (B, 1, H, W), floating, in
+            [-1, 1]. A batch of one meets a batch of any size.
         retPerLayer : bool
             Also return the share of each tap; the shares add up to the distance.
         normalize : bool
@@ -162,14 +170,21 @@ class LPIPS(nn.Module):
         ------
         UsageError
             Shape, dtype or range do not fit; the message shows what came.
+
+        Warns
+        -----
+        UserWarning
+            Once, if neither batch has a value under 0 without `normalize`: the images are probably
+            in [0, 1], which gives distances that are too small. Part of `check_range`.
         """
         self._check(in0, in1, normalize=normalize)
+        in0, in1 = in0.expand(-1, 3, -1, -1), in1.expand(-1, 3, -1, -1)
         if normalize:
             in0, in1 = 2 * in0 - 1, 2 * in1 - 1
         layers = [
             self._layer(first, second, weights, (in0.shape[2], in0.shape[3]))
-            for first, second, weights in zip(
-                self._taps(in0), self._taps(in1), self.head_weights, strict=True
+            for (first, second), weights in zip(
+                self._pairs_of_taps(in0, in1), self.head_weights, strict=True
             )
         ]
         value = sum(layers[1:], start=layers[0])
@@ -182,8 +197,20 @@ class LPIPS(nn.Module):
             f"spatial={self.spatial}, weights={self.weights_origin!r}"
         )
 
-    def _taps(self, images: Tensor) -> list[Tensor]:
-        return run_trunk(self.trunk, images, scaled=self.version == "0.1")
+    def _pairs_of_taps(self, in0: Tensor, in1: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the taps of both batches, which go through the trunk together where that is faster.
+
+        Not where only one of them takes gradients: the other's half would be computed in vain. And
+        not where the trunk has enough to do for each: activations would leave the caches.
+        """
+        scaled = self.version == "0.1"
+        differ = torch.is_grad_enabled() and in0.requires_grad != in1.requires_grad
+        if differ or in0.dtype != in1.dtype or in0.numel() + in1.numel() > _TOGETHER:
+            sides = (run_trunk(self.trunk, images, scaled=scaled) for images in (in0, in1))
+            yield from zip(*sides, strict=True)
+            return
+        for tap in run_trunk(self.trunk, torch.cat([in0, in1]), scaled=scaled):
+            yield tap[: len(in0)], tap[len(in0) :]
 
     def _layer(
         self, first: Tensor, second: Tensor, weights: Tensor, size: tuple[int, int]
@@ -204,8 +231,13 @@ class LPIPS(nn.Module):
             layout_of(self.net, self.trunk, *size)
             self._good_sizes.add(size)
         if self.check_range:
-            for name, images in (("in0", in0), ("in1", in1)):
+            lows = [
                 _check_range(name, images, normalize=normalize)
+                for name, images in (("in0", in0), ("in1", in1))
+            ]
+            if min(lows) >= 0 and not normalize and not self._warned_of_range:
+                self._warned_of_range = True
+                warnings.warn(_LOOKS_NORMALIZED, stacklevel=3)
 
 
 def _batches_meet(in0: Tensor, in1: Tensor) -> bool:
@@ -215,16 +247,15 @@ def _batches_meet(in0: Tensor, in1: Tensor) -> bool:
 def _check_kind(name: str, images: object) -> None:
     if not isinstance(images, Tensor):
         raise UsageError(f"{name} must be a torch.Tensor, and a {type(images).__name__} came.")
-    if images.ndim != 4 or images.shape[1] != 3 or images.shape[0] == 0:
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.shape[0] == 0:
         advice = ""
         if images.ndim == 3:
             advice = " One image needs images[None]."
-        elif images.ndim == 4 and images.shape[1] == 1:
-            advice = " Grey images need images.expand(-1, 3, -1, -1)."
         elif images.ndim == 4 and images.shape[3] == 3:
             advice = " Channels come second: images.permute(0, 3, 1, 2)."
         raise UsageError(
-            f"{name} must have the shape (B, 3, H, W), and {tuple(images.shape)} came.{advice}"
+            f"{name} must have the shape (B, 3, H, W) or (B, 1, H, W), and {tuple(images.shape)} "
+            f"came.{advice}"
         )
     if not images.is_floating_point():
         raise UsageError(
@@ -233,11 +264,12 @@ def _check_kind(name: str, images: object) -> None:
         )
 
 
-def _check_range(name: str, images: Tensor, *, normalize: bool) -> None:
+def _check_range(name: str, images: Tensor, *, normalize: bool) -> float:
+    """Raise `UsageError` for values outside of the range; return the lowest value."""
     lowest = 0.0 if normalize else -1.0
     low, high = cast(tuple[float, float], torch.stack(images.detach().aminmax()).tolist())
     if low >= lowest - _RANGE_SLACK and high <= 1 + _RANGE_SLACK:
-        return
+        return low
     advice = "divide by 127.5 and subtract 1" if not normalize else "divide by 255"
     hint = f" For values 0 to 255, {advice}." if high > 2 else ""
     hint = " Without normalize=True the range is [-1, 1]." if normalize and low < 0 else hint

@@ -21,7 +21,7 @@ from .settings import Settings, first_limit, parse_bytes, parse_size, show_bytes
 
 PRECISIONS = ("exact", "fast")
 _NAMED = 100  # broken images, one in a line
-STAGES = ("hash", "decode", "forward", "read", "score", "write")
+STAGES = ("hash", "decode", "load", "forward", "read", "score", "write")
 
 
 def check_settings(settings: Settings) -> None:

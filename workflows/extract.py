@@ -34,7 +34,9 @@ def extract_features(
 def facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the summary as lines for people."""
     seconds = summary["seconds"]
-    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("hash", "decode", "forward"))
+    stages = ", ".join(
+        f"{name} {seconds[name]:.2f}" for name in ("hash", "decode", "load", "forward")
+    )
     return [
         *count_images(summary),
         ("seconds", f"{seconds['total']:.2f} ({stages})"),

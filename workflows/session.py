@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cache.errors import LpipstoreError
+from ..cache.keys import PoolSpec
 from ..cache.store import FeatureStore, LimitChange
 from ..pipeline.atomic import check_writable
 from ..pipeline.features import Extractor, Features
@@ -16,6 +17,7 @@ from ..pipeline.heads import HEAD, TRUNK
 from ..pipeline.images import IMAGE_SUFFIXES, ImageRecord, find_images, survey
 from ..pipeline.loading import Decoded, decode_files
 from ..pipeline.progress import Stopwatch
+from ..pipeline.rows import VERSION_ENTRY
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
 from .console import Screen
 from .settings import Settings, choose_size, first_limit, parse_bytes, show_bytes, store_path
@@ -155,6 +157,7 @@ def make_collection(records: list[ImageRecord], session: Session) -> Collection:
     extractor = make_extractor(size, store, settings)
     if not extractor.backbone.trained:
         screen.warn("the trunk is untrained (--weights random): distances mean little")
+    say_of_earlier_rows(extractor.spec, store, screen)
     collection = bind(records, extractor, session)
     need = len(set(collection.contents())) * collection.row_bytes()
     limit = store.limit
@@ -171,6 +174,21 @@ def make_collection(records: list[ImageRecord], session: Session) -> Collection:
     if settings.heads is not None:
         warn_of_own_trunk([settings.heads], settings.weights, screen)
     return collection
+
+
+def say_of_earlier_rows(spec: PoolSpec, store: FeatureStore, screen: Screen) -> None:
+    """Say so where the store has such rows only from an earlier version of lpipstore."""
+    pools = [p for p in store.stat().pools if (p.length, p.dtype) == (spec.length, spec.dtype)]
+    if any(pool.recipe == spec.recipe for pool in pools):
+        return
+    unversioned = {**spec.recipe, VERSION_ENTRY: None}
+    earlier = [pool for pool in pools if {**pool.recipe, VERSION_ENTRY: None} == unversioned]
+    if earlier:
+        screen.say(
+            f"the store holds {sum(pool.rows for pool in earlier):,} rows of this backbone and "
+            "size that an earlier version of lpipstore computed: their last digits differ, so "
+            "they are computed again, and the old ones are evicted as the store fills"
+        )
 
 
 def warn_of_own_trunk(heads: Iterable[str], weights: str, screen: Screen) -> None:

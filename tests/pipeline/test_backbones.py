@@ -184,7 +184,7 @@ def test_taps_on_a_gpu_equal_those_on_the_cpu(backbones, name):
 def test_named_taps_of_resnet_equal_hooks_on_the_model():
     names = ["conv1", "bn1", "layer1.0.bn2", "layer2", "layer4"]
     torch.manual_seed(0)
-    model = get_model("resnet18", weights=None).eval()
+    model = get_model("resnet18", weights=None).eval().to(memory_format=torch.channels_last)
     backbone = load_backbone("torchvision:resnet18", weights=model.state_dict(), taps=names)
     expected = {}
     for name in names:
@@ -195,7 +195,7 @@ def test_named_taps_of_resnet_equal_hooks_on_the_model():
     shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
     scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
     with torch.no_grad():
-        model((images() - shift) / scale)
+        model(((images() - shift) / scale).to(memory_format=torch.channels_last))
         found = backbone.taps_of(images())
     assert backbone.channels == (64, 64, 64, 128, 512)
     assert backbone.signed
@@ -203,6 +203,44 @@ def test_named_taps_of_resnet_equal_hooks_on_the_model():
     for name, tap in zip(names, found, strict=True):
         assert torch.equal(tap, expected[name]), name
     assert [tuple(tap.shape[1:]) for tap in found] == list(backbone.layout(64, 64).taps)
+
+
+class Table:
+    """A file table in memory, such as a store keeps."""
+
+    def __init__(self):
+        self.records = {}
+
+    def recall_files(self, files):
+        return [self.records.get(file) for file in files]
+
+    def remember_files(self, entries):
+        self.records |= dict(entries)
+
+
+def test_a_digest_is_remembered_with_the_file_that_was_read(tmp_path, monkeypatch):
+    states = [
+        {k: v + n for k, v in load_backbone("squeeze", weights="random").trunk.state_dict().items()}
+        for n in range(2)
+    ]
+    old, new = (tmp_path / name for name in ("squeezenet1_1.pth", "new.pth"))
+    for path, state in zip((old, new), states, strict=True):
+        torch.save(state, path)
+    digests = [load_backbone("squeeze", weights=state).weights_digest for state in states]
+    table, read = Table(), backbones_module.load_weights
+
+    def replaced_after_reading(*arguments, **options):
+        loaded = read(*arguments, **options)
+        new.replace(old)
+        return loaded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backbones_module, "load_weights", replaced_after_reading)
+        loaded = load_backbone("squeeze", weights=old, table=table)
+    assert loaded.weights_digest == digests[0]
+    for _ in range(2):  # read, then remembered
+        assert load_backbone("squeeze", weights=old, table=table).weights_digest == digests[1]
+    assert len(table.records) == 1
 
 
 def test_relu_called_as_a_function_does_not_reach_back_into_a_tap():

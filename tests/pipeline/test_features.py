@@ -12,7 +12,7 @@ from lpipstore.pipeline.backbones import load_backbone
 from lpipstore.pipeline.features import Extractor, Features, choose_device
 from lpipstore.pipeline.layers import unit_normalise
 from lpipstore.pipeline.loading import Decoded, decode_arrays
-from lpipstore.pipeline.rows import STEPS, quantise
+from lpipstore.pipeline.rows import STEPS, RowWriter
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +26,43 @@ def pixels():
     return torch.randint(0, 256, (40, 32, 32, 3), generator=random, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "int16"])
-def test_quantisation_errs_by_half_a_step(dtype):
-    values = torch.linspace(0 if dtype == "uint16" else -1, 1, 100_001, dtype=torch.float64)
-    stored = quantise(values.float(), dtype)
-    assert str(stored.dtype) == f"torch.{dtype}"
-    error = (stored.to(torch.float64) / STEPS[dtype] - values).abs().max()
-    assert error <= 0.5 / STEPS[dtype] + 1e-7
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+@pytest.mark.parametrize("shape", [(3, 64, 40, 33), (1, 512, 3, 3), (5, 7, 1, 1), (2, 96, 55, 1)])
+def test_a_tap_is_written_normalised_and_rounded_to_the_nearest_step(dtype, shape, layout):
+    random = torch.Generator().manual_seed(0)
+    tap = torch.randn(shape, generator=random) * 10
+    tap = tap.abs() if dtype == "uint16" else tap
+    tap[0, :, 0, 0] = 0  # a position without any activation
+    tap[-1, 1:, -1, -1], tap[-1, 0, -1, -1] = 0, 1e-3  # and one with a single one
+    expected = unit_normalise(tap.double()).flatten(1)
+    bits = torch.float32 if dtype == "float32" else torch.int16
+    rows = torch.full((shape[0], 2 + expected.shape[1]), 7, dtype=bits)
+    RowWriter(dtype, torch.device("cpu")).write(tap.to(memory_format=layout), rows[:, 1:-1])
+    assert rows[:, 0].eq(7).all()
+    assert rows[:, -1].eq(7).all()
+    got = rows[:, 1:-1].numpy().view(dtype).astype(np.float64) / STEPS[dtype]
+    error = np.abs(got - expected.numpy()).max()
+    assert error <= (0 if dtype == "float32" else 0.5 / STEPS[dtype]) + 2e-7
+    assert np.all(got.reshape(shape)[0, :, 0, 0] == 0)
 
 
-def test_quantisation_stays_in_range():
-    beyond = torch.tensor([-0.5, 0.0, 1.0, 1.5])
-    assert quantise(beyond.clone(), "uint16").tolist() == [0, 0, 65535, 65535]
-    assert quantise(-beyond, "int16").tolist() == [16384, 0, -32767, -32767]
-    assert torch.equal(quantise(beyond, "float32"), beyond)
+def test_sums_of_norms_tell_what_is_not_finite():
+    writer = RowWriter("uint16", torch.device("cpu"))
+    tap = torch.rand(3, 8, 4, 4)
+    tap[1, 2, 3, 3] = torch.nan
+    tap[2, 0, 0, 0] = torch.inf
+    sums = writer.write(tap, torch.empty(3, 128, dtype=torch.int16))
+    assert torch.isfinite(sums).tolist() == [True, False, False]
+
+
+def test_rows_go_where_they_are_wanted(backbone, pixels):
+    extractor = Extractor(backbone, (32, 32))
+    expected = extractor.rows(pixels[:5])
+    room = np.zeros((7, extractor.layout.length), np.uint16)
+    assert np.shares_memory(extractor.rows(pixels[:5], room), room)
+    assert np.array_equal(room[:5], expected)
+    assert not room[5:].any()
 
 
 def test_rows_are_the_unit_normalised_taps(backbone, pixels):
@@ -52,7 +75,7 @@ def test_rows_are_the_unit_normalised_taps(backbone, pixels):
 
 
 def test_company_in_a_batch_does_not_change_a_bit(backbone, pixels):
-    extractor = Extractor(backbone, (32, 32), row_dtype="float32")
+    extractor = Extractor(backbone, (32, 32), row_dtype="float32", batch=32)
     together = np.concatenate([extractor.rows(part) for part in pixels.split(extractor.batch)])
     assert np.array_equal(extractor.rows(pixels[3:4])[0], together[3])
     order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(1))

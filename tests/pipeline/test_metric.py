@@ -3,6 +3,7 @@
 import copy
 import doctest
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_model_of_torchvision_with_named_taps():
     [
         (np.zeros((2, 3, 64, 64), dtype="f4"), "a torch.Tensor, and a ndarray came"),
         (torch.zeros(3, 64, 64), r"\(3, 64, 64\) came.*images\[None\]"),
-        (torch.zeros(2, 1, 64, 64), r"\(2, 1, 64, 64\) came.*expand"),
+        (torch.zeros(2, 4, 64, 64), r"\(2, 4, 64, 64\) came"),
         (torch.zeros(2, 64, 64, 3), r"\(2, 64, 64, 3\) came.*permute"),
         (torch.zeros(0, 3, 64, 64), r"\(0, 3, 64, 64\) came"),
         (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), r"torch.uint8 came.*127.5"),
@@ -153,6 +154,42 @@ def test_range_of_normalize_is_0_to_1(metric):
         metric(images(), images(), normalize=True)
     with pytest.raises(UsageError, match="divide by 255"):
         metric(images().abs(), images().abs() * 255, normalize=True)
+
+
+def test_images_from_0_to_1_without_normalize_are_warned_of_once():
+    metric = LPIPS("squeeze", weights="random")
+    first, second = images().abs(), images(seed=1).abs()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric(images(), second)  # one of them has values under 0
+        metric(first, second, normalize=True)
+    with pytest.warns(UserWarning, match="normalize=True") as found:
+        metric(first, second)
+        metric(first, second)
+    assert [warning.filename for warning in found] == [torch.nn.modules.module.__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LPIPS("squeeze", weights="random", check_range=False)(first, second)
+
+
+@pytest.mark.parametrize("side", [64, 224])
+def test_images_together_or_one_by_one_make_no_difference(metric, side, monkeypatch):
+    """Together they share a batch up to a size; more than rounding would be a mistake."""
+    first, second = images(side=side), images(seed=1, side=side)
+    values = []
+    for numbers in (0, 1 << 40):
+        monkeypatch.setattr(metric_module, "_TOGETHER", numbers)
+        values.append(metric(first, second))
+    torch.testing.assert_close(*values, rtol=1e-5, atol=1e-7)
+
+
+def test_an_image_without_gradients_has_no_part_in_the_backward_pass(metric):
+    first, second = images().requires_grad_(), images(seed=1)
+    metric(first, second).sum().backward()
+    both = [image.clone().detach().requires_grad_() for image in (first, second)]
+    metric(*both).sum().backward()
+    assert second.grad is None
+    torch.testing.assert_close(first.grad, both[0].grad, rtol=1e-4, atol=1e-8)
 
 
 def test_check_of_the_range_can_be_switched_off():

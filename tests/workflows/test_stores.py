@@ -89,3 +89,15 @@ def test_clear_says_which_backbones_there_are(cli, filled):
     assert outcome.code == 0
     assert "alex, squeeze; no rows of 'squeez'" in outcome.out
     assert as_json(cli("store", "clear", "--backbone", "squeez", "--json"))["rows"] == 0
+
+
+def test_rows_of_an_earlier_version_are_told_once_and_not_used(cli, pictures, monkeypatch):
+    extract = ("extract", pictures, *MODEL)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("lpipstore.pipeline.features.ROW_VERSION", "1")
+        assert cli(*extract).code == 0
+    first, second = cli(*extract), cli(*extract)
+    assert "8 rows of this backbone and size that an earlier version" in first.err
+    assert "earlier version" not in second.err
+    assert as_json(cli(*extract, "--json"))["hits"] == 8
+    assert as_json(cli("store", "info", "--json"))["rows"] == 16

@@ -149,7 +149,11 @@ class TripletImages:
         try:
             data = read_file(path)
             if content_hash(data) != content:
-                raise ImageError("the file changed during the training")
+                raise ImageError("the file has changed")
             return decode(data, self.size)
         except ImageError as error:
-            raise LpipstoreError(f"{printable(path)}: {error}") from error
+            raise LpipstoreError(
+                f"{printable(path)} could be used when the training began, and cannot any more: "
+                f"{error}; once the file is back, the same command goes on after the last finished "
+                "epoch"
+            ) from error

@@ -106,7 +106,7 @@ def distances_of_pairs(
         `memory` has no room for two blocks of images; the message says how much would do.
     """
     image_bytes = 3 * size[0] * size[1]
-    plan = plan_list(*pairs.T, keys, image_bytes)
+    plan = plan_list(pairs[:, 0], pairs[:, 1], keys, image_bytes)
     plan = replace(plan, dense=np.zeros_like(plan.dense))  # images one by one: no products here
     room = room_for(memory, image_bytes, plan.block)
     # Always as many, filled up with the last pair: kernels are chosen by the shape of a batch

@@ -8,7 +8,7 @@ threads that may hold a lock, and no worker can be killed alone or outlive the r
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def ahead(
     gather: Callable[[list[Result]], Batch],
     batches: Iterable[Sequence[Job]],
     workers: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Work through batches of jobs in threads that run ahead of the caller.
 
     Every thread ends when the iterator is exhausted, fails or is closed, after the job that it is

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 
 import torch
 from torch import distributed
@@ -92,7 +93,8 @@ def joined(device: torch.device) -> Iterator[Processes]:
             device_id=device if on_gpu else None,  # else a barrier guesses the GPU by the rank
         )
         try:
-            patient = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+            group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+            patient = cast(distributed.ProcessGroup, group)  # of all processes, so of this one
             processes = Processes(distributed.get_rank(), distributed.get_world_size(), patient)
             yield processes
             processes.wait()  # who leaves first would cut the others off

@@ -75,10 +75,24 @@ def hold_out(triplets: Numbers, share_held: float, seed: int) -> tuple[Numbers, 
     learn, held : ndarray
         Numbers of judgements, ascending.
     """
-    same = np.column_stack([triplets[:, 0], np.sort(triplets[:, 1:], axis=1)])
-    group = np.unique(same, axis=0, return_inverse=True)[1].reshape(-1)
+    group = _same_triplets(triplets)
     order = np.random.default_rng(seed).permutation(group.max() + 1)
     sizes = np.bincount(group)[order]
     held_groups = order[np.cumsum(sizes) <= round(share_held * len(triplets))]
     held = np.isin(group, held_groups)
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def seen_before(triplets: Numbers, learn: Numbers, held: Numbers) -> Numbers:
+    """Return those of the judgements `held` out whose triplet is one of those to `learn` from.
+
+    `triplets` as for `hold_out`; whatever people answered, the training has seen the images.
+    """
+    group = _same_triplets(triplets)
+    return np.asarray(held[np.isin(group[held], group[learn])])
+
+
+def _same_triplets(triplets: Numbers) -> Numbers:
+    """Number the different triplets: [n]; p0 and p1 in either order are the same one."""
+    same = np.column_stack([triplets[:, 0], np.sort(triplets[:, 1:], axis=1)])
+    return np.unique(same, axis=0, return_inverse=True)[1].reshape(-1)

@@ -1,7 +1,7 @@
 """Judgements as batches for a training: from known statistics, or from image files."""
 
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ..cache.errors import LpipstoreError
-from .augmentation import Augmentation
+from .augmentation import Augmentation, Drawn
 from .files import printable
 from .images import ImageError, content_hash, decode, read_file
-from .loading import start_worker, worker_errors
+from .loading import ahead
 from .teachers import Teacher
 
 Numbers = NDArray[np.int64]
@@ -88,7 +87,7 @@ class TripletImages:
         Judgements that go through the trunk together where nothing is learned.
     augmentation : Augmentation or None
     workers : int
-        Processes that decode.
+        Threads that decode.
     """
 
     files: Sequence[tuple[str, bytes]]
@@ -117,79 +116,44 @@ class TripletImages:
     def _load(
         self, which: Sequence[Numbers], augmentation: Augmentation | None, seed: int
     ) -> Iterator[Batch]:
-        device = self.judge.device
-        dataset = _Triplets(
-            self.files, self.images, self.judge.cpu().tolist(), self.size, augmentation, seed
+        judges = self.judge.cpu().tolist()
+        draws = (
+            [(number, self._draw(augmentation, seed, number)) for number in part.tolist()]
+            for part in which
         )
-        workers = min(self.workers, len(which))
-        with warnings.catch_warnings(), worker_errors():
-            warnings.filterwarnings("ignore", "This DataLoader will create")
-            loader = DataLoader(
-                dataset,
-                batch_sampler=[part.tolist() for part in which],
-                num_workers=workers,
-                collate_fn=_stack,
-                worker_init_fn=start_worker if workers else None,
-                multiprocessing_context="fork" if workers else None,
-                pin_memory=device.type == "cuda",
-                generator=torch.Generator(),  # not the global one: that is the caller's
-            )
-            for loaded in loader:
-                if isinstance(loaded, str):
-                    raise LpipstoreError(loaded)
-                pixels, judge = loaded
-                images = pixels.to(device, non_blocking=True).to(torch.float32)
+
+        def load(job: tuple[int, Drawn | None]) -> tuple[Tensor, float]:
+            number, drawn = job
+            images = torch.from_numpy(np.stack([self._pixels(n) for n in self.images[number]]))
+            images = images.permute(0, 3, 1, 2)
+            return (images, judges[number]) if drawn is None else drawn(images, judges[number])
+
+        def gather(triplets: list[tuple[Tensor, float]]) -> tuple[Tensor, Tensor]:
+            images, judge = zip(*triplets, strict=True)
+            return torch.stack(images), torch.tensor(judge, dtype=torch.float64)
+
+        with closing(ahead(load, gather, draws, min(self.workers, len(which)))) as loaded:
+            for pixels, judge in loaded:
+                images = pixels.to(self.judge.device).to(torch.float32)
                 yield (images.div_(127.5).sub_(1),), judge.to(self.judge)
 
+    def _draw(self, augmentation: Augmentation | None, seed: int, number: int) -> Drawn | None:
+        """Decide how a judgement is changed: by its number, whoever needs it when."""
+        if augmentation is None:
+            return None
+        own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        return augmentation.draw(self.size, own)
 
-class _Triplets(Dataset[tuple[Tensor, float] | str]):
-    """Images and judgement by number, or the words that say why there are none.
-
-    What a number gives does not depend on who asks for it when.
-    """
-
-    def __init__(
-        self,
-        files: Sequence[tuple[str, bytes]],
-        images: Numbers,
-        judge: Sequence[float],
-        size: tuple[int, int],
-        augmentation: Augmentation | None,
-        seed: int,
-    ) -> None:
-        self.files = files
-        self.images = images
-        self.judge = judge
-        self.size = size
-        self.augmentation = augmentation
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, number: int) -> tuple[Tensor, float] | str:
-        pixels = []
-        for file in self.images[number].tolist():
-            path, content = self.files[file]
-            try:
-                data = read_file(path)
-                if content_hash(data) != content:
-                    raise ImageError("the file changed during the training")
-                pixels.append(decode(data, self.size))
-            except ImageError as error:  # from another process it would come with its stack
-                return f"{printable(path)}: {error}"
-        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-        if self.augmentation is None:
-            return images, self.judge[number]
-        own = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
-        return self.augmentation(images, self.judge[number], own)
-
-
-def _stack(items: Iterable[tuple[Tensor, float] | str]) -> tuple[Tensor, Tensor] | str:
-    whole = []
-    for item in items:
-        if isinstance(item, str):
-            return item
-        whole.append(item)
-    images, judges = zip(*whole, strict=True)
-    return torch.stack(images), torch.tensor(judges, dtype=torch.float64)
+    def _pixels(self, file: int) -> NDArray[np.uint8]:
+        path, content = self.files[file]
+        try:
+            data = read_file(path)
+            if content_hash(data) != content:
+                raise ImageError("the file has changed")
+            return decode(data, self.size)
+        except ImageError as error:
+            raise LpipstoreError(
+                f"{printable(path)} could be used when the training began, and cannot any more: "
+                f"{error}; once the file is back, the same command goes on after the last finished "
+                "epoch"
+            ) from error

@@ -4,19 +4,27 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import cast
 
 import torch
 from torch import distributed
 
-from ..cache.errors import UsageError
+from ..cache.errors import LpipstoreError, UsageError
+
+_PATIENCE = timedelta(hours=24)  # the first process may forward a whole collection meanwhile
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The number of this process among those that train together; alone it is 0 of 1."""
+    """The number of this process among those that train together; alone it is 0 of 1.
+
+    `patient` is the group in which they wait for one another's long work.
+    """
 
     rank: int = 0
     world: int = 1
+    patient: distributed.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -30,9 +38,9 @@ class Processes:
         return numbers
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes are here; the end of one of them ends it, too."""
         if self.world > 1:
-            distributed.barrier()
+            distributed.barrier(self.patient)
 
 
 def rank_here() -> int:
@@ -63,18 +71,47 @@ def device_of_process(choice: str) -> str:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """Meet the other processes that torchrun started: over nccl on GPUs, over gloo on CPUs."""
+    """Meet the other processes that torchrun started: over nccl on GPUs, over gloo on CPUs.
+
+    No wait lasts for ever. Over gloo the connection to a process that ended is reset, which ends
+    every wait for it; over nccl torchrun ends the others. A process that never comes is waited for
+    as long as torch does by default, half an hour at most, and one at its long work for
+    `_PATIENCE`.
+
+    Raises
+    ------
+    LpipstoreError
+        Another process ended, or cannot be reached.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield Processes()
         return
     on_gpu = device.type == "cuda"
-    distributed.init_process_group(
-        "nccl" if on_gpu else "gloo",
-        device_id=device if on_gpu else None,  # else a barrier guesses the GPU by the rank
-    )
+    with _losses():
+        distributed.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            device_id=device if on_gpu else None,  # else a barrier guesses the GPU by the rank
+        )
+        try:
+            group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+            patient = cast(distributed.ProcessGroup, group)  # of all processes, so of this one
+            processes = Processes(distributed.get_rank(), distributed.get_world_size(), patient)
+            yield processes
+            processes.wait()  # who leaves first would cut the others off
+        finally:
+            distributed.destroy_process_group()
+
+
+@contextmanager
+def _losses() -> Iterator[None]:
+    """Say in words that another process is lost; gloo has no exception of its own for it."""
     try:
-        processes = Processes(distributed.get_rank(), distributed.get_world_size())
-        yield processes
-        processes.wait()  # who leaves first would cut the others off
-    finally:
-        distributed.destroy_process_group()
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and "/gloo/" not in str(error):
+            raise
+        raise LpipstoreError(
+            "another process of this training ended or cannot be reached "
+            f"({str(error).splitlines()[0]}): look for its own message; the same command goes on "
+            "after the last finished epoch"
+        ) from error

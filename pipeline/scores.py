@@ -147,11 +147,13 @@ def precision_score(
     means, spreads, counts = [], [], []
     for number in np.unique(sets).tolist():
         own, answers = distances[:, sets == number], same[sets == number]
-        draws = random.integers(0, len(answers), (RESAMPLES, len(answers)))
         means.append(np.array([average_precision(row, answers) for row in own]))
-        spreads.append(
-            np.array([[average_precision(row[d], answers[d]) for d in draws] for row in own])
-        )
+        spread = np.empty((len(own), RESAMPLES))
+        for sample in range(RESAMPLES):
+            drawn = random.integers(0, len(answers), len(answers))
+            for metric, row in enumerate(own):
+                spread[metric, sample] = average_precision(row[drawn], answers[drawn])
+        spreads.append(spread)
         counts.append(len(answers))
     return _with_overall(means, spreads, counts)
 

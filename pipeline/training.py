@@ -24,6 +24,8 @@ from .teachers import Teacher
 
 SCHEDULES = ("constant", "cosine", "paper")
 Numbers = NDArray[np.int64]
+_GUESSING = math.log(2)  # the loss of a half for every answer, whatever the answers are
+_SHOWN = 5e-5  # half of the last digit of a loss that is shown
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,30 @@ def look(training: Training, course: Course, processes: Processes, seconds: floa
         training.best_state = {
             name: tensor.detach().clone() for name, tensor in teacher.state_dict().items()
         }
+
+
+def nothing_learned(training: Training) -> str | None:
+    """Say why the epoch that was kept is no better than what the training began with.
+
+    Judged by what was held out, or by the judgements that it learned from where nothing was. None
+    stands for a training that learned something. Call it after `Training.take_best`.
+    """
+    start, kept = (
+        [line for line in training.history if line["epoch"] == epoch][-1]  # the last: held out
+        for epoch in (0, training.best_epoch)
+    )
+    if not training.teacher.head.weights.any():
+        return "all weights of the head have fallen to 0, and so has every distance"
+    if not kept["loss"] < start["loss"]:
+        return f"no epoch had a lower loss than the head at the start ({start['loss']:.4f})"
+    if kept["loss"] > _GUESSING - _SHOWN:
+        return f"its loss ({kept['loss']:.4f}) is no lower than that of guessing ({_GUESSING:.4f})"
+    if kept["agreement"] < start["agreement"]:
+        return (
+            f"it agrees with people less often ({kept['agreement']:.4f}) than the head at the "
+            f"start ({start['agreement']:.4f})"
+        )
+    return None
 
 
 def figures_on(

@@ -28,7 +28,7 @@ _FIRST_LINE_SECONDS = 5.0
 _LINE_SECONDS = 30.0
 _IN_NOTEBOOK = "JPY_PARENT_PID"  # a Jupyter kernel and all that it starts have this variable
 _ANY_WIDTH = 10_000  # a file or a pipe has no width of its own
-_FLEETING = ("hash", "rows", "L2", "PSNR", "SSIM")  # stages that are begun anew
+_FLEETING = ("hash", "rows", "check", "pixels")  # stages that are begun anew
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -1,6 +1,6 @@
 """Score how well heads and metrics agree with people."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError, UsageError
 from ..pipeline.atomic import check_writable
-from ..pipeline.classical import CLASSICAL, classical_distances
+from ..pipeline.classical import CLASSICAL, distances_of_pairs
 from ..pipeline.files import printable
-from ..pipeline.heads import load_head
+from ..pipeline.heads import Head, load_head
 from ..pipeline.judgements import CHOICES, Judgements, read_judgements
 from ..pipeline.layout import LPIPS_BACKBONES
 from ..pipeline.listresults import write_table
@@ -42,15 +42,15 @@ from .judged import (
     pair_statistics_of,
 )
 from .session import Session, open_session, warn_of_own_trunk
-from .settings import Settings
+from .settings import Settings, parse_bytes
 
 METRICS = (*CLASSICAL, "baseline", "stock")
 CEILING = "ceiling of the votes"
 OVERALL = "mean over sets"
 _COLUMNS = ("kind", "set", "metric", "score", "value", "low", "high", "count")
 _SHOWN = {"2afc": "2AFC", "jnd": "JND"}
-_PIXELS_AT_ONCE = 1 << 28  # bytes of decoded images in memory
-_PAIRS_AT_ONCE = 64
+_DECODED_AT_ONCE = 64
+_WEIGHED_AT_ONCE = 1 << 22  # numbers of pairs' statistics that are float64 at the same time
 
 Numbers = NDArray[np.float64]
 Found = TypeVar("Found")
@@ -142,57 +142,55 @@ def _evaluate_kind(
         for name, choice in wanted
     }
     judged, statistics = pair_statistics_of(judged, session)
-    distances: dict[str, Numbers] = {}
-    for name in chosen:
-        if name in CLASSICAL:
-            distances[name] = _classical(name, judged, statistics, session)
+    classical = [name for name in chosen if name in CLASSICAL]
+    distances = _classical(classical, judged, statistics, session) if classical else {}
     with session.clock("score"):
-        for name, head in known.items():
-            weights = np.concatenate(head.weights).astype(np.float64)
-            distances[name] = statistics.numbers.astype(np.float64) @ weights
-        lines = _lines(judged.judgements, statistics, distances, seed)
+        distances |= _weighed(statistics.numbers, known)
+        ordered = {name: distances[name] for name in (*classical, *known)}
+        lines = _lines(judged.judgements, statistics, ordered, seed)
     return count_judged(judged, statistics), lines
 
 
-def _classical(name: str, judged: Judged, statistics: PairStatistics, session: Session) -> Numbers:
-    """Return the distance of each different pair under a metric that looks at pixels."""
-    size = judged.collection.features.extractor.size
-    files = files_of(judged)
-    room = max(2, _PIXELS_AT_ONCE // (3 * size[0] * size[1]))
-    distances = np.empty(len(statistics.pairs))
-    done = 0
-    for part in _parts(statistics.pairs, room):
-        ends = statistics.pairs[part]
-        needed, places = np.unique(ends, return_inverse=True)
-        with session.clock("decode"):
-            pixels = _decode([files[n] for n in needed.tolist()], size, session.settings.workers)
-        with session.clock("score"), torch.inference_mode():
-            for start in range(0, len(ends), _PAIRS_AT_ONCE):
-                these = torch.from_numpy(places.reshape(-1, 2)[start : start + _PAIRS_AT_ONCE])
-                numbers = classical_distances(name, pixels[these[:, 0]], pixels[these[:, 1]])
-                distances[part][start : start + _PAIRS_AT_ONCE] = numbers.double().numpy()
-                done += len(these)
-                session.screen.report(name, done, len(distances))
+def _weighed(numbers: NDArray[np.float32], heads: Mapping[str, Head]) -> dict[str, Numbers]:
+    """Return the distances that heads give to pairs, from the pairs' statistics."""
+    distances = {name: np.empty(len(numbers)) for name in heads}
+    at_once = max(1, _WEIGHED_AT_ONCE // numbers.shape[1])
+    for start in range(0, len(numbers), at_once):
+        part = slice(start, start + at_once)
+        exact = numbers[part].astype(np.float64)
+        for name, head in heads.items():
+            distances[name][part] = exact @ np.concatenate(head.weights).astype(np.float64)
     return distances
 
 
-def _parts(pairs: NDArray[np.int64], room: int) -> list[slice]:
-    """Cut pairs so that each part needs at most `room` different images."""
-    parts, start = [], 0
-    seen: set[int] = set()
-    for number, ends in enumerate(pairs.tolist()):
-        if len(seen.union(ends)) > room:
-            parts.append(slice(start, number))
-            seen, start = set(), number
-        seen.update(ends)
-    return [*parts, slice(start, len(pairs))]
+def _classical(
+    names: Sequence[str], judged: Judged, statistics: PairStatistics, session: Session
+) -> dict[str, Numbers]:
+    """Return the distance of each different pair under metrics that look at pixels."""
+    size = judged.collection.features.extractor.size
+    files = files_of(judged)
+
+    def load(numbers: NDArray[np.int64]) -> torch.Tensor:
+        with session.clock("decode"):
+            return _decode([files[n] for n in numbers.tolist()], size, session.settings.workers)
+
+    return distances_of_pairs(
+        names,
+        statistics.pairs,
+        judged.contents,
+        size,
+        load,
+        parse_bytes(session.settings.memory),
+        clock=session.clock,
+        report=session.screen.report,
+    )
 
 
 def _decode(
     files: Sequence[tuple[str, bytes]], size: tuple[int, int], workers: int | None
 ) -> torch.Tensor:
     pixels = torch.empty((len(files), *size, 3), dtype=torch.uint8)
-    for decoded in decode_files(files, size, _PAIRS_AT_ONCE, workers):
+    for decoded in decode_files(files, size, _DECODED_AT_ONCE, workers):
         for number, reason in decoded.failures.items():
             raise LpipstoreError(f"{printable(files[number][0])} cannot be used: {reason}")
         pixels[torch.tensor(decoded.indices)] = decoded.pixels

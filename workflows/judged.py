@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xxhash
 from numpy.typing import NDArray
 
@@ -13,6 +14,8 @@ from ..cache.errors import LpipstoreError
 from ..pipeline.files import printable
 from ..pipeline.judgedpairs import fill_statistics, kept_statistics, number_pairs
 from ..pipeline.judgements import Judgements
+from ..pipeline.loading import decode_files
+from ..pipeline.processes import Processes
 from .collection import Collection, need_images
 from .session import Session, make_collection
 from .settings import parse_bytes
@@ -113,6 +116,49 @@ def _of_usable(judgements: Judgements, left_out: int, collection: Collection) ->
     left = judgements.only(usable)
     left_out += int((~usable).sum())
     return Judged(left, left_out, collection, list(numbers), number[left.images])
+
+
+def without_broken(judged: Judged, session: Session, processes: Processes) -> Judged:
+    """Decode the images of judgements once, and leave out judgements whose images are broken.
+
+    For trainings that decode them in every epoch: what is learned from and what is held out is
+    settled before the first one. An image that has a row in the store was decoded for it. Every
+    process looks at its share, and all leave out the same.
+
+    Raises
+    ------
+    LpipstoreError
+        No judgement is left.
+    """
+    features, files = judged.collection.features, files_of(judged)
+    unknown = set(features.store.missing([features.key(content) for content in judged.contents]))
+    todo = [n for n, content in enumerate(judged.contents) if features.key(content) in unknown]
+    broken = torch.zeros(len(files), device=features.extractor.device)
+
+    def look(numbers: Sequence[int]) -> None:
+        """Decode images; what is wrong with them ends in the features' failures."""
+        extractor, done = features.extractor, 0
+        these = [files[n] for n in numbers]
+        workers = session.settings.workers
+        for decoded in decode_files(these, extractor.size, extractor.batch, workers):
+            for index, reason in decoded.failures.items():
+                features.failures[these[index][1]] = reason
+                broken[numbers[index]] = 1
+            done += len(decoded.indices) + len(decoded.failures)
+            session.screen.report("check", done, len(numbers))
+
+    with session.clock("decode"):
+        look(todo[processes.rank :: processes.world])
+        lost = torch.nonzero(processes.add(broken.clone())).flatten().tolist()
+        # To name the reasons, and to believe what another process found
+        look([n for n in lost if judged.contents[n] not in features.failures])
+    for n in lost:
+        features.failures.setdefault(judged.contents[n], "another process could not decode it")
+    judged.collection.mark_failures()
+    if lost:
+        judged = _of_usable(judged.judgements, judged.left_out, judged.collection)
+    judged.collection.warn_of_trouble(session.screen)
+    return judged
 
 
 def pair_statistics_of(judged: Judged, session: Session) -> tuple[Judged, PairStatistics]:

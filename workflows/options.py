@@ -151,7 +151,7 @@ _OPTIONS: dict[str, Any] = {
         typer.Option(
             min=0,
             rich_help_panel=MACHINE,
-            help="Decoding processes; 0 decodes in the main process.",
+            help="Decoding threads; 0 decodes in the main thread.",
             show_default="one for each core, 8 at most",
         ),
     ],

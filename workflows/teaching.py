@@ -208,7 +208,8 @@ def train(
     summary = watched(
         lambda screen: train_head(sources, out, settings, lesson, screen), quiet=settings.quiet
     )
-    show(summary, "Trained", lambda: train_facts(summary, out), as_json)
+    title = "Trained" if summary["learned"] else "Nothing learned"
+    show(summary, title, lambda: train_facts(summary, out), as_json)
     if not as_json:
         print_table("Agreement with people", TRAIN_HEADER, train_rows(summary))
 

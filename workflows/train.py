@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..cache.errors import LpipstoreError, UsageError
 from ..pipeline.augmentation import Augmentation
-from ..pipeline.batches import hold_out
+from ..pipeline.batches import hold_out, seen_before
 from ..pipeline.checkpoints import (
     CHECKPOINT,
     CURVE,
@@ -36,7 +36,7 @@ from ..pipeline.progress import Stopwatch
 from ..pipeline.results import SUMMARY, differences, write_json, writing_run
 from ..pipeline.scores import vote_ceiling
 from ..pipeline.teachers import LinearHead, LogisticJudge, Teacher, TripletStatistics, make_judge
-from ..pipeline.training import Course, Training, figures_on, teach
+from ..pipeline.training import Course, Training, figures_on, nothing_learned, teach
 from .collection import STAGES, check_choice
 from .console import Screen
 from .judged import (
@@ -47,6 +47,7 @@ from .judged import (
     find_judged,
     judged_facts,
     pair_statistics_of,
+    without_broken,
 )
 from .lesson import Lesson, check_lesson
 from .pairs import make_manifest
@@ -55,6 +56,7 @@ from .settings import Settings
 
 _FEW = 25  # held-out judgements whose agreement has a standard error of up to 0.1
 _PROBES = 256  # judgements that the first temperature is taken from
+_ADVICE = "more answers, a smaller --learning-rate or more --epochs may help"
 
 
 def train_head(
@@ -121,15 +123,19 @@ def _train(
     settings, clock, screen = session.settings, session.clock, session.screen
     summary: dict[str, Any] = {}
     manifest = _manifest(judged, held_from, settings, lesson)
-    _split(judged, held_from, lesson)  # what cannot be leaves no folder behind
+    split = _split(judged, held_from, lesson)  # what cannot be leaves no folder behind
+    if held_from is not None:
+        warn_of_seen(judged, *split, lesson, screen)
     with writing_run(out, manifest) if processes.first else nullcontext():
-        if not processes.first:
-            processes.wait()  # until the first one has made the statistics that all then read
         statistics = None
-        if not lesson.through_network:
+        if lesson.through_network:
+            judged = without_broken(judged, session, processes)
+        else:
+            if not processes.first:
+                processes.wait()  # until the first one has made the statistics that all then read
             judged, statistics = pair_statistics_of(judged, session)
-        if processes.first:
-            processes.wait()
+            if processes.first:
+                processes.wait()
         course, trunk = make_course(judged, statistics, held_from, settings, lesson)
         if processes.first:
             warn_of_few(course, lesson, screen)
@@ -148,9 +154,13 @@ def _train(
         with clock("train"), nullcontext() if statistics is None else one_thread():
             teach(training, course, processes, after_epoch, screen.report)
         training.take_best()
+        nothing = nothing_learned(training)
+        if nothing is not None:
+            screen.warn(f"the training learned nothing: {nothing}; {_ADVICE}")
         if processes.first:
             summary = {
                 **count_judged(judged, statistics),
+                "learned": nothing is None,
                 "learned_from": len(course.learn),
                 "held_out": len(course.held),
                 "epochs": training.epoch,
@@ -233,6 +243,8 @@ def _split(
     else:
         ours = judged.judgements.set_of < held_from
         learn, held_out = np.flatnonzero(ours), np.flatnonzero(~ours)
+        if not len(held_out):
+            raise UsageError("no judgement of --held-out-from can be used")
     if not len(learn):
         raise UsageError("no judgement is left to learn from: hold out fewer")
     return learn, held_out
@@ -258,6 +270,38 @@ def resume(
             f"cannot go on from {printable(str(path))}: {error}; remove it, and the same command "
             "begins anew"
         ) from error
+
+
+def warn_of_seen(
+    judged: Judged,
+    learn: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+    lesson: Lesson,
+    screen: Screen,
+) -> None:
+    """Say how many judgements of --held-out-from are about triplets to learn from.
+
+    Triplets are the same where their images have the same bytes, in whatever file.
+
+    Raises
+    ------
+    UsageError
+        All of them are, as in a copy of the table that is learned from.
+    """
+    seen, held = len(seen_before(judged.images, learn, held_out)), len(held_out)
+    name = printable(str(lesson.held_out_from))
+    if seen == held:
+        raise UsageError(
+            f"all {held:,} judgements of --held-out-from {name} are about triplets that the "
+            "training learns from, and would not tell how well the head does on others: name "
+            "others, or leave it out, and --held-out holds a share out"
+        )
+    if seen:
+        screen.warn(
+            f"{seen:,} of {held:,} judgements of --held-out-from {name} ({seen / held:.0%}) are "
+            "about triplets that the training learns from: the figures on what is held out look "
+            "better than they are"
+        )
 
 
 def warn_of_few(course: Course, lesson: Lesson, screen: Screen) -> None:
@@ -365,6 +409,7 @@ def train_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("forward", "score", "train"))
     return [
         *judged_facts(summary),
+        *([] if summary["learned"] else [("outcome", "nothing was learned: see the warning")]),
         ("learned from", f"{summary['learned_from']:,} ({summary['held_out']:,} held out)"),
         ("epochs", f"{summary['epochs']}, kept is number {summary['best_epoch']}"),
         ("seconds", f"{seconds['total']:.2f} ({stages})"),

@@ -38,19 +38,15 @@ def watched(
 
     from PIL import Image
 
-    from ..pipeline.loading import WorkerFailed, killed_workers
     from .console import Screen, print_error
 
     # An image is refused from twice Pillow's limit on; up to there it is just a large photograph.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     screen = Screen(quiet=quiet)
     try:
-        with _stopped_by_signals(screen), screen, killed_workers():
+        with _stopped_by_signals(screen), screen:
             return work(screen)
-    except (KeyboardInterrupt, WorkerFailed) as interruption:
-        # who stops a run may send the signal to its decoding processes, too
-        if screen.stopped_by is None and isinstance(interruption, WorkerFailed):
-            raise
+    except KeyboardInterrupt as interruption:
         kept = f" ({screen.reached()})" if screen.reached() else ""
         command = printable(shlex.join(["lpipstore", *sys.argv[1:]]))
         print_error(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lpipstore.cache.errors import LpipstoreError
-from lpipstore.pipeline.batches import hold_out, share, steps
+from lpipstore.pipeline.batches import hold_out, seen_before, share, steps
 from lpipstore.pipeline.checkpoints import draw_curve, load_checkpoint, save_whole
 from lpipstore.pipeline.heads import make_head
 from lpipstore.pipeline.lanes import one_thread
@@ -30,6 +30,7 @@ from lpipstore.pipeline.training import (
     Recipe,
     Training,
     figures_on,
+    nothing_learned,
     rate_of,
     run_epoch,
     teach,
@@ -216,6 +217,41 @@ def test_held_out_triplets_have_not_been_seen():
     assert (again[0].tolist(), again[1].tolist()) == (learn.tolist(), held.tolist())
     assert hold_out(triplets, 0.2, 4)[1].tolist() != held.tolist()
     assert len(hold_out(triplets, 0.0, 3)[1]) == 0
+
+
+def test_triplets_are_the_same_with_p0_and_p1_in_either_order():
+    triplets = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [0, 1, 2], [3, 1, 2]])
+    assert seen_before(triplets, np.array([0]), np.array([1, 2, 3, 4])).tolist() == [1, 3]
+    assert seen_before(triplets, np.array([4]), np.array([0, 1])).tolist() == []
+
+
+def line(epoch, loss, agreement=0.8, part="held_out"):
+    return {"epoch": epoch, "part": part, "loss": loss, "agreement": agreement}
+
+
+@pytest.mark.parametrize(
+    ("history", "best", "reason"),
+    [
+        ([line(0, 0.6), line(1, 0.5)], 1, None),
+        ([line(0, 0.6), line(1, 0.7)], 0, "no epoch had a lower loss"),
+        ([line(0, 0.6), line(1, 0.6)], 1, "no epoch had a lower loss"),
+        ([line(0, 0.9), line(1, 0.69314)], 1, "no lower than that of guessing"),
+        ([line(0, 0.6, 0.8), line(1, 0.5, 0.7)], 1, "agrees with people less often (0.7000)"),
+        ([line(0, 0.6, float("nan")), line(1, 0.5, float("nan"))], 1, None),
+        # what was held out decides where there is any
+        ([line(0, 0.6, part="train"), line(0, 0.6), line(1, 0.4, part="train"), line(1, 0.6)], 1,
+         "no epoch had a lower loss"),
+        ([line(0, 0.6, part="train"), line(1, 0.4, part="train")], 1, None),
+    ],
+)  # fmt: skip
+def test_what_counts_as_learned(history, best, reason):
+    training = Training(Teacher(head_of((6,)), LogisticJudge(0.5)), RECIPE)
+    training.history, training.best_epoch = history, best
+    found = nothing_learned(training)
+    assert found == reason if reason is None else reason in found
+    with torch.no_grad():
+        training.teacher.head.weights.zero_()
+    assert "all weights of the head have fallen to 0" in nothing_learned(training)
 
 
 def test_the_schedules():

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -211,16 +210,6 @@ def test_a_weights_file_among_the_sources(cli, pictures, tmp_path):
         outcome = cli("pairs", pictures, weights, *model, "--out", tmp_path / run)
         assert outcome.code == 0
         assert "squeezenet1_1.pth is left out: not an image" in outcome.err
-
-
-def test_a_decoding_process_that_is_killed(bad, monkeypatch):
-    def die(*_):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    monkeypatch.setattr("lpipstore.pipeline.loading.decode", die)
-    code, message = bad(model=("--backbone", "squeeze", "--weights", "random", "--workers", "1"))
-    assert (code, "a decoding process failed" in message) == (1, True)
-    assert "--workers 0" in message
 
 
 def test_images_that_do_not_fit_into_memory(bad, monkeypatch):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,7 @@ def test_a_planted_tap_is_found(cli, planted, tmp_path):
     assert (summary["learned_from"], summary["held_out"]) == (160, 40)
     assert summary["forwards"] == 0  # scored before
     trained = summary["heads"][-1]
+    assert summary["learned"] is True
     assert trained["train"]["agreement"] > 0.95
     assert trained["held_out"]["agreement"] > 0.8
     head = load_head(str(tmp_path / "H"), "squeeze", CHANNELS)
@@ -268,8 +270,68 @@ def test_broken_images_take_their_judgements_with_them(cli, triplets, tmp_path):
     assert "003.png is left out" in outcome.err
     through = ("--augment", "flip", "--epochs", "1", "--out", tmp_path / "H2", "--json")
     outcome = cli("train", triplets, *MODEL, *through)
+    network = summary_of(outcome)
+    assert (network["left_out"], network["judgements"]) == (lost, 60 - lost)
+    assert network["learned_from"] + network["held_out"] == 60 - lost
+    assert "003.png is left out" in outcome.err
+
+
+def test_an_image_that_breaks_during_a_training_is_named(cli, triplets, tmp_path, monkeypatch):
+    path = triplets.parent / "005.png"
+    whole = path.read_bytes()
+    save = lpipstore.workflows.train.save_whole
+
+    def break_it(content, target):
+        save(content, target)
+        if content.get("epoch") == 1:
+            path.write_bytes(whole[:100])
+
+    command = ("train", triplets, *MODEL, "--augment", "flip", "--epochs", "3", "--json")
+    expected = summary_of(cli(*command, "--out", tmp_path / "whole"))
+    monkeypatch.setattr("lpipstore.workflows.train.save_whole", break_it)
+    outcome = cli(*command, "--out", tmp_path / "H")
     assert outcome.code == 1
-    assert "003.png" in outcome.err
+    assert "005.png could be used when the training began, and cannot any more" in outcome.err
+    monkeypatch.undo()
+    monkeypatch.setenv("LPIPSTORE_STORE", str(tmp_path / "store"))
+    path.write_bytes(whole)
+    resumed = cli(*command, "--out", tmp_path / "H")
+    assert "going on after epoch 1" in resumed.err
+    assert summary_of(resumed)["heads"] == expected["heads"]
+
+
+def test_held_out_judgements_that_are_learned_from_are_noticed(cli, triplets, tmp_path):
+    header, *lines = triplets.read_text().splitlines()
+    command = ("train", triplets, *MODEL, "--epochs", "1", "--out", tmp_path / "H")
+    shutil.copytree(triplets.parent, tmp_path / "copy")  # other files with the same bytes
+    turned = [f"{r},{b},{a},{1 - float(j)},{v}" for r, a, b, j, v in (x.split(",") for x in lines)]
+    (tmp_path / "copy" / "turned.csv").write_text("\n".join([header, *turned[::2]]) + "\n")
+    for table in (triplets, tmp_path / "copy" / "triplets.csv", tmp_path / "copy" / "turned.csv"):
+        refused = cli(*command, "--held-out-from", table)
+        assert refused.code == 2
+        assert "are about triplets that the training learns from" in refused.err
+        assert not (tmp_path / "H").exists()
+    twin = ["003.png,003.png,001.png,1,2", "003.png,002.png,002.png,1,2"]  # of no triplet before
+    partly = tmp_path / "copy" / "partly.csv"
+    partly.write_text("\n".join([header, *lines[:6], *twin]) + "\n")
+    outcome = cli(*command, "--held-out-from", partly)
+    assert outcome.code == 0, outcome.err
+    assert f"6 of 8 judgements of --held-out-from {partly} (75%) are about" in outcome.err
+    partly.write_text("\n".join([header, *twin]) + "\n")
+    outcome = cli(*command[:-1], tmp_path / "H2", "--held-out-from", partly)
+    assert "--held-out-from" not in outcome.err
+
+
+def test_a_training_that_learned_nothing_is_not_called_one(cli, triplets, tmp_path):
+    header, *lines = triplets.read_text().splitlines()
+    undecided = [f"{','.join(line.split(',')[:3])},0.5,1" for line in lines]
+    triplets.write_text("\n".join([header, *undecided]) + "\n")
+    command = ("train", triplets, *MODEL, *FAST, "--out", tmp_path / "H")
+    outcome = cli(*command)
+    assert "warning: the training learned nothing: " in outcome.err
+    assert "guessing (0.6931)" in outcome.err or "no epoch had a lower loss" in outcome.err
+    assert outcome.out.startswith("Nothing learned")
+    assert summary_of(cli(*command, "--json"))["learned"] is False
 
 
 @pytest.mark.parametrize(

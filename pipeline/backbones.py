@@ -5,8 +5,7 @@ The backbones of LPIPS are AlexNet, VGG-16 and SqueezeNet 1.1 of torchvision, re
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
@@ -19,6 +18,7 @@ from ..cache.errors import LpipstoreError, UsageError
 from ..cache.index import FileRecord
 from .files import FileTable, identify
 from .layout import LPIPS_BACKBONES, RowLayout
+from .precision import ieee_float32
 from .taps import checked_channels, empty_model, extractor, first_line, tap_shapes
 from .weights import (
     TrunkWeights,
@@ -224,29 +224,8 @@ def run_trunk(trunk: nn.Module, images: Tensor, *, scaled: bool) -> list[Tensor]
         shift = images.new_tensor(SHIFT).view(1, 3, 1, 1)
         scale = images.new_tensor(SCALE).view(1, 3, 1, 1)
         images = (images - shift) / scale
-    with _exact_convolutions(like.device):
+    with ieee_float32():  # TF32 would move distances by 1e-3 of their value
         return list(trunk(images.to(like.dtype)))
-
-
-@contextmanager
-def _exact_convolutions(device: torch.device) -> Iterator[None]:
-    """No TF32 in cuDNN's convolutions: it would move distances by 1e-3 of their value."""
-    if device.type != "cuda":
-        yield
-        return
-    # torch 2.9 split the switch by operation and refuses to read the old one when they differ
-    cudnn = torch.backends.cudnn
-    switch, name, exact = (
-        (cudnn.conv, "fp32_precision", "ieee")
-        if hasattr(cudnn, "conv")
-        else (cudnn, "allow_tf32", False)
-    )
-    before = getattr(switch, name)
-    setattr(switch, name, exact)
-    try:
-        yield
-    finally:
-        setattr(switch, name, before)
 
 
 class _SlicedFeatures(nn.Module):

@@ -16,6 +16,7 @@ from .distances import centre_of
 from .layers import unit_normalise
 from .layout import RowLayout
 from .loading import Decoded
+from .precision import exact_arithmetic
 from .progress import Report, Stopwatch, silent
 from .rows import quantise
 
@@ -92,6 +93,7 @@ class Extractor:
             },
         )
 
+    @exact_arithmetic()
     @torch.inference_mode()
     def rows(self, pixels: torch.Tensor) -> NDArray[np.generic]:
         """Compute the rows of up to `batch` images.

@@ -5,7 +5,6 @@ import torch
 from torchvision.models import get_model
 
 from lpipstore.cache.errors import UsageError
-from lpipstore.pipeline import backbones as backbones_module
 from lpipstore.pipeline.backbones import load_backbone
 from lpipstore.pipeline.layout import LPIPS_BACKBONES, RowLayout
 from lpipstore.pipeline.taps import tap_shapes
@@ -155,19 +154,15 @@ def test_batch_size_does_not_change_a_tap(backbones):
         torch.testing.assert_close(many[3:4], one, rtol=1e-5, atol=1e-5)
 
 
-def test_tf32_is_off_for_convolutions_on_a_gpu_and_then_as_before():
-    flags = torch.backends.cudnn.flags
-    with flags(enabled=True, allow_tf32=True):
-        with backbones_module._exact_convolutions(torch.device("cuda")):
-            assert not convolutions_may_use_tf32()
-        assert convolutions_may_use_tf32()
-        with backbones_module._exact_convolutions(torch.device("cpu")):
-            assert convolutions_may_use_tf32()
-
-
-def convolutions_may_use_tf32():
-    cudnn = torch.backends.cudnn
-    return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32
+def test_tf32_is_off_for_the_convolutions_of_a_trunk_and_then_as_before(backbones):
+    convolutions, seen = torch.backends.cudnn.conv, []
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        trunk = backbones["squeeze"].trunk
+        hook = trunk.register_forward_pre_hook(lambda *_: seen.append(convolutions.fp32_precision))
+        backbones["squeeze"].taps_of(images())
+        hook.remove()
+        assert convolutions.fp32_precision == "tf32"
+    assert seen == ["ieee"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -31,7 +31,6 @@ class SearchParts:
     def __init__(self, folder: Path, contents: Sequence[bytes]) -> None:
         self._folder = folder / "parts"
         self._digest = contents_digest(contents)
-        self._folder.mkdir(exist_ok=True)
 
     def read(self, name: str) -> tuple[dict[str, NDArray[Any]], Tally] | None:
         """Return what `write` was given, or None."""
@@ -45,6 +44,7 @@ class SearchParts:
     def write(self, name: str, arrays: Mapping[str, NDArray[Any]], tally: Tally) -> None:
         """Keep a part."""
         path = self._path(name)
+        self._folder.mkdir(exist_ok=True)
         partial = path.with_suffix(".partial")
         everything: dict[str, Any] = {**arrays, "tally": np.array(json.dumps(vars(tally)))}
         with partial.open("wb") as file:
@@ -53,6 +53,8 @@ class SearchParts:
 
     def remove(self) -> None:
         """Remove all parts: what they held is in the table now."""
+        if not self._folder.exists():
+            return
         for path in self._folder.iterdir():
             path.unlink()
         self._folder.rmdir()

@@ -310,7 +310,8 @@ def start(folder, out, store, *question):
 @pytest.mark.parametrize(
     ("images", "question", "part"),
     [
-        (1040, ("--below", "0.03"), "0"),
+        (1040, ("--below", "0.001"), "0"),  # by bounds
+        (1040, ("--below", "0.03"), "matrix"),
         (520, ("--top-k", "5"), "tiles"),  # by the matrix
         (520, ("--top-k", "5", "--below", "0.001"), "nearest"),  # by bounds
     ],

@@ -6,7 +6,6 @@ The backbones of LPIPS are AlexNet, VGG-16 and SqueezeNet 1.1 of torchvision, re
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
@@ -19,6 +18,7 @@ from ..cache.errors import LpipstoreError, UsageError
 from ..cache.index import FileIdentity, FileRecord
 from .files import FileTable, identify
 from .layout import LPIPS_BACKBONES, RowLayout
+from .precision import ieee_float32
 from .taps import checked_channels, empty_model, extractor, first_line, tap_shapes
 from .weights import (
     TrunkWeights,
@@ -268,30 +268,9 @@ def _forward(trunk: nn.Module, images: Tensor) -> Iterator[Tensor]:
     Measured on CPUs for alex, vgg, squeeze and resnet50.
     """
     like = next(trunk.parameters())
-    with _exact_convolutions(like.device):
+    with ieee_float32():  # TF32 would move distances by 1e-3 of their value
         images = images.to(like.dtype).contiguous(memory_format=torch.channels_last)
         yield from trunk.each_tap(images) if isinstance(trunk, _SlicedFeatures) else trunk(images)
-
-
-@contextmanager
-def _exact_convolutions(device: torch.device) -> Iterator[None]:
-    """No TF32 in cuDNN's convolutions: it would move distances by 1e-3 of their value."""
-    if device.type != "cuda":
-        yield
-        return
-    # torch 2.9 split the switch by operation and refuses to read the old one when they differ
-    cudnn = torch.backends.cudnn
-    switch, name, exact = (
-        (cudnn.conv, "fp32_precision", "ieee")
-        if hasattr(cudnn, "conv")
-        else (cudnn, "allow_tf32", False)
-    )
-    before = getattr(switch, name)
-    setattr(switch, name, exact)
-    try:
-        yield
-    finally:
-        setattr(switch, name, before)
 
 
 class _SlicedFeatures(nn.Module):

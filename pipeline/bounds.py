@@ -27,6 +27,7 @@ from .direct import PAIRS_AT_ONCE, direct_distances
 from .distances import DIRECT_BELOW
 from .layout import RowLayout
 from .memory import fresh
+from .precision import exact_arithmetic
 
 UNIT = 2.0**-24
 """The relative error of one float32 rounding."""
@@ -74,9 +75,10 @@ class Level:
         roots = np.sqrt(np.maximum(distance, 0)) + self.slack
         return np.asarray(roots**2 * (1 + _AROUND * UNIT))
 
+    @exact_arithmetic()
     def bounds(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Return a bound for all pairs of two sets of points, float32 [n, m]."""
-        sums = torch.zeros(len(left), len(right), device=left.device)
+        sums = left.new_zeros(len(left), len(right))
         for panel in self._panels():
             sums.addmm_(left[:, panel], right[:, panel].T)
         lowered = 1 - self._margin()

@@ -23,6 +23,15 @@ _DENSE_SHARE = 24  # a product pays when one pair in so many is left
 _MOST_ROWS = 2048  # of one direct computation
 _FEW = 16  # one pair in so many, and products of all cost less than finer bounds save
 _SAMPLE = 128  # pairs that show whether so few would be left
+_CELLS = 16  # parts of a sample, in the order of the collection
+
+# What a number costs over one in the dense matrix (measured): in a comparison of one pair, and in a
+# product of two blocks, which are converted for it alone
+COMPARING = 40
+PRODUCTS = 1.5
+PRODUCT_PAYS = 64
+"""A product of two blocks of rows pays when one pair in so many is left."""
+HANDLING = 20_000  # a pair that a level leaves, in numbers of the dense matrix
 
 
 @dataclass
@@ -57,11 +66,17 @@ class Cascade:
         any, all pairs are left.
     count
         Images.
+
+    Attributes
+    ----------
+    compared
+        Numbers that were compared pair by pair so far.
     """
 
     def __init__(self, levels: Sequence[tuple[Level, RowCache]], count: int) -> None:
         self._levels = levels
         self._count = count
+        self.compared = 0
 
     def left(
         self, blocks: range, limits: NDArray[np.float64], tally: Tally, *, itself: bool
@@ -116,7 +131,7 @@ class Cascade:
         for level, rows in self._levels[1:]:
             if not most_stay:
                 reach = _reach(level.limit(limits), pairs)
-                bounds = _bounds(level, rows, pairs, reach, tally)
+                bounds = self._bounds(level, rows, pairs, reach, tally)
                 possible = bounds <= reach
                 pairs, bounds = pairs[possible], bounds[possible]
             tally.leave(level.name, len(pairs))
@@ -167,23 +182,23 @@ class Cascade:
             tally.leave(level.name, int(later.sum()))
         return np.argwhere(later) + np.array([top[0], across[0]]), bounds[later]
 
-
-def _bounds(
-    level: Level, rows: RowCache, pairs: Pairs, reach: NDArray[np.float64], tally: Tally
-) -> Bounds:
-    """Return the bounds of one level: by products where many pairs are left, else one by one."""
-    bounds = np.empty(len(pairs), np.float32)
-    dense, sparse = split(pairs, BLOCK, _DENSE_SHARE)
-    for which in dense:
-        top, left = (int(number) for number in pairs[which[0]] // BLOCK)
-        cell = level.bounds(rows.block(top), rows.block(left)).cpu().numpy()
-        places = pairs[which] - (top * BLOCK, left * BLOCK)
-        bounds[which] = cell[places[:, 0], places[:, 1]]
-        tally.arithmetic += cell.size * level.width
-    for which in windows(pairs, sparse, _MOST_ROWS):
-        bounds[which] = _singly(level, *rows.pick(pairs[which]), reach[which])
-    tally.arithmetic += 2 * len(sparse) * level.width
-    return bounds
+    def _bounds(
+        self, level: Level, rows: RowCache, pairs: Pairs, reach: NDArray[np.float64], tally: Tally
+    ) -> Bounds:
+        """Return the bounds of a level: by products where many pairs are left, else one by one."""
+        bounds = np.empty(len(pairs), np.float32)
+        dense, sparse = split(pairs, BLOCK, _DENSE_SHARE)
+        for which in dense:
+            top, left = (int(number) for number in pairs[which[0]] // BLOCK)
+            cell = level.bounds(rows.block(top), rows.block(left)).cpu().numpy()
+            places = pairs[which] - (top * BLOCK, left * BLOCK)
+            bounds[which] = cell[places[:, 0], places[:, 1]]
+            tally.arithmetic += cell.size * level.width
+        for which in windows(pairs, sparse, _MOST_ROWS):
+            bounds[which] = _singly(level, *rows.pick(pairs[which]), reach[which])
+        tally.arithmetic += 2 * len(sparse) * level.width
+        self.compared += len(sparse) * level.width
+        return bounds
 
 
 def few_stay(
@@ -200,12 +215,50 @@ def few_stay(
     images
         Their numbers, sorted; float64 limits as for `Cascade.left`.
     """
+    stay = _stay(level, rows, images, limits, tally)
+    return bool(stay[np.triu_indices(len(images), 1)].mean() * _FEW <= 1)
+
+
+def foreseen_cost(
+    level: Level,
+    rows: RowCache,
+    images: NDArray[np.int64],
+    limits: NDArray[np.float64],
+    tally: Tally,
+) -> float:
+    """Estimate from some images what comparing the pairs that a level leaves will cost.
+
+    Returns
+    -------
+    float
+        Over the cost of comparing all pairs in one matrix. Images that are neighbours in the
+        collection are looked at together: where the pairs that stay lie close to one another, as
+        in a film, few products are needed.
+    """
+    stay = _stay(level, rows, images, limits, tally)
+    np.fill_diagonal(stay, False)
+    edges = np.linspace(0, len(images), _CELLS + 1).astype(int)[:-1]
+    sizes = np.diff(edges, append=len(images))
+    pairs = np.outer(sizes, sizes) - np.diag(sizes)
+    cells = np.add.reduceat(np.add.reduceat(stay.astype(int), edges, 0), edges, 1)
+    shares = cells / np.maximum(pairs, 1)
+    costs = np.where(shares * PRODUCT_PAYS > 1, PRODUCTS, COMPARING * shares)
+    return float((costs * pairs).sum() / pairs.sum())
+
+
+def _stay(
+    level: Level,
+    rows: RowCache,
+    images: NDArray[np.int64],
+    limits: NDArray[np.float64],
+    tally: Tally,
+) -> NDArray[np.bool_]:
+    """Tell for all pairs of some images whether a level leaves them."""
     points, _ = rows.pick(np.stack([images, images], 1), few=True)
     bounds = level.bounds(points, points).cpu().numpy()
     tally.arithmetic += bounds.size * level.width
     reach = level.limit(limits)
-    stay = (bounds <= np.maximum(reach[:, None], reach))[np.triu_indices(len(images), 1)]
-    return bool(stay.mean() * _FEW <= 1)
+    return np.asarray(bounds <= np.maximum(reach[:, None], reach))
 
 
 def _singly(

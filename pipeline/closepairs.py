@@ -34,7 +34,6 @@ class SearchParts:
     def __init__(self, folder: Path, contents: Sequence[bytes]) -> None:
         self._folder = folder / PARTS
         self._digest = contents_digest(contents)
-        self._folder.mkdir(exist_ok=True)
 
     def read(self, name: str) -> tuple[dict[str, NDArray[Any]], Tally] | None:
         """Return what `write` was given, or None."""
@@ -47,12 +46,15 @@ class SearchParts:
 
     def write(self, name: str, arrays: Mapping[str, NDArray[Any]], tally: Tally) -> None:
         """Keep a part."""
+        self._folder.mkdir(exist_ok=True)
         everything: dict[str, Any] = {**arrays, "tally": np.array(json.dumps(vars(tally)))}
         with replacing(self._path(name)) as file:
             np.savez(file, **everything)
 
     def remove(self) -> None:
         """Remove all parts: what they held is in the table now. Files of others stay."""
+        if not self._folder.exists():
+            return
         for path in self._folder.iterdir():
             if _PART.fullmatch(path.name):
                 path.unlink()

@@ -10,15 +10,13 @@ equal, so the rows are centred first, products are added up over panels in float
 distance that comes out small is computed again from the difference.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 from .columns import Columns
 from .direct import direct_distances
 from .layout import RowLayout
 from .memory import fresh_zeros
+from .precision import exact_arithmetic, fast_products
 from .products import inner_products
 from .rows import row_taps
 
@@ -85,7 +83,7 @@ def gram_distances(
         that are equal have exactly 0; bitwise symmetric. Whether the rows come in one call or in
         several does not change a bit, as long as each call begins at a multiple of `block`.
     """
-    with _products_in("medium" if fast else "highest"):
+    with fast_products() if fast else exact_arithmetic():
         sums, norms, other_norms = inner_products(left, right, columns, centre, block)
     distances = sums.mul_(-2).add_(norms[:, None]).add_(other_norms[None, :])
     if right is not None:
@@ -96,17 +94,6 @@ def gram_distances(
     _refine(distances, (distances < DIRECT_BELOW).triu_(1), left, left, columns)
     mirrored = fresh_zeros((len(left), len(left)), torch.float64, left.device)
     return torch.add(distances, distances.T, out=mirrored)
-
-
-@contextmanager
-def _products_in(precision: str) -> Iterator[None]:
-    """Set what float32 products are made of (`torch.set_float32_matmul_precision`)."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _refine(

@@ -5,14 +5,14 @@ import torch
 from numpy.typing import NDArray
 
 from .bounds import DenseError, live
-from .cascade import Tally
+from .cascade import PRODUCT_PAYS, Tally
 from .cells import Pairs, split, windows
 from .columns import Columns
 from .direct import direct_distances
 from .distances import gram_distances
 from .rowcache import RowCache, SingleRows
 
-_DENSE_SHARE = 64  # a product pays when one pair in so many is left
+_DENSE_SHARE = PRODUCT_PAYS
 
 
 class ExactRows:
@@ -30,6 +30,11 @@ class ExactRows:
         Those of the dense matrix: see `gram_distances`.
     dense
         How far the dense matrix may err.
+
+    Attributes
+    ----------
+    compared
+        Numbers that were compared pair by pair so far.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class ExactRows:
         self._rows, self._single, self._side, self._room = rows, single, side, room
         self._columns, self._centre, self._block = columns, centre, block
         self.dense = dense
+        self.compared = 0
 
     def below(self, pairs: Pairs, below: float, tally: Tally) -> tuple[Pairs, NDArray[np.float32]]:
         """Return those of some pairs whose distance in the dense matrix is under `below`.
@@ -67,12 +73,17 @@ class ExactRows:
             top, left = (int(number) for number in pairs[which[0]] // self._side)
             cell = self.cell(top, left, tally)
             places = pairs[which] - (top * self._side, left * self._side)
-            wanted.append(which[_under(cell[places[:, 0], places[:, 1]], below)])
+            wanted.append(which[under(cell[places[:, 0], places[:, 1]], below)])
         self._rows.clear()
+        return self.decide(pairs[np.concatenate(wanted)], below, tally)
+
+    def decide(self, pairs: Pairs, below: float, tally: Tally) -> tuple[Pairs, NDArray[np.float32]]:
+        """Do what `below` does by differences alone, for pairs cell by cell."""
         distances = np.full(len(pairs), np.inf, np.float32)
-        for which in windows(pairs, np.concatenate(wanted), self._room):
+        for which in windows(pairs, np.arange(len(pairs)), self._room):
             distances[which] = self._decided(*self._single.pick(pairs[which]), below, tally)
-        close = _under(distances, below)
+        self.compared += len(pairs) * live(self._columns)
+        close = under(distances, below)
         return pairs[close], distances[close]
 
     def cell(self, top: int, left: int, tally: Tally) -> NDArray[np.float32]:
@@ -130,6 +141,6 @@ class ExactRows:
         return distances.to(torch.float32)
 
 
-def _under(distances: NDArray[np.float32], below: float) -> NDArray[np.bool_]:
+def under(distances: NDArray[np.float32], below: float) -> NDArray[np.bool_]:
     """Compare as real numbers: NumPy would round `below` to float32 first."""
     return np.asarray(distances.astype(np.float64) < below)

@@ -15,6 +15,7 @@ from .backbones import Backbone
 from .distances import centre_of
 from .layout import RowLayout
 from .loading import Decoded
+from .precision import exact_arithmetic
 from .progress import Report, Stopwatch, silent
 from .rows import ROW_VERSION, VERSION_ENTRY, RowWriter
 
@@ -100,6 +101,7 @@ class Extractor:
             },
         )
 
+    @exact_arithmetic()
     @torch.inference_mode()
     def rows(
         self, pixels: torch.Tensor, room: NDArray[np.generic] | None = None

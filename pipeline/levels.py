@@ -19,6 +19,7 @@ from .distances import centre_of
 from .lanes import one_thread
 from .layout import RowLayout
 from .pooling import POOLED_ERROR, pooled_weights
+from .precision import exact_arithmetic
 
 _DIRECTIONS = 128
 _FEWEST_SEEN = 128  # images that directions are found from: an eighth of all, within limits
@@ -123,7 +124,7 @@ def project(
         The level of the projections, and its points, float32 [points, directions + 1]. None where
         all of the seen are alike.
     """
-    with one_thread():
+    with one_thread(), exact_arithmetic():
         basis = _basis(seen[:, :-1])
     if basis is None:
         return None
@@ -165,6 +166,7 @@ def _basis(points: torch.Tensor) -> torch.Tensor | None:
     return basis.div_(math.sqrt(1 + float(torch.linalg.matrix_norm(off)) + rounding))
 
 
+@exact_arithmetic()
 def _project(points: torch.Tensor, basis: torch.Tensor) -> NDArray[np.float32]:
     out = np.zeros((len(points), basis.shape[1] + 1), np.float32)
     projected = torch.from_numpy(out)

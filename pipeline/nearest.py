@@ -1,6 +1,7 @@
 """Pairs that are close, out of all pairs of a collection, without the matrix of all."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import product
 from typing import NamedTuple
@@ -10,14 +11,24 @@ from numpy.typing import NDArray
 
 from ..cache.errors import UsageError
 from .bounds import DenseError, Level, live
-from .cascade import Bounds, Cascade, Tally, few_stay
+from .candidates import CandidateTiles
+from .cascade import (
+    COMPARING,
+    HANDLING,
+    PRODUCTS,
+    Bounds,
+    Cascade,
+    Tally,
+    few_stay,
+    foreseen_cost,
+)
 from .cells import BLOCK, Pairs
 from .columns import Columns
 from .distances import block_of
 from .exact import ExactRows
 from .features import Features
 from .matrix import score_matrix
-from .neighbours import Neighbours, NeighbourTiles
+from .neighbours import SAVES, Neighbours, NeighbourTiles
 from .points import central_numbers, directions_of, grids_of
 from .pooled import PooledRows
 from .progress import Report
@@ -28,6 +39,7 @@ _SHARE_OF_ROWS = 0.75  # of the memory; the rest is for pooled rows
 _PANELS = 2 * 4 * 4096  # bytes of a row, converted, on either side of a computation
 _LEAST_ROWS = 16
 _BLOCKS = 4  # that are searched for close pairs together: few calls on many pairs
+_WASTE = 0.05  # of the matrix's cost may go into a part that is given up
 
 
 class Close(NamedTuple):
@@ -86,6 +98,7 @@ class Search:
         self.steps = 2 * self._blocks
         along = -(-self.count // block)
         self.arithmetic = along * (along + 1) // 2 * block**2 * live(columns)
+        self._live = live(columns)
 
         def rows_of(which: NDArray[np.int64]) -> NDArray[np.generic]:
             return features.rows([contents[number] for number in which])
@@ -101,7 +114,7 @@ class Search:
         single = SingleRows(read, self.count, room, spec.length, spec.dtype, device)
         dense = DenseError.of(weights, extractor.layout, spec.dtype, columns)
         centre = features.centre(contents)
-        self._side = side
+        self._side, self._block = side, block
         self._exact = ExactRows(rows, single, side, room, columns, centre, block, dense)
 
     @cached_property
@@ -135,15 +148,86 @@ class Search:
             What that took.
         """
         tally, found = Tally(), []
+        for close, _ in self._below(part, below, tally):
+            found.append(close)
+        return _in_order(found), tally
+
+    def try_below(self, part: int, below: float, tally: Tally) -> Close | None:
+        """Do what `below` does; None once `below_by_matrix` is clearly faster.
+
+        What it costs is counted, not timed: the same search gives up at the same place.
+        """
+        found, most = [], _WASTE * self.arithmetic if self._matrix_fits() else math.inf
+        before = self._exact.compared + self._cascade.compared
+        first = part * _BLOCKS
+        rest = sum(self._blocks - b for b in range(first, min(first + _BLOCKS, self._blocks)))
+        met, rest = 0, rest * BLOCK**2  # pairs
+        for close, out_of in self._below(part, below, tally):
+            found.append(close)
+            met += out_of * self._live
+            rest -= out_of
+            compared = self._exact.compared + self._cascade.compared - before
+            cost = PRODUCTS * (tally.arithmetic - 2 * compared) + COMPARING * compared
+            cost += HANDLING * sum(tally.left.values())
+            if rest > 0 and cost > max(met, most):
+                return None
+        return _in_order(found)
+
+    def _below(
+        self, part: int, below: float, tally: Tally
+    ) -> Iterator[tuple[tuple[Pairs, NDArray[np.float32]], int]]:
+        """Yield close pairs with their distances, and out of how many pairs they were chosen."""
         blocks = range(part * _BLOCKS, min((part + 1) * _BLOCKS, self._blocks))
         with self._features.clock("score"):
             reach = self._exact.dense.reach(np.full(self.count, below))
             for left in self._cascade.left(blocks, reach, tally, itself=True):
                 pairs, _ = self._cascade.refined(*left, reach, tally)
-                found.append(self._exact.below(pairs, below, tally))
-            pairs, distances = (np.concatenate(part) for part in zip(*found, strict=True))
-            order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-        return Close(pairs[order, 0], pairs[order, 1], distances[order]), tally
+                yield self._exact.below(pairs, below, tally), left[2]
+
+    def bounds_pay(self, below: float, tally: Tally) -> bool:
+        """Tell from some of the images whether `try_below` is worth a try."""
+        if self.count <= BLOCK or not self._matrix_fits():
+            return True
+        if not self._grids:
+            return False
+        chosen = central_numbers(self._features, self._contents, BLOCK)
+        with self._features.clock("score"):
+            limits = self._exact.dense.reach(np.full(len(chosen), below))
+            return foreseen_cost(*self._grids[-1], chosen, limits, tally) < 1
+
+    def below_by_matrix(
+        self, first: int, below: float, found: CandidateTiles, report: Report
+    ) -> Tally:
+        """Find candidates for the parts from `first` on out of all distances, which are not kept.
+
+        Which of them are close is up to `decide`.
+
+        Parameters
+        ----------
+        found
+            From `candidates`; takes in what is found.
+        """
+        plan = plan_matrix(self.count, self._row_bytes, self._memory)
+        score_matrix(self._features, self._contents, None, self._weights, plan, found, report)
+        along = -(-(self.count - first * _BLOCKS * BLOCK) // self._block)
+        return Tally(arithmetic=along * (along + 1) // 2 * self._block**2 * self._live)
+
+    def candidates(
+        self, first: int, below: float, save: Callable[[Pairs, Pairs], None]
+    ) -> CandidateTiles:
+        """Return what takes in the candidates of the parts from `first` on."""
+        plan = plan_matrix(self.count, self._row_bytes, self._memory)
+        every = -(-len(plan.tiles()) // SAVES)
+        return CandidateTiles(below, plan.tile, first * _BLOCKS * BLOCK, save, every)
+
+    def decide(self, part: int, candidates: Pairs, below: float) -> tuple[Close, Tally]:
+        """Return what `below` returns for a part, of which the candidates are known."""
+        tally, numbers = Tally(), candidates[:, 0] // (_BLOCKS * BLOCK)
+        pairs = candidates[numbers == part]
+        cells = pairs // BLOCK  # rows that are read for a pair serve others beside it
+        pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], cells[:, 1], cells[:, 0]))]
+        with self._features.clock("score"):
+            return _in_order([self._exact.decide(pairs, below, tally)]), tally
 
     def nearest(self, step: int, found: Neighbours, below: float) -> Tally:
         """Take one of `steps` steps towards the nearest images of each image.
@@ -219,7 +303,8 @@ class Search:
             The memory is too small for it; `pays` says so before.
         """
         plan = plan_matrix(self.count, self._row_bytes, self._memory)
-        tiles = NeighbourTiles(found, plan.tile, done, save)
+        every = -(-len(plan.tiles()) // SAVES)
+        tiles = NeighbourTiles(found, plan.tile, done, save, every)
         score_matrix(self._features, self._contents, None, self._weights, plan, tiles, report)
         return Tally(arithmetic=self.arithmetic)
 
@@ -285,6 +370,12 @@ class Search:
 
     def _limits(self, found: Neighbours, below: float) -> NDArray[np.float64]:
         return self._exact.dense.reach(np.minimum(found.reach(), below))
+
+
+def _in_order(found: Sequence[tuple[Pairs, NDArray[np.float32]]]) -> Close:
+    pairs, distances = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return Close(pairs[order, 0], pairs[order, 1], distances[order])
 
 
 def rows_that_fit(row_bytes: int, memory: int) -> int:

@@ -1,12 +1,13 @@
 """The nearest images of each image so far: distance and number in one sortable number."""
 
-import time
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-_SAVING = 0.05  # of the time may go into saving
+SAVES = 64
+"""How often a search writes down all that it knows: what it writes grows as the collection does."""
+
 _NONE = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _NUMBER = np.uint64(0xFFFF_FFFF)
 _HALF = np.uint64(32)
@@ -76,7 +77,9 @@ class NeighbourTiles:
     done
         Tiles that were taken in; grows.
     save
-        Called after a tile, as long as that does not take much of the time.
+        Called after every so many tiles.
+    every
+        How many.
     """
 
     def __init__(
@@ -85,9 +88,10 @@ class NeighbourTiles:
         tile: int,
         done: set[tuple[int, int]],
         save: Callable[[], None],
+        every: int,
     ) -> None:
         self._found, self._tile, self._done, self._save = found, tile, done, save
-        self._next = 0.0
+        self._every = every
 
     def done(self, row: int, column: int) -> bool:
         """Tell whether a tile was taken in."""
@@ -103,11 +107,8 @@ class NeighbourTiles:
         if row != column:
             self._found.offer(left, top, distances.T)
         self._done.add((row, column))
-        start = time.monotonic()
-        if start >= self._next:
+        if len(self._done) % self._every == 0:
             self._save()
-            end = time.monotonic()
-            self._next = end + (end - start) / _SAVING
 
 
 def _encode(distances: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from .layout import RowLayout
+from .precision import exact_arithmetic
 from .rows import STEPS
 
 GRIDS = (2, 4)
@@ -35,6 +36,7 @@ def pooled_layout(layout: RowLayout, grid: int) -> RowLayout:
     return RowLayout(tuple((c, min(grid, h), min(grid, w)) for c, h, w in layout.taps))
 
 
+@exact_arithmetic()
 def pool_rows(
     rows: torch.Tensor, layout: RowLayout, dtype: str, grids: tuple[int, ...]
 ) -> list[torch.Tensor]:

@@ -18,8 +18,8 @@ from ..pipeline.estimate import matrix_work
 from ..pipeline.files import printable
 from ..pipeline.heads import Head, column_weights
 from ..pipeline.images import ImageRecord
-from ..pipeline.nearest import Search, rows_that_fit
-from ..pipeline.neighbours import Neighbours
+from ..pipeline.nearest import Close, Search, rows_that_fit
+from ..pipeline.neighbours import SAVES, Neighbours
 from ..pipeline.pooled import PooledRows
 from ..pipeline.pooling import useful_grids
 from ..pipeline.progress import Report, Stopwatch
@@ -201,9 +201,12 @@ def _list_close(
         parse_bytes(session.settings.memory),
         revisit=question.top_k is not None,
     )
+    parts, clock = SearchParts(out, collection.contents()), features.clock
     done = finished_pairs(out, collection.good)
-    distances, tally = done or _search(search, question, collection, out, session.screen.report)
-    clock = features.clock
+    distances, tally = done or _search(
+        search, question, collection, parts, out, session.screen.report
+    )
+    parts.remove()  # here: whoever was killed between the table and this left them behind
     summary = {
         **collection.counts(hits),
         "pairs": search.count * (search.count - 1) // 2,
@@ -223,14 +226,15 @@ def _search(
     search: Search,
     question: Question,
     collection: Collection,
+    parts: SearchParts,
     out: Path,
     report: Report,
 ) -> tuple[NDArray[np.float32], Tally]:
     """Find what is not found yet and write the table; return its distances and what it took."""
-    parts, clock = SearchParts(out, collection.contents()), collection.features.clock
+    clock = collection.features.clock
     limit = math.inf if question.below is None else question.below
     if question.top_k is None:
-        columns, tally = _all_below(search, parts, clock, limit, report)
+        columns, tally = all_below(search, parts, clock, limit, report)
     else:
         most = min(question.top_k, search.count - 1)
         tried = Tally()
@@ -241,29 +245,89 @@ def _search(
         tally.add(tried)
     with clock("write"):
         write_pairs(out, collection.good, columns, tally)
-        parts.remove()
     return columns["distance"], tally
 
 
-def _all_below(
+def all_below(
     search: Search, parts: SearchParts, clock: Stopwatch, below: float, report: Report
 ) -> tuple[Columns, Tally]:
-    """Find the pairs closer than `below`, part by part, sorted by distance."""
-    tally, found = Tally(), []
-    for number in range(search.parts):
+    """Find the pairs closer than `below`, part by part, sorted by distance.
+
+    By bounds as long as they pay, the other parts out of the matrix. Where that changes is written
+    down, so that an interrupted search goes on in the same way.
+    """
+    found: list[tuple[Columns, Tally]] = []
+    known, first = parts.read("matrix"), search.parts
+    if known is not None:
+        first, given_up = int(known[0]["first"]), known[1]
+    else:
+        given_up = Tally()
+        first = search.parts if search.bounds_pay(below, given_up) else 0
+    while len(found) < first:
+        number = len(found)
         report("parts", number, search.parts)
         part = parts.read(str(number))
         if part is None:
-            close, taken = search.below(number, below)
-            part = close._asdict(), taken
-            with clock("write"):
-                parts.write(str(number), *part)
-        found.append(part[0])
-        tally.add(part[1])
+            taken = Tally()
+            close = search.try_below(number, below, taken)
+            if close is None:
+                given_up.arithmetic += taken.arithmetic
+                first = number
+                break
+            part = _keep(parts, number, close, taken, clock)
+        found.append(part)
+    if first < search.parts:
+        parts.write("matrix", {"first": np.array(first)}, given_up)
+        found += _below_by_matrix(search, parts, clock, first, below, report)
     report("parts", search.parts, search.parts)
-    columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    tally = Tally()
+    for taken in (*(part[1] for part in found), given_up):
+        tally.add(taken)
+    columns = {name: np.concatenate([part[0][name] for part in found]) for name in Close._fields}
     order = np.lexsort((columns["j"], columns["i"], columns["distance"]))
     return {name: values[order] for name, values in columns.items()}, tally
+
+
+def _below_by_matrix(
+    search: Search,
+    parts: SearchParts,
+    clock: Stopwatch,
+    first: int,
+    below: float,
+    report: Report,
+) -> list[tuple[Columns, Tally]]:
+    """Find the same for the parts from `first` on: candidates tile by tile, then part by part."""
+    saved = 0
+
+    def save(pairs: NDArray[np.int64], tiles: NDArray[np.int64]) -> None:
+        nonlocal saved
+        parts.write(f"tiles-{saved}", {"pairs": pairs, "tiles": tiles}, Tally())
+        saved += 1
+
+    candidates = search.candidates(first, below, save)
+    while (known := parts.read(f"tiles-{saved}")) is not None:
+        candidates.add(known[0]["pairs"], known[0]["tiles"])
+        saved += 1
+    tally = search.below_by_matrix(first, below, candidates, report)
+    pairs, found = candidates.pairs(), []
+    for number in range(first, search.parts):
+        report("parts", number, search.parts)
+        part = parts.read(str(number))
+        if part is None:
+            part = _keep(parts, number, *search.decide(number, pairs, below), clock)
+        found.append(part)
+    found[0][1].add(tally)
+    return found
+
+
+def _keep(
+    parts: SearchParts, number: int, close: Close, tally: Tally, clock: Stopwatch
+) -> tuple[Columns, Tally]:
+    """Write down what was found in a part; return it as it is read again."""
+    part = dict(close._asdict()), tally
+    with clock("write"):
+        parts.write(str(number), *part)
+    return part
 
 
 def _nearest(
@@ -280,11 +344,13 @@ def _nearest(
     if known is not None:
         found = Neighbours(search.count, most, known[0]["codes"])
         tally, done = known[1], int(known[0]["done"])
+    every = -(-search.steps // SAVES)
     for step in range(done, search.steps):
         report("steps", step, search.steps)
         tally.add(search.nearest(step, found, below))
-        with clock("write"):
-            parts.write("nearest", {"codes": found.codes, "done": np.array(step + 1)}, tally)
+        if (step + 1) % every == 0:
+            with clock("write"):
+                parts.write("nearest", {"codes": found.codes, "done": np.array(step + 1)}, tally)
     report("steps", search.steps, search.steps)
     return _closer(found, below), tally
 

@@ -1,11 +1,16 @@
 """What the bounds of `--below` and `--top-k` save, and that they change nothing.
 
     python tests/benchmarks/pruning.py FOLDER… [--size 64] [--backbone squeeze]
+    python tests/benchmarks/pruning.py FOLDER… --hard --backbone alex --weights random --below 0.04
 
 1,000 images: 800 crops of the photographs in the folders, and 200 near-duplicates of them (noise,
 another brightness, JPEG, a shift of one pixel). Rows and pooled rows are in a warm store; the
 scoring stage (reading included) is timed against that of the dense matrix, both in turn, medians of
 several rounds. Pairs and neighbours are compared with those of the dense matrix, one by one.
+
+--hard takes crops alone, 5,000 of them: each photograph has many that overlap, and with a threshold
+in the thick of their distances bounds rule little out. No search may then take more than 1.1 of the
+matrix's time.
 """
 
 import argparse
@@ -22,6 +27,7 @@ from PIL import Image
 from lpipstore.cache.store import FeatureStore
 from lpipstore.pipeline.backbones import load_backbone
 from lpipstore.pipeline.cascade import Tally
+from lpipstore.pipeline.closepairs import SearchParts
 from lpipstore.pipeline.features import Extractor, Features
 from lpipstore.pipeline.heads import column_weights, load_head
 from lpipstore.pipeline.images import find_images
@@ -34,6 +40,7 @@ from lpipstore.pipeline.pooling import useful_grids
 from lpipstore.pipeline.progress import silent
 from lpipstore.pipeline.schedule import plan_matrix
 from lpipstore.workflows.matrix import MatrixInMemory
+from lpipstore.workflows.nearest import all_below
 
 MEMORY = 4_000_000_000
 NEAREST = 10
@@ -100,12 +107,11 @@ class Comparison:
         return matrix.array
 
     def below(self, threshold: float) -> tuple[np.ndarray, Tally, int]:
-        search, tally, found = self.search(revisit=False), Tally(), []
-        for part in range(search.parts):
-            close, taken = search.below(part, threshold)
-            found.append(np.stack([close.i, close.j]))
-            tally.add(taken)
-        return np.concatenate(found, axis=1), tally, search.arithmetic
+        search, clock = self.search(revisit=False), self.features.clock
+        with tempfile.TemporaryDirectory(prefix="lpipstore-bench-") as folder:
+            parts = SearchParts(Path(folder), self.contents)
+            columns, tally = all_below(search, parts, clock, threshold, silent)
+        return np.stack([columns["i"], columns["j"]]), tally, search.arithmetic
 
     def nearest(self) -> tuple[np.ndarray, Tally, int]:
         search, tally = self.search(revisit=True), Tally()
@@ -128,7 +134,7 @@ def timed(work) -> tuple[float, object]:
 def report(name: str, rounds: list[tuple[float, float]], tally: Tally, arithmetic: int) -> None:
     dense, ours = (statistics.median(side) for side in zip(*rounds, strict=True))
     print(
-        f"{name}: {ours:.3f} s against {dense:.3f} s for the dense matrix = {dense / ours:.1f} "
+        f"{name}: {ours:.3f} s against {dense:.3f} s for the dense matrix = {dense / ours:.2f} "
         f"times faster, {arithmetic / tally.arithmetic:.1f} times less arithmetic; pairs left: "
         f"{dict(tally.left)}"
     )
@@ -140,12 +146,14 @@ def main() -> None:
     parser.add_argument("--backbone", default="squeeze")
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--hard", action="store_true")
+    parser.add_argument("--images", type=int)
     parser.add_argument("--below", type=float, default=0.1)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    planted = options.images // 5
-    images = crops(options.folders, options.images - planted, options.size)
+    count = options.images or (5000 if options.hard else 1000)
+    planted = 0 if options.hard else count // 5
+    images = crops(options.folders, count - planted, options.size)
     images += [near_duplicate(images[number], number) for number in range(planted)]
     print(f"{options.backbone}, {options.size} px, {len(images):,} images, {planted} planted")
     with (
@@ -154,10 +162,11 @@ def main() -> None:
     ):
         comparison = Comparison(images, options.backbone, options.weights, store)
         matrix = comparison.dense()
-        for name, work in (
-            (f"below {options.below}", lambda: comparison.below(options.below)),
-            (f"nearest {NEAREST}", comparison.nearest),
-        ):
+        del images
+        questions = [(f"below {options.below}", lambda: comparison.below(options.below))]
+        if not options.hard:
+            questions.append((f"nearest {NEAREST}", comparison.nearest))
+        for name, work in questions:
             found, tally, arithmetic = work()
             rounds = [(timed(comparison.dense)[0], timed(work)[0]) for _ in range(options.rounds)]
             report(name, rounds, tally, arithmetic)

@@ -5,7 +5,7 @@ import torch
 from torchvision.models import get_model
 
 from lpipstore.cache.errors import UsageError
-from lpipstore.pipeline import backbones as backbones_module
+from lpipstore.pipeline import backbones as backbones_file
 from lpipstore.pipeline.backbones import load_backbone
 from lpipstore.pipeline.layout import LPIPS_BACKBONES, RowLayout
 from lpipstore.pipeline.taps import tap_shapes
@@ -155,19 +155,15 @@ def test_batch_size_does_not_change_a_tap(backbones):
         torch.testing.assert_close(many[3:4], one, rtol=1e-5, atol=1e-5)
 
 
-def test_tf32_is_off_for_convolutions_on_a_gpu_and_then_as_before():
-    flags = torch.backends.cudnn.flags
-    with flags(enabled=True, allow_tf32=True):
-        with backbones_module._exact_convolutions(torch.device("cuda")):
-            assert not convolutions_may_use_tf32()
-        assert convolutions_may_use_tf32()
-        with backbones_module._exact_convolutions(torch.device("cpu")):
-            assert convolutions_may_use_tf32()
-
-
-def convolutions_may_use_tf32():
-    cudnn = torch.backends.cudnn
-    return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32
+def test_tf32_is_off_for_the_convolutions_of_a_trunk_and_then_as_before(backbones):
+    convolutions, seen = torch.backends.cudnn.conv, []
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        trunk = backbones["squeeze"].trunk
+        hook = trunk.register_forward_pre_hook(lambda *_: seen.append(convolutions.fp32_precision))
+        backbones["squeeze"].taps_of(images())
+        hook.remove()
+        assert convolutions.fp32_precision == "tf32"
+    assert seen == ["ieee"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -227,7 +223,7 @@ def test_a_digest_is_remembered_with_the_file_that_was_read(tmp_path, monkeypatc
     for path, state in zip((old, new), states, strict=True):
         torch.save(state, path)
     digests = [load_backbone("squeeze", weights=state).weights_digest for state in states]
-    table, read = Table(), backbones_module.load_weights
+    table, read = Table(), backbones_file.load_weights
 
     def replaced_after_reading(*arguments, **options):
         loaded = read(*arguments, **options)
@@ -235,7 +231,7 @@ def test_a_digest_is_remembered_with_the_file_that_was_read(tmp_path, monkeypatc
         return loaded
 
     with monkeypatch.context() as patch:
-        patch.setattr(backbones_module, "load_weights", replaced_after_reading)
+        patch.setattr(backbones_file, "load_weights", replaced_after_reading)
         loaded = load_backbone("squeeze", weights=old, table=table)
     assert loaded.weights_digest == digests[0]
     for _ in range(2):  # read, then remembered

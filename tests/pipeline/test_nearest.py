@@ -8,6 +8,7 @@ from lpipstore.cache.errors import UsageError
 from lpipstore.cache.store import FeatureStore
 from lpipstore.pipeline import cells
 from lpipstore.pipeline.backbones import load_backbone
+from lpipstore.pipeline.candidates import CandidateTiles
 from lpipstore.pipeline.cascade import Tally
 from lpipstore.pipeline.features import Extractor, Features
 from lpipstore.pipeline.heads import column_weights, make_head
@@ -171,6 +172,59 @@ def test_memory_and_cells_do_not_change_a_byte(collection, monkeypatch):
     monkeypatch.setattr("lpipstore.pipeline.cascade._DENSE_SHARE", 0)
     never_by_product = collection.below(weights, 0.0225)
     assert all(map(np.array_equal, plenty[:3], never_by_product[:3]))
+
+
+def by_matrix(collection, weights, below, first=0):
+    """Return i, j and distance of the parts from `first` on, as the matrix finds them."""
+    search = collection.search(weights)
+    candidates = search.candidates(first, below, lambda *_: None)
+    search.below_by_matrix(first, below, candidates, silent)
+    parts = [search.decide(k, candidates.pairs(), below)[0] for k in range(first, search.parts)]
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+@pytest.mark.parametrize("below", [0.0, 1e-3, 0.01, 0.0225, 1e6])
+def test_the_matrix_finds_the_same_bytes(collection, below):
+    weights = collection.weights()
+    bounds = collection.below(weights, below)[:3]
+    assert all(map(np.array_equal, bounds, by_matrix(collection, weights, below)))
+
+
+def test_a_search_gives_up_where_bounds_rule_little_out(tmp_path, backbone, monkeypatch):
+    """What was done until then is a small part of what the matrix takes."""
+    monkeypatch.setattr("lpipstore.pipeline.cascade._MOST_PAIRS", 1 << 15)
+    found = Collection(tmp_path, backbone, pictures(1100, 3, 0.1))
+    weights = found.weights()
+    search, tally = found.search(weights), Tally()
+    assert search.bounds_pay(1e-3, tally)
+    assert search.try_below(0, 1e-3, tally) is not None
+    assert not search.bounds_pay(0.03, tally)
+    tally = Tally()
+    assert search.try_below(0, 0.03, tally) is None
+    assert tally.arithmetic < search.arithmetic * 0.6  # after one strip of blocks
+    later = found.below(weights, 0.03)[:3]
+    since = later[0] >= 1024
+    parts = by_matrix(found, weights, 0.03, first=1)
+    assert all(np.array_equal(a[since], b) for a, b in zip(later, parts, strict=True))
+    assert not found.search(weights, grids=()).bounds_pay(1e-3, Tally())
+    found.store.close()
+
+
+def test_candidates_are_saved_once_each():
+    saved = []
+    tiles = CandidateTiles(0.5, 2, 0, lambda pairs, done: saved.append((pairs, done)), 2)
+    matrix = np.random.default_rng(0).random((8, 8)).astype(np.float32)
+    every = [(i, j) for i in range(4) for j in range(i, 4)]
+    for row, column in every:
+        tiles.write(row, column, matrix[2 * row : 2 * row + 2, 2 * column : 2 * column + 2])
+    wanted = np.argwhere(np.triu(matrix < 0.5, 1))
+    assert sorted(tiles.pairs().tolist()) == wanted.tolist()
+    assert [len(done) for _, done in saved] == [2] * 5
+    assert sum(len(pairs) for pairs, _ in saved) == len(wanted)
+    again = CandidateTiles(0.5, 2, 0, lambda *_: None, 2)
+    for part in saved[:2]:
+        again.add(*part)
+    assert [again.done(*tile) for tile in every] == [True] * 4 + [False] * 6
 
 
 def test_order_does_not_change_a_distance(collection, tmp_path, backbone):

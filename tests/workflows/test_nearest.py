@@ -1,6 +1,7 @@
 """``pairs --below`` from end to end: what it lists, how it is told, and how it goes on."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -9,12 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import lpipstore
+from lpipstore.cache.store import FeatureStore
 from lpipstore.pipeline.backbones import load_backbone
-from lpipstore.pipeline.heads import make_head, save_head
+from lpipstore.pipeline.cascade import Tally
+from lpipstore.pipeline.closepairs import SearchParts
+from lpipstore.pipeline.features import Extractor, Features
+from lpipstore.pipeline.heads import column_weights, make_head, save_head
+from lpipstore.pipeline.loading import decode_arrays
+from lpipstore.pipeline.nearest import Search
+from lpipstore.pipeline.neighbours import SAVES, Neighbours, NeighbourTiles
+from lpipstore.pipeline.pooled import PooledRows
+from lpipstore.pipeline.progress import Stopwatch, silent
 from lpipstore.pipeline.results import contents_digest
+from lpipstore.workflows.nearest import _nearest, all_below
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 
@@ -166,6 +178,127 @@ def test_a_small_store_changes_no_byte(cli, tmp_path, draw):
     assert one == two
 
 
+class Counted(SearchParts):
+    """Parts on disk, with the bytes that were written; killed after so many writes."""
+
+    def __init__(self, folder, contents, writes=10**9):
+        super().__init__(folder, contents)
+        self.written, self.left = 0, writes
+
+    def write(self, name, arrays, tally):
+        if not self.left:
+            raise KeyboardInterrupt
+        super().write(name, arrays, tally)
+        self.written += sum(array.nbytes for array in arrays.values())
+        self.left -= 1
+
+
+class Steps:
+    """A search whose steps find nothing."""
+
+    def __init__(self, count):
+        self.count, self.steps = count, 2 * -(-count // 256)
+
+    def nearest(self, *_):
+        return Tally()
+
+
+def test_what_a_search_for_the_nearest_writes_grows_as_the_collection_does(tmp_path):
+    written = []
+    for count in (10_000, 40_000, 160_000):
+        parts = Counted(tmp_path, [b"0" * 16])
+        _nearest(Steps(count), parts, Stopwatch(), 2, np.inf, silent)
+        written.append(parts.written)
+    assert written[1] <= 4.1 * written[0]
+    assert written[2] <= 4.1 * written[1]
+    tiles = []
+    for side in (8, 16, 32):
+        total, saves = side * (side + 1) // 2, []
+        found = Neighbours(side, 1)
+        every = -(-total // SAVES)
+        some = NeighbourTiles(found, 1, set(), lambda: saves.append(1), every)  # noqa: B023
+        for i in range(side):
+            for j in range(i, side):
+                some.write(i, j, np.ones((1, 1), np.float32))
+        tiles.append(len(saves))
+    assert max(tiles) <= SAVES
+
+
+def some_search(folder, count=1300):
+    """A search among random pictures, most of which are alike."""
+    pixels = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
+    )
+    pixels[::5] = pixels[1::5]
+    pixels[::5, 0] ^= 3
+    contents = [f"{number:016}".encode() for number in range(count)]
+    by_content = dict(zip(contents, pixels, strict=True))
+    store = FeatureStore(folder)
+    extractor = Extractor(load_backbone("squeeze", weights="random"), (32, 32))
+    features = Features(extractor, store, lambda c, n: decode_arrays(by_content, c, n))
+    pooled = PooledRows(features, (2,))
+    pooled.ensure(contents)
+    heads = make_head([np.ones(c) / 30 for c in extractor.layout.channels], "even")
+    weights = column_weights(heads, extractor.layout)
+    return contents, lambda: Search(features, pooled, contents, weights, 1_000_000_000)
+
+
+def test_a_search_that_is_interrupted_anywhere_ends_the_same_across_the_switch(
+    tmp_path, monkeypatch
+):
+    """Bounds for the first part, the matrix from then on: as if a later part did not pay."""
+    contents, search = some_search(tmp_path / "store")
+    tried = Search.try_below
+
+    def first_part_only(self, part, *others):
+        return tried(self, part, *others) if part == 0 else None
+
+    monkeypatch.setattr(Search, "bounds_pay", lambda *_: True)
+    monkeypatch.setattr("lpipstore.pipeline.nearest._WASTE", math.inf)
+    by_bounds, _ = all_below(search(), SearchParts(tmp_path, contents), Stopwatch(), 0.02, silent)
+    SearchParts(tmp_path, contents).remove()
+    monkeypatch.setattr(Search, "try_below", first_part_only)
+    whole = Counted(tmp_path, contents)
+    columns, tally = all_below(search(), whole, Stopwatch(), 0.02, silent)
+    assert len(columns["i"]) >= 260
+    assert all(np.array_equal(columns[name], by_bounds[name]) for name in columns)
+    assert {path.stem[17:] for path in (tmp_path / "parts").iterdir()} >= {"0", "1", "matrix"}
+    writes = 10**9 - whole.left
+    whole.remove()
+    assert writes >= 4
+    for number in range(1, writes):
+        with pytest.raises(KeyboardInterrupt):
+            all_below(search(), Counted(tmp_path, contents, number), Stopwatch(), 0.02, silent)
+        again, total = all_below(
+            search(), SearchParts(tmp_path, contents), Stopwatch(), 0.02, silent
+        )
+        assert all(np.array_equal(columns[name], again[name]) for name in columns)
+        assert total == tally
+        SearchParts(tmp_path, contents).remove()
+
+
+KILLED = """
+import os, signal
+from lpipstore.pipeline.closepairs import SearchParts
+SearchParts.remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+from lpipstore.workflows.cli import main
+main()
+"""
+
+
+def test_parts_go_after_a_kill_between_the_table_and_their_removal(album, tmp_path):
+    words = ["pairs", album, *MODEL, "--below", "0.05", "--store", tmp_path / "s"]
+    words = [str(word) for word in (*words, "--out", tmp_path / "run")]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *words], check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    whole = (tmp_path / "run" / "pairs.parquet").read_bytes()
+    assert list((tmp_path / "run" / "parts").iterdir())
+    program = Path(sys.executable).with_name("lpipstore")
+    subprocess.run([program, *words], check=True, timeout=120)
+    assert not (tmp_path / "run" / "parts").exists()
+    assert (tmp_path / "run" / "pairs.parquet").read_bytes() == whole
+
+
 def start(folder, out, store, *question):
     program = Path(sys.executable).with_name("lpipstore")
     command = [program, "pairs", folder, *MODEL, *question, "--store", store, "--out", out]
@@ -177,7 +310,8 @@ def start(folder, out, store, *question):
 @pytest.mark.parametrize(
     ("images", "question", "part"),
     [
-        (1040, ("--below", "0.03"), "0"),
+        (1040, ("--below", "0.001"), "0"),  # by bounds
+        (1040, ("--below", "0.03"), "matrix"),
         (520, ("--top-k", "5"), "tiles"),  # by the matrix
         (520, ("--top-k", "5", "--below", "0.001"), "nearest"),  # by bounds
     ],

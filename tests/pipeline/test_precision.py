@@ -1,0 +1,261 @@
+"""Switches of torch that make float32 products short change nothing that is stored or decided."""
+
+import threading
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lpipstore.cache.store import FeatureStore
+from lpipstore.pipeline.backbones import load_backbone
+from lpipstore.pipeline.bounds import Level
+from lpipstore.pipeline.columns import Columns
+from lpipstore.pipeline.distances import centre_of, gram_distances
+from lpipstore.pipeline.features import Extractor, Features
+from lpipstore.pipeline.heads import column_weights, make_head
+from lpipstore.pipeline.layout import RowLayout
+from lpipstore.pipeline.levels import Grid, project
+from lpipstore.pipeline.loading import decode_arrays
+from lpipstore.pipeline.nearest import Search
+from lpipstore.pipeline.neighbours import Neighbours
+from lpipstore.pipeline.pooled import PooledRows
+from lpipstore.pipeline.pooling import GRIDS, pool_rows
+from lpipstore.pipeline.precision import exact_arithmetic, fast_products, ieee_float32
+
+BACKENDS = {
+    "all": torch.backends,
+    "cuda.matmul": torch.backends.cuda.matmul,
+    "cudnn.conv": torch.backends.cudnn.conv,
+    "mkldnn": torch.backends.mkldnn,
+    "mkldnn.matmul": torch.backends.mkldnn.matmul,
+    "mkldnn.conv": torch.backends.mkldnn.conv,
+}
+OURS = ("cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv")
+
+
+def state():
+    """Return all switches, as far as torch tells them."""
+    try:
+        products = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        products = "mixed"
+    return products, {name: switch.fp32_precision for name, switch in BACKENDS.items()}
+
+
+@pytest.fixture(autouse=True)
+def untouched():
+    """Whatever a test sets is set again."""
+    before = state()
+    yield
+    torch.set_float32_matmul_precision("highest")
+    for name, precision in before[1].items():
+        BACKENDS[name].fp32_precision = precision
+    assert state() == before
+
+
+@contextmanager
+def switched(name, value):
+    """Do what some other code of the process may do, for as long as the test runs."""
+    with ExitStack() as stack:
+        if name == "products":
+            torch.set_float32_matmul_precision(value)
+        elif name == "autocast":
+            stack.enter_context(torch.autocast("cpu", value))
+        elif name == "default dtype":
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(value)
+        else:
+            BACKENDS[name].fp32_precision = value
+        yield
+
+
+SWITCHES = pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("products", value) for value in ("highest", "high", "medium")),
+        *(("autocast", value) for value in (torch.bfloat16, torch.float16)),
+        *((name, "tf32") for name in BACKENDS),
+        *((name, "bf16") for name in ("all", "mkldnn", "mkldnn.matmul", "mkldnn.conv")),
+        ("default dtype", torch.float64),
+    ],
+)
+
+
+def make_points(width, count=60, seed=0):
+    """Points of norm about 1, every other one next to the one before it."""
+    random = torch.Generator().manual_seed(seed)
+    points = torch.zeros(count, width + 1)
+    points[:, :-1] = torch.rand(count, width, generator=random) / width**0.5
+    apart = torch.randn(count // 2, width, generator=random) * 1e-3 / width**0.5
+    points[1::2, :-1] = points[::2, :-1] + apart
+    points[:, -1] = points[:, :-1].square().sum(1)
+    return points
+
+
+@SWITCHES
+@settings(max_examples=4, deadline=None)
+@given(width=st.sampled_from([8, 128, 1000, 4096, 5000]), seed=st.integers(0, 99))
+def test_no_distance_is_under_its_bound(name, value, width, seed):
+    points, level = make_points(width, seed=seed), Level("level", width, 0.0)
+    exact = points[:, :-1].numpy().astype(np.float64)
+    distances = np.square(exact[:, None] - exact[None]).sum(2)
+    bounds = level.bounds(points, points)
+    with switched(name, value):
+        again = level.bounds(points, points)
+    torch.set_float32_matmul_precision("highest")
+    assert (again.numpy() <= level.limit(distances)).all()
+    assert torch.equal(bounds, again)
+
+
+LAYOUT = RowLayout(((24, 13, 13), (48, 6, 6)))
+
+
+def levels_of(rows, weights):
+    """Return pooled rows, points and projections as bytes that can be compared."""
+    pooled = pool_rows(rows, LAYOUT, "uint16", GRIDS)
+    grid = Grid.of(2, weights, LAYOUT, "uint16", pooled[0])
+    points = torch.from_numpy(grid.prepare(pooled[0].numpy()))
+    level, projected = project(grid, points[:40], points.split(16))
+    return [*(part.numpy() for part in pooled), points.numpy(), projected, level.slack]
+
+
+@SWITCHES
+def test_pooled_rows_points_directions_and_distances_keep_every_bit(name, value):
+    random = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 1 << 16, (60, LAYOUT.length), generator=random).to(torch.uint16)
+    heads = [np.random.default_rng(0).random(c) for c in LAYOUT.channels]
+    weights = column_weights(make_head(heads, "random"), LAYOUT)
+    columns = Columns.of(weights, "uint16", torch.device("cpu"))
+
+    def everything():
+        distances = gram_distances(rows, None, columns, centre_of(rows), 64)
+        return [*levels_of(rows, weights), distances.numpy()]
+
+    before = everything()
+    with switched(name, value):
+        after = everything()
+    assert all(map(np.array_equal, before, after))
+
+
+class Watch(TorchDispatchMode):
+    """Notes products and convolutions of the calling thread that are not made as in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.short = set(), []
+
+    def __torch_dispatch__(self, called, types, args=(), kwargs=None):
+        name = called.name().split("::")[1].split(".")[0]
+        if any(part in name for part in ("mm", "conv", "baddbmm", "mv", "linear", "dot")):
+            self.seen.add(name)
+            numbers = {arg.dtype for arg in args if isinstance(arg, torch.Tensor)}
+            precisions = {BACKENDS[switch].fp32_precision for switch in OURS}
+            if precisions != {"ieee"} or numbers & {torch.bfloat16, torch.float16}:
+                self.short.append((name, precisions, numbers))
+        return called(*args, **(kwargs or {}))
+
+
+class Collection:
+    """600 pictures of 32×32 in a store, every third one nearly the same as another."""
+
+    def __init__(self, folder, backbone):
+        random = np.random.default_rng(0)
+        pixels = np.kron(random.integers(0, 250, (600, 4, 4, 3)), np.ones((1, 8, 8, 1)))
+        pixels[::3] = pixels[1::3] + random.integers(0, 5, pixels[1::3].shape)
+        images = torch.from_numpy(pixels.astype(np.uint8))
+        self.contents = [f"{number:016}".encode() for number in range(len(images))]
+        by_content = dict(zip(self.contents, images, strict=True))
+        self.store = FeatureStore(folder)
+        extractor = Extractor(backbone, (32, 32))
+        self.features = Features(
+            extractor, self.store, lambda which, batch: decode_arrays(by_content, which, batch)
+        )
+        random = np.random.default_rng(0)
+        heads = [random.random(c) / 30 for c in extractor.layout.channels]
+        self.weights = column_weights(make_head(heads, "random"), extractor.layout)
+
+    def answers(self):
+        """Return rows, close pairs and neighbours: all from the images' pixels on."""
+        pooled = PooledRows(self.features, GRIDS)
+        pooled.ensure(self.contents)
+        search = Search(self.features, pooled, self.contents, self.weights, 1_000_000_000)
+        close = [np.stack(search.below(part, 1e-3)[0]) for part in range(search.parts)]
+        found = Neighbours(search.count, 3)
+        for step in range(search.steps):
+            search.nearest(step, found, np.inf)
+        return [self.features.rows(self.contents[:40]), np.concatenate(close, 1), found.codes]
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone("squeeze", weights="random")
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory, backbone):
+    collection = Collection(tmp_path_factory.mktemp("store"), backbone)
+    found = collection.answers()
+    collection.store.close()
+    assert found[1].shape[1] >= 200
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("products", "medium"), ("autocast", torch.bfloat16), ("all", "bf16"), ("all", "tf32")],
+)
+def test_rows_and_answers_keep_every_byte_and_each_product_is_guarded(
+    tmp_path, backbone, expected, name, value
+):
+    collection, watch = Collection(tmp_path, backbone), Watch()
+    with switched(name, value), watch:
+        found = collection.answers()
+    collection.store.close()
+    assert {"conv2d", "addmm_", "mm", "bmm"} <= watch.seen
+    assert not watch.short
+    assert all(map(np.array_equal, expected, found))
+
+
+@SWITCHES
+def test_switches_are_afterwards_as_they_were(name, value):
+    with switched(name, value):
+        before = state()
+        for guard in (exact_arithmetic, ieee_float32, fast_products):
+            with guard():
+                fast = guard is fast_products
+                assert BACKENDS["mkldnn.matmul"].fp32_precision == ("bf16" if fast else "ieee")
+                assert BACKENDS["cuda.matmul"].fp32_precision == ("tf32" if fast else "ieee")
+                assert BACKENDS["mkldnn.conv"].fp32_precision == "ieee"
+                assert BACKENDS["cudnn.conv"].fp32_precision == "ieee"
+                kept = name == "autocast" and guard is ieee_float32
+                assert torch.is_autocast_enabled("cpu") == kept
+            with pytest.raises(ZeroDivisionError), guard():
+                raise ZeroDivisionError
+            assert state() == before
+
+
+def test_threads_share_the_switches():
+    """Who leaves first does not take the guard away; exact wins over fast."""
+    torch.set_float32_matmul_precision("medium")
+    before, inside, leave = state(), threading.Event(), threading.Event()
+
+    def hold():
+        with exact_arithmetic():
+            inside.set()
+            assert leave.wait(60)
+
+    other = threading.Thread(target=hold)
+    with exact_arithmetic():
+        other.start()
+        assert inside.wait(60)
+    assert torch.get_float32_matmul_precision() == "highest"
+    with fast_products():
+        assert torch.get_float32_matmul_precision() == "highest"
+        leave.set()
+        other.join()
+        assert BACKENDS["mkldnn.matmul"].fp32_precision == "bf16"
+    assert state() == before

@@ -107,7 +107,8 @@ def estimate(
     extractor = features.extractor
     keys = {features.key(content): content for content in unique}
     missing = [keys[key] for key in features.store.missing(list(keys))]
-    there = [content for content in unique if content not in set(missing)]
+    absent = set(missing)
+    there = [content for content in unique if content not in absent]
     forward = _seconds_of_forward(features, missing, workers) if missing else 0.0
     seconds = {
         "forward": len(missing) * forward,

@@ -93,17 +93,19 @@ def _batches(
 ) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
     """Yield chunks whose rows fit in memory together, and these rows."""
     together: list[int] = []
-    needed = np.empty(0, np.int64)
+    needed, count = np.zeros(len(plan.rows), bool), 0
     for chunk in chunks:
         own = np.unique(plan.pairs[chunk * plan.block : (chunk + 1) * plan.block])
-        union = np.union1d(needed, own)
-        if together and len(union) > room.rows:
-            yield together, needed
-            together, union = [], own
+        fresh = len(own) - np.count_nonzero(needed[own])
+        if together and count + fresh > room.rows:
+            yield together, np.flatnonzero(needed)
+            needed[:] = False
+            together, count, fresh = [], 0, len(own)
         together.append(chunk)
-        needed = union
+        needed[own] = True
+        count += fresh
     if together:
-        yield together, needed
+        yield together, np.flatnonzero(needed)
 
 
 def _statistics(

@@ -5,7 +5,7 @@ follow from sizes alone. Up to two threads a lane the bits do, too; four and mor
 otherwise, and distances then differ by up to 1e-7.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -26,6 +26,7 @@ def inner_products(
     columns: Columns,
     centre: torch.Tensor,
     block: int,
+    spared: Collection[tuple[int, int]] = (),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute x·(v∘y) of all pairs of centred rows, and their norms.
 
@@ -33,6 +34,8 @@ def inner_products(
     ----------
     left, right, columns, centre, block
         As for `lpipstore.pipeline.distances.gram_distances`.
+    spared
+        Blocks (row, column) whose products nobody needs.
 
     Returns
     -------
@@ -41,7 +44,7 @@ def inner_products(
         Without `right` products under the diagonal are of no use.
     """
     batches = _Batch.of(columns, centre, panels_together(block))
-    lanes = [_Lane(left, right, batches[lane::LANES], block) for lane in range(LANES)]
+    lanes = [_Lane(left, right, batches[lane::LANES], block, spared) for lane in range(LANES)]
     in_lanes(lambda lane: lanes[lane].add(), left.device)
     first, *others = lanes
     for lane in others:
@@ -154,9 +157,10 @@ class _Lane:
         right: torch.Tensor | None,
         batches: Sequence[_Batch],
         block: int,
+        spared: Collection[tuple[int, int]],
     ) -> None:
         rows = [left] if right is None else [left, right]
-        self._batches = batches
+        self._batches, self._block, self._spared = batches, block, spared
         self.sides = [_Side(side, batches, block) for side in rows]
         lengths = len(self.sides[0].norms), len(self.sides[-1].norms)
         self.products = fresh_zeros(lengths, torch.float64, left.device)
@@ -169,6 +173,8 @@ class _Lane:
                 side.convert(batch)
             for top in one.blocks():
                 for left in other.blocks():
+                    if (top.start // self._block, left.start // self._block) in self._spared:
+                        continue
                     if one is not other or left.start > top.start:
                         self._add_product(top, left)
                     elif left == top:

@@ -96,7 +96,7 @@ def _batches(
     needed, count = np.zeros(len(plan.rows), bool), 0
     for chunk in chunks:
         own = np.unique(plan.pairs[chunk * plan.block : (chunk + 1) * plan.block])
-        fresh = len(own) - np.count_nonzero(needed[own])
+        fresh = len(own) - int(np.count_nonzero(needed[own]))
         if together and count + fresh > room.rows:
             yield together, np.flatnonzero(needed)
             needed[:] = False

@@ -75,7 +75,7 @@ def _equal(
     for rows, side in ((left, 0), (right, 1)):
         which, places = torch.unique(pairs[rest, side], return_inverse=True)
         words = rows.view(WORDS.get(rows.dtype, rows.dtype))
-        digests = [xxhash.xxh3_128_digest(words[n].cpu().numpy()) for n in which.tolist()]
+        digests = [xxhash.xxh3_128_digest(words[n].cpu().numpy().data) for n in which.tolist()]
         codes = [numbers.setdefault(digest, len(numbers)) for digest in digests]
         sides.append(torch.tensor(codes, device=pairs.device)[places])
     same = sides[0] == sides[1]
@@ -234,10 +234,11 @@ class _Products:
                 points = self._points(side, columns.panels[panel], room[:, : len(roots)])
                 points.mul_(roots)
                 squares = points * points
-                norms[1, number, : len(points)] += squares.sum(1)
+                own = squares.sum(1)
+                norms[1, number, : len(points)] += own
                 if signs is not None:
-                    squares.mul_(signs)
-                norms[0, number, : len(points)] += squares.sum(1)
+                    own = squares.mul_(signs).sum(1)
+                norms[0, number, : len(points)] += own
                 sides.append(points)
             left, right = sides[0], sides[-1] if signs is None else sides[-1] * signs
             for top, across in self._products():

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from .lanes import LANES
 from .rows import STEPS
 
-PANEL = 4096  # columns of one float32 product: long enough to be fast, short enough to be exact
-_WHOLE = 16  # numbers in a vector of the widest units
+WHOLE = 384
+"""Columns that MKL's products add up at a time: whatever the shape of a product, sums over a
+multiple of these are the same to the bit."""
+
+PANEL = 10 * WHOLE  # of one float32 product: long enough to be fast, short enough to be exact
 _SHORTEST_GAP = 64  # dead columns that are worth cutting a run of live ones for
 
 
@@ -89,7 +92,7 @@ def _width(live: int) -> int:
     if live <= PANEL:
         return PANEL
     rounds = -(-live // (PANEL * LANES))
-    return -(-live // (rounds * LANES * _WHOLE)) * _WHOLE
+    return -(-live // (rounds * LANES * WHOLE)) * WHOLE
 
 
 def take(rows: torch.Tensor, panel: Sequence[slice], out: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,10 @@ from .memory import fresh
 PAIRS_AT_ONCE = 192
 """Pairs of one call, which torch's threads share: enough to be worth sharing."""
 
-_WORDS = {torch.uint16: torch.int16}  # what torch cannot index, as what it can
+WORDS = {torch.uint16: torch.int16}
+"""What torch cannot index, as what it can."""
+
+_AT_ONCE = 64  # pairs of one call of this file, in float64: their columns stay in the caches
 _STAGES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the panels; after each, pairs beyond a limit are given up
 
 
@@ -41,8 +44,9 @@ def direct_distances(
     Returns
     -------
     Tensor of shape [p], float64
-        Relative error about 1e-6; never negative for heads without negative weights; exactly 0 for
-        equal rows; the same bits for (x, y) and (y, x), and whatever other pairs are asked for.
+        Sums of float64: relative error about 1e-13; never negative for heads without negative
+        weights; exactly 0 for equal rows; the same bits for (x, y) and (y, x), and whatever other
+        pairs are asked for.
         Distances over `beyond` may be too small, but not under it.
     """
     sums = torch.zeros(len(pairs), dtype=torch.float64, device=left.device)
@@ -74,25 +78,25 @@ class _Differences:
     def __init__(
         self, left: torch.Tensor, right: torch.Tensor, pairs: torch.Tensor, columns: Columns
     ) -> None:
-        self._left = left.view(_WORDS.get(left.dtype, left.dtype))
+        self._left = left.view(WORDS.get(left.dtype, left.dtype))
         self._right = self._left if right is left else right.view(self._left.dtype)
         self._dtype, self._pairs, self._columns = left.dtype, pairs, columns
         # Room for both sides of the pairs: to fetch fresh memory each time would take longest
         widths = list(map(len, columns.roots))
-        room = 2 * min(PAIRS_AT_ONCE * max(widths), max(2, len(pairs)) * sum(widths))
-        whole = fresh((2 * room,), torch.float32, left.device)
-        self._points, self._stored = whole[:room], whole[room:].view(self._left.dtype)
+        room = 2 * min(_AT_ONCE * max(widths), max(2, len(pairs)) * sum(widths))
+        self._points = fresh((room,), torch.float64, left.device)
+        self._stored = fresh((room,), torch.float32, left.device).view(self._left.dtype)
 
     def add(self, panels: Sequence[int], which: torch.Tensor, sums: torch.Tensor) -> None:
         """Add what panels contribute to the sums of some pairs, in the order of the panels."""
         if not len(which):
             return
-        count = -(-len(which) // -(-len(which) // PAIRS_AT_ONCE))
+        count = -(-len(which) // -(-len(which) // _AT_ONCE))
         own = sums[which]
         chunks = list(
             zip(torch.split(own, count), torch.split(self._pairs[which], count), strict=True)
         )
-        together = max(1, PAIRS_AT_ONCE // max(2, count))  # few pairs take several panels a call
+        together = max(1, _AT_ONCE // max(2, count))  # few pairs take several panels a call
         for start in range(0, len(panels), together):
             batch = _Batch.of(self._columns, panels[start : start + together])
             for some, pairs in chunks:  # whose rows share columns that are in the caches
@@ -103,13 +107,13 @@ class _Differences:
         sums[which] = own
 
     def _squares(self, pairs: torch.Tensor, batch: "_Batch") -> torch.Tensor:
-        """Return v∘(x - y)² of the columns of a batch, float32 [pairs, columns]."""
+        """Return v∘(x - y)² of the columns of a batch, float64 [pairs, columns]."""
         x, y = self._fetch(pairs, batch)
         x.sub_(y).mul_(batch.roots)
         return torch.mul(x, x if batch.signs is None else x * batch.signs, out=y)
 
     def _fetch(self, pairs: torch.Tensor, batch: "_Batch") -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the columns of the rows on both sides of pairs, float32 [pairs, columns]."""
+        """Return the columns of the rows on both sides of pairs, float64 [pairs, columns]."""
         shape = 2 * len(pairs), len(batch.roots)
         stored, points = (
             room[: shape[0] * shape[1]].view(shape) for room in (self._stored, self._points)
@@ -145,4 +149,5 @@ class _Batch:
         if columns.signs is not None:
             signs = torch.cat([columns.signs[panel] for panel in panels])
         ranges = [part for panel in panels for part in columns.panels[panel]]
-        return cls(ranges, list(map(len, roots)), torch.cat(roots), signs)
+        exact = torch.cat(roots).to(torch.float64)
+        return cls(ranges, list(map(len, roots)), exact, signs)

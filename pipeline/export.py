@@ -75,7 +75,8 @@ def export_matrix(run: Run, kind: str, file: IO[bytes], report: Report = silent)
         whole = np.concatenate([band for _, band in bands])
         arrays: dict[str, Any] = {"distances": whole}
         if symmetric:
-            arrays |= {"condensed": whole[np.triu_indices(len(whole), 1)], "paths": np.array(down)}
+            above = [row[number + 1 :] for number, row in enumerate(whole)]
+            arrays |= {"condensed": np.concatenate(above), "paths": np.array(down)}
         else:
             arrays |= {"paths_first": np.array(down), "paths_second": np.array(across)}
         np.savez(file, **arrays)

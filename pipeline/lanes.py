@@ -6,11 +6,14 @@ lanes that each do a whole share of the work meet once. On two cores each lane i
 nobody waits.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 LANES = 2  # fixed, whatever the machine: sums are added up by lanes
 
@@ -37,6 +40,21 @@ def in_lanes(work: Callable[[int], None], device: torch.device) -> None:
             other.result()
     finally:
         torch.set_num_threads(threads)
+
+
+def spread(work: Callable[[T], None], items: Iterable[T], device: torch.device) -> None:
+    """Call ``work(item)`` for each item, on one thread each, on as many as torch has here.
+
+    For products: where several threads share one, MKL cuts its sums by their number.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(threads, "lpipstore-part", torch.set_num_threads, (1,)) as pool:
+        for _ in pool.map(work, items):
+            pass
 
 
 @contextmanager

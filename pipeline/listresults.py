@@ -1,7 +1,8 @@
 """What a run over a list leaves on disk: distances as they become known, and tables at the end."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from .arrayfile import chunk_is_whole, open_array
 from .atomic import replacing
 from .results import DISTANCES
+
+LINES_AT_ONCE = 1 << 20
+"""Lines of a group of rows in a table."""
 
 _CHUNK = 1 << 16  # pairs
 _LEAST_SECONDS = 1.0  # between two writes; and writing takes at most a twentieth of the time
@@ -79,5 +83,17 @@ def write_table(path: Path, table: pa.Table) -> None:
 
     The same lines give the same bytes, into whichever chunks reading or adding has cut them.
     """
-    with replacing(path) as file:
-        pa.parquet.write_table(table.combine_chunks(), file)
+    write_parts(path, iter([table]))
+
+
+def write_parts(path: Path, parts: Iterator[pa.Table]) -> None:
+    """Write tables with the same columns, one at least, as one: see `write_table`.
+
+    One part is in memory at a time. Parts of `LINES_AT_ONCE` lines give the bytes of the whole.
+    """
+    with replacing(path) as file, ExitStack() as stack:
+        writer: pa.parquet.ParquetWriter | None = None
+        for part in parts:
+            if writer is None:
+                writer = stack.enter_context(pa.parquet.ParquetWriter(file, part.schema))
+            writer.write_table(part.combine_chunks(), row_group_size=LINES_AT_ONCE)

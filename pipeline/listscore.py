@@ -242,9 +242,11 @@ def cover(places: NDArray[np.int64], side: int, *, mirrored: bool) -> Iterator[P
     that saves converting rows again. With `mirrored` both buffers are the same, and no cell is
     under the diagonal.
     """
-    squares, square_of = np.unique(places // side, axis=0, return_inverse=True)
-    for number, (row, column) in enumerate(squares.tolist()):
-        members = np.flatnonzero(square_of.reshape(-1) == number)
+    squares, square_of, counts = np.unique(
+        places // side, axis=0, return_inverse=True, return_counts=True
+    )
+    by_square = np.split(np.argsort(square_of.reshape(-1), kind="stable"), np.cumsum(counts)[:-1])
+    for (row, column), members in zip(squares.tolist(), by_square, strict=True):
         here = places[members]
         low, high = here.min(0), here.max(0) + 1
         if mirrored and row == column:

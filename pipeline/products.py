@@ -1,18 +1,19 @@
 """Products of rows with rows, panel by panel of columns, added up in float64.
 
 The panels are shared between two lanes. The shape of every product and the order of every sum
-follow from sizes alone. Up to two threads a lane the bits do, too; four and more cut some products
-otherwise, and distances then differ by up to 1e-7.
+follow from sizes alone. Each product is made by one thread, and panels are a multiple of what MKL
+adds up at a time: neither the number of threads nor the shape of a product changes a bit. Other
+processors and other versions of MKL give other bits; distances then differ by up to 1e-7.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 
-from .columns import Columns, take
-from .lanes import LANES, in_lanes
+from .columns import WHOLE, Columns, take
+from .lanes import LANES, in_lanes, spread
 from .memory import fresh_zeros
 
 _STRIP = 64  # rows of a product on the diagonal, of which half a square is computed in vain
@@ -26,6 +27,7 @@ def inner_products(
     columns: Columns,
     centre: torch.Tensor,
     block: int,
+    spared: Collection[tuple[int, int]] = (),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute x·(v∘y) of all pairs of centred rows, and their norms.
 
@@ -33,6 +35,8 @@ def inner_products(
     ----------
     left, right, columns, centre, block
         As for `lpipstore.pipeline.distances.gram_distances`.
+    spared
+        Blocks (row, column) whose products nobody needs.
 
     Returns
     -------
@@ -41,7 +45,7 @@ def inner_products(
         Without `right` products under the diagonal are of no use.
     """
     batches = _Batch.of(columns, centre, panels_together(block))
-    lanes = [_Lane(left, right, batches[lane::LANES], block) for lane in range(LANES)]
+    lanes = [_Lane(left, right, batches[lane::LANES], block, spared) for lane in range(LANES)]
     in_lanes(lambda lane: lanes[lane].add(), left.device)
     first, *others = lanes
     for lane in others:
@@ -94,13 +98,22 @@ class _Batch:
             for start in range(0, len(numbers), size):
                 part = slice(numbers[start], numbers[start : start + size][-1] + 1)
                 panels = columns.panels[part]
-                roots = torch.stack(columns.roots[part])[:, None]
-                signs = None if columns.signs is None else torch.stack(columns.signs[part])[:, None]
-                middle = torch.empty_like(roots)
+                roots = _filled(columns.roots[part])
+                signs = None if columns.signs is None else _filled(columns.signs[part])
+                middle = torch.zeros_like(roots)
                 for panel, row in zip(panels, middle, strict=True):
                     take(centre[None], panel, row)
                 batches.append(cls(panels, roots, signs, middle))
         return batches
+
+
+def _filled(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return what belongs to the columns of panels [panels, 1, width], filled up with zeros.
+
+    Weights of 0 leave nothing of what stands in these columns; see `lpipstore.pipeline.columns`.
+    """
+    stacked = torch.stack(list(parts))[:, None]
+    return torch.nn.functional.pad(stacked, (0, -stacked.shape[2] % WHOLE))
 
 
 class _Side:
@@ -154,33 +167,37 @@ class _Lane:
         right: torch.Tensor | None,
         batches: Sequence[_Batch],
         block: int,
+        spared: Collection[tuple[int, int]],
     ) -> None:
         rows = [left] if right is None else [left, right]
-        self._batches = batches
+        self._batches, self._block, self._spared = batches, block, spared
         self.sides = [_Side(side, batches, block) for side in rows]
         lengths = len(self.sides[0].norms), len(self.sides[-1].norms)
         self.products = fresh_zeros(lengths, torch.float64, left.device)
 
     def add(self) -> None:
         """Add the products of this lane's panels, block by block."""
-        one, other = self.sides[0], self.sides[-1]
+        products = list(self._products())
         for batch in self._batches:
             for side in self.sides:
                 side.convert(batch)
-            for top in one.blocks():
-                for left in other.blocks():
-                    if one is not other or left.start > top.start:
-                        self._add_product(top, left)
-                    elif left == top:
-                        self._add_triangle(top)
+            spread(self._add_product, products, self.products.device)
 
-    def _add_product(self, top: slice, left: slice) -> None:
+    def _products(self) -> Iterator[tuple[slice, slice]]:
+        """Yield the rows of either side of each product."""
+        one, other = self.sides[0], self.sides[-1]
+        for top in one.blocks():
+            for left in other.blocks():
+                if (top.start // self._block, left.start // self._block) in self._spared:
+                    continue
+                if one is not other or left.start > top.start:
+                    yield top, left
+                elif left == top:  # what is on and above the diagonal
+                    for start in range(top.start, top.stop, _STRIP):
+                        yield slice(start, min(start + _STRIP, top.stop)), slice(start, top.stop)
+
+    def _add_product(self, where: tuple[slice, slice]) -> None:
+        top, left = where
         points, signed = self.sides[0].points[:, top], self.sides[-1].signed[:, left]
         for product in torch.bmm(points, signed.transpose(1, 2)):
             self.products[top, left].add_(product)
-
-    def _add_triangle(self, block: slice) -> None:
-        """Add what `_add_product` would, on and above the diagonal."""
-        for start in range(block.start, block.stop, _STRIP):
-            stop = min(start + _STRIP, block.stop)
-            self._add_product(slice(start, stop), slice(start, block.stop))

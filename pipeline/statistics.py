@@ -29,8 +29,8 @@ def pair_summary(
     dict
         ``mean`` and ``std`` over the pairs; ``stderr``, the standard error of the mean by the
         jackknife over *images* (Efron & Stein 1981: pairs share images and are not independent, so
-        std/√pairs would promise too much; None for fewer than three images); ``quantiles``, exact
-        at 0 and 1 and otherwise to 1/65536 of the range.
+        std/√pairs would promise too much; None for fewer than three images); ``quantiles``, those
+        of `numpy.quantile` (linear), exact at 0 and 1 and otherwise to 1/65536 of the range.
     """
     totals = np.zeros(count)
     squares = 0.0
@@ -107,15 +107,24 @@ def _jackknife(totals: NDArray[np.float64], total: float) -> float | None:
 
 def _quantiles(parts: Callable[[], Iterator[NDArray[np.float32]]]) -> dict[str, float]:
     """Return quantiles of all numbers in the parts, which are gone through twice."""
-    ends = [(part.min(), part.max()) for part in parts() if part.size]
-    low, high = float(min(end[0] for end in ends)), float(max(end[1] for end in ends))
+    spans = [(part.min(), part.max()) for part in parts() if part.size]
+    low, high = float(min(span[0] for span in spans)), float(max(span[1] for span in spans))
     histogram = np.zeros(_BINS, np.int64)
     for part in parts():
         histogram += np.histogram(part, bins=_BINS, range=(low, high))[0]
     below = np.cumsum(histogram)
-    # The value whose rank is q (pairs - 1), as numpy.quantile counts, at its bin's middle.
-    ranks = np.array(QUANTILES) * (below[-1] - 1)
-    bins = np.searchsorted(below, ranks, side="right").clip(max=_BINS - 1)
-    values = low + (bins + 0.5) * (high - low) / _BINS
-    values[0], values[-1] = low, high
+    last = int(below[-1]) - 1
+
+    def ranked(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the numbers of these ranks, each by the middle of its bin."""
+        bins = np.searchsorted(below, ranks, side="right")
+        middle = low + (bins + 0.5) * (high - low) / _BINS
+        return np.where(ranks == 0, low, np.where(ranks == last, high, middle))
+
+    # numpy.quantile's default: linear between the two numbers around rank q (pairs - 1)
+    positions = np.array(QUANTILES) * last
+    lower = np.floor(positions).astype(np.int64)
+    upper = np.minimum(lower + 1, last)
+    ends = ranked(lower), ranked(upper)
+    values = ends[0] + (positions - lower) * (ends[1] - ends[0])
     return {str(q): float(value) for q, value in zip(QUANTILES, values, strict=True)}

@@ -90,5 +90,9 @@ def plan_facts(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("rows read", f"{most}{told['rows_read']:,}, {show_bytes(told['bytes_read'])}"),
         ("operations", f"{most}{told['operations']:.3g}"),
         ("results", f"{most}{show_bytes(told['result_bytes'])}"),
-        ("seconds", f"about {seconds['total']:.2f} ({stages}), besides Python's start"),
+        (
+            "seconds",
+            f"about {seconds['total']:.2f} ({stages}), besides Python's start; score takes up to "
+            "four times as long if most images are nearly equal",
+        ),
     ]

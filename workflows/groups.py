@@ -4,8 +4,9 @@ The mean over groups of the mean distance within each is the diversity score of 
 generative models (Zhu et al. 2017, "Toward multimodal image-to-image translation", section 5).
 """
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..cache.errors import LpipstoreError
+from ..cache.errors import LpipstoreError, UsageError
 from ..pipeline.files import printable
 from ..pipeline.images import ImageRecord
-from ..pipeline.listresults import write_table
+from ..pipeline.listresults import LINES_AT_ONCE, write_parts, write_table
 from ..pipeline.listsummary import summarise_groups
 from ..pipeline.pairlists import PairList
 from ..pipeline.results import GROUPS, PAIRS, SUMMARY
 from .console import Screen
 from .lists import ListJob, Scored, list_facts, run_list
 from .session import Session, find_collection, open_session
-from .settings import Settings
+from .settings import Settings, parse_bytes
+
+_PAIR_BYTES = 160  # of one pair from the list to the tables, at most
 
 
 def score_groups(
@@ -47,14 +50,23 @@ def score_groups(
 
 
 def score_folders(records: list[ImageRecord], out: Path, session: Session) -> dict[str, Any]:
-    """Score the pairs within folders of surveyed images."""
+    """Score the pairs within folders of surveyed images.
+
+    Raises
+    ------
+    UsageError
+        The pairs do not fit in the memory of the settings.
+    """
     names, group_of = _group(records)
+    usable = np.array([not record.error for record in records], bool)
+    counts = np.bincount(group_of[usable], minlength=len(names))
+    taken = _memory_of(counts, names, parse_bytes(session.settings.memory))
     pairs = _pairs_within(records, group_of, len(names))
 
     def write(scored: Scored, folder: Path) -> dict[str, Any]:
         return _write(scored, folder, names, group_of)
 
-    job = ListJob("pairs", pairs, write, asked={"group_by": "folder"})
+    job = ListJob("pairs", pairs, write, asked={"group_by": "folder"}, taken=taken)
     return run_list(job, records, out, session)
 
 
@@ -84,13 +96,32 @@ def _pairs_within(
             f"{groups:,} folders, and pairs are made within each"
         )
     starts = np.cumsum(counts) - counts
-    ends = [np.triu_indices(count, 1) for count in counts]
-    left, right = (
-        np.concatenate([start + end[side] for start, end in zip(starts, ends, strict=True)])
-        for side in (0, 1)
+    left, right = np.empty((2, int((counts * (counts - 1) // 2).sum())), np.int64)
+    done = 0
+    for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
+        for place in range(start, start + count - 1):
+            line = slice(done, done + start + count - 1 - place)
+            left[line] = members[place]
+            right[line] = members[place + 1 : start + count]
+            done = line.stop
+    return PairList([record.path for record in records], left, right, pa.table({}))
+
+
+def _memory_of(counts: NDArray[np.int64], names: Sequence[str], memory: int) -> int:
+    """Return the bytes that the pairs within folders of so many images take.
+
+    Raises `UsageError` if that is more than half of `memory`: the other half is for rows.
+    """
+    pairs = int((counts * (counts - 1) // 2).sum())
+    if pairs * _PAIR_BYTES <= memory // 2:
+        return pairs * _PAIR_BYTES
+    largest = int(counts.argmax())
+    raise UsageError(
+        f"--memory is too small for {pairs:,} pairs within folders: it takes "
+        f"{math.ceil(2 * pairs * _PAIR_BYTES / 1e6)}MB at least; {printable(names[largest])} "
+        f"alone has {counts[largest]:,} images, and without --group-by they make a matrix in any "
+        "memory"
     )
-    paths = [record.path for record in records]
-    return PairList(paths, members[left], members[right], pa.table({}))
 
 
 def _write(
@@ -102,9 +133,15 @@ def _write(
     """
     usable = scored.usable
     shown = [printable(name) for name in names]
-    column = pa.array(shown, pa.string()).take(pa.array(group_of[scored.pairs.left]))
-    pairs = scored.table().append_column("group", column)
-    write_table(out / PAIRS, pairs.filter(pa.array(usable)))
+    column, lines = pa.array(shown, pa.string()), np.flatnonzero(usable)
+
+    def parts() -> Iterator[pa.Table]:
+        for start in range(0, len(lines), LINES_AT_ONCE):
+            part = lines[start : start + LINES_AT_ONCE]
+            groups = column.take(pa.array(group_of[scored.pairs.left[part]]))
+            yield scored.table(part).append_column("group", groups)
+
+    write_parts(out / PAIRS, parts())
     left, right = (scored.index[side[usable]] for side in (scored.pairs.left, scored.pairs.right))
     return write_groups(
         out, shown, group_of[scored.index >= 0], scored.distances[usable], left, right

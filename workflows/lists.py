@@ -73,21 +73,26 @@ class Scored:
         """Which pairs have a distance."""
         return np.asarray(self.plan.place != UNUSABLE)
 
-    def table(self) -> pa.Table:
+    def table(self, which: slice | NDArray[np.int64] = slice(None)) -> pa.Table:
         """Return what ``pairs.parquet`` holds, but for columns that the list brought along.
+
+        Of all pairs, or of those that `which` chooses: paths take several times the memory of all
+        that is known of a pair besides.
 
         ``statistics_row`` says which line of ``statistics.zarr`` is the pair's; null for pairs of
         equal images, whose statistics are all 0, and for pairs without a distance.
         """
         names = pa.array([printable(record.path) for record in self.records], pa.string())
         columns = {}
-        for letter, side in (("i", self.pairs.left), ("j", self.pairs.right)):
+        sides = [("i", self.pairs.left[which]), ("j", self.pairs.right[which])]
+        place = self.plan.place[which]
+        for letter, side in sides:
             columns[letter] = pa.array(self.index[side], mask=self.index[side] < 0)
-        for letter, side in (("i", self.pairs.left), ("j", self.pairs.right)):
+        for letter, side in sides:
             columns[f"path_{letter}"] = names.take(pa.array(side))
-        columns["distance"] = pa.array(self.distances, mask=~self.usable)
+        columns["distance"] = pa.array(self.distances[which], mask=place == UNUSABLE)
         if self.statistics:
-            columns["statistics_row"] = pa.array(self.plan.place, mask=self.plan.place < 0)
+            columns["statistics_row"] = pa.array(place, mask=place < 0)
         return pa.table(columns)
 
 
@@ -99,7 +104,8 @@ Finish = Callable[[Scored, Path], dict[str, Any]]
 class ListJob:
     """A list to score for a command; `asked` is what the manifest says besides.
 
-    With `statistics` the pairs' statistics are kept, too.
+    With `statistics` the pairs' statistics are kept, too. Of the memory that a person allows, the
+    pairs have `taken` so many bytes.
     """
 
     command: str
@@ -107,6 +113,7 @@ class ListJob:
     finish: Finish
     asked: Mapping[str, Any] = field(default_factory=dict)
     statistics: bool = False
+    taken: int = 0
 
 
 def run_list(
@@ -122,7 +129,7 @@ def run_list(
         There is something that a person has to change; the message says what.
     """
     settings, clock, screen = session.settings, session.clock, session.screen
-    memory = parse_bytes(settings.memory)
+    memory = parse_bytes(settings.memory) - job.taken
     need_images(records)
     collection = make_collection(records, session)
     row_bytes = collection.row_bytes()

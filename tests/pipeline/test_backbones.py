@@ -159,7 +159,8 @@ def test_tf32_is_off_for_the_convolutions_of_a_trunk_and_then_as_before(backbone
     convolutions, seen = torch.backends.cudnn.conv, []
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
         trunk = backbones["squeeze"].trunk
-        hook = trunk.register_forward_pre_hook(lambda *_: seen.append(convolutions.fp32_precision))
+        first = trunk.features[0]
+        hook = first.register_forward_pre_hook(lambda *_: seen.append(convolutions.fp32_precision))
         backbones["squeeze"].taps_of(images())
         hook.remove()
         assert convolutions.fp32_precision == "tf32"

@@ -14,6 +14,7 @@ from lpipstore.pipeline.distances import (
     pair_statistics,
 )
 from lpipstore.pipeline.layout import RowLayout
+from lpipstore.pipeline.near import near_distances
 from lpipstore.pipeline.rows import STEPS, quantise, row_taps
 
 CPU = torch.device("cpu")
@@ -114,7 +115,7 @@ def test_places_and_threads_do_not_change_a_bit(count):
     turned = torch.from_numpy(rows.numpy()[::-1].copy())
     assert torch.equal(gram_distances(turned, None, columns, centre, block).flip(0, 1), straight)
     try:
-        for number in (1, 2, 3):
+        for number in (1, 2, 3, 8, 16, 64):
             torch.set_num_threads(number)
             assert torch.equal(gram_distances(rows, None, columns, centre, block), straight)
             assert torch.get_num_threads() == number
@@ -179,6 +180,7 @@ def test_direct_distances_of_rows_of_many_panels(count, monkeypatch):
     pairs = torch.combinations(torch.arange(40))[:count]
     known = direct_distances(rows, rows, pairs, Columns.of(weights, "uint16", CPU))
     monkeypatch.setattr("lpipstore.pipeline.columns.PANEL", 16)
+    monkeypatch.setattr("lpipstore.pipeline.columns.WHOLE", 16)
     columns = Columns.of(weights, "uint16", CPU)
     assert len(columns.panels) > 300
     assert torch.allclose(direct_distances(rows, rows, pairs, columns), known, atol=1e-6)
@@ -234,3 +236,61 @@ def test_rows_give_their_taps_back():
 )
 def test_blocks_are_shorter_where_rows_are_long(count, row_bytes, block):
     assert block_of(count, row_bytes) == block
+
+
+def still(count, dtype="uint16", step=3, seed=5):
+    """Rows of a film that hardly moves: all pairs are nearly equal, and some rows are equal."""
+    random = torch.Generator().manual_seed(seed)
+    one = make_rows(1, "float32")
+    rows = one + step / 65535 * (torch.rand(count, one.shape[1], generator=random) - 0.5)
+    rows[count // 2] = rows[1]
+    return quantise(rows.clamp_(0, 1), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("step", [3, 300])
+def test_near_pairs_are_those_of_their_differences(dtype, sign, step):
+    """Whatever is computed together: products, squares that were foreseen, or single pairs."""
+    rows, weights = still(300, dtype, step), spread(channel_weights(sign))
+    columns, centre = Columns.of(weights, dtype, CPU), centre_of(rows[:16])
+    pairs = torch.combinations(torch.arange(300))
+    expected = direct_distances(rows, rows, pairs, columns).to(torch.float32).to(torch.float64)
+    assert torch.equal(near_distances(rows, rows, pairs, columns), expected)
+    other = rows.clone()
+    assert torch.equal(near_distances(rows, other, pairs.flip(1), columns), expected)
+    found = gram_distances(rows, None, columns, centre, 256)
+    assert torch.equal(found[pairs[:, 0], pairs[:, 1]], expected)
+    assert torch.equal(found, found.T)
+    assert found[1, 150] == 0
+    exactly = exact(rows, rows, weights, dtype)[pairs[:, 0], pairs[:, 1]]
+    if sign > 0:
+        assert np.allclose(expected, exactly, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("near", [40, 200, 300])
+def test_near_pairs_among_others_do_not_depend_on_their_places(near):
+    rows = make_rows(300, seed=2)
+    rows.numpy()[:near] = still(near).numpy()
+    columns = Columns.of(spread(channel_weights()), "uint16", CPU)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    centre = centre_of(rows[:16])
+    straight = gram_distances(rows, None, columns, centre, 256)
+    moved = torch.from_numpy(rows.numpy()[order.numpy()])
+    assert torch.equal(gram_distances(moved, None, columns, centre, 256), straight[order][:, order])
+
+
+def test_a_film_that_hardly_moves_takes_few_single_pairs(monkeypatch):
+    """They take fifty times as long as products, and equal rows are found without them."""
+    singly = []
+
+    def counting(left, right, pairs, *rest):
+        singly.append(len(pairs))
+        return direct_distances(left, right, pairs, *rest)
+
+    for module in ("near", "distances"):
+        monkeypatch.setattr(f"lpipstore.pipeline.{module}.direct_distances", counting)
+    rows, weights = still(512), spread(channel_weights())
+    rows.numpy()[300:400] = rows.numpy()[300]
+    gram(rows, weights)
+    assert sum(singly) < 512 * 511 // 2 / 100

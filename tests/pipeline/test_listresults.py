@@ -7,7 +7,7 @@ import pytest
 
 from lpipstore.cache.errors import LpipstoreError
 from lpipstore.pipeline import listresults
-from lpipstore.pipeline.listresults import DistanceFile, write_table
+from lpipstore.pipeline.listresults import DistanceFile, write_parts, write_table
 
 COUNT = 150_000  # three chunks
 
@@ -68,3 +68,12 @@ def test_a_table_has_the_same_bytes_however_it_is_cut_into_chunks(tmp_path):
         write_table(tmp_path / str(number), table)
     write_table(tmp_path / "2", pa.parquet.read_table(tmp_path / "1"))
     assert len({(tmp_path / str(number)).read_bytes() for number in range(3)}) == 1
+
+
+def test_a_table_in_parts_has_the_bytes_of_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("lpipstore.pipeline.listresults.LINES_AT_ONCE", 4)
+    table = pa.table({"i": list(range(10)), "path": [f"{n}.png" for n in range(10)]})
+    write_table(tmp_path / "whole", table)
+    write_parts(tmp_path / "parts", iter([table[:4], table[4:8], table[8:]]))
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "whole"]

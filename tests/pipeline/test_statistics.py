@@ -86,3 +86,17 @@ def test_the_error_of_a_cross_mean_covers_the_truth():
         found = cross_summary(lambda start, stop, m=matrix: m[start:stop], matrix.shape, 7)
         misses += abs(found["mean"] - 5) > 2 * found["stderr"]
     assert 2 <= misses <= 22  # 5 % are expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 12, 61])
+def test_quantiles_are_numpys_within_the_bound(count, seed):
+    matrix = matrix_of(count, seed)
+    whole = matrix_of(count, seed + 100)[:, : max(1, count - 1)]
+    pairs = matrix[np.triu_indices(count, 1)].astype(np.float64)
+    cross = cross_summary(lambda start, stop: whole[start:stop], whole.shape, 5)
+    for summary, numbers in ((summary_of(matrix), pairs), (cross, whole.astype(np.float64))):
+        expected = np.quantile(numbers, QUANTILES)
+        found = np.array([summary["quantiles"][str(q)] for q in QUANTILES])
+        assert np.abs(found - expected).max() <= np.ptp(numbers) / 65536
+        assert (np.diff(found) >= 0).all()

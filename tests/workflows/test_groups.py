@@ -1,11 +1,14 @@
 """Pairs within folders: a mean for each, the mean of the means, and folders with too little."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 
 import lpipstore
+from lpipstore.pipeline.images import ImageRecord
+from lpipstore.workflows.groups import _group, _pairs_within
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 
@@ -119,6 +122,35 @@ def test_the_same_command_goes_on_and_another_stops(cli, classes, tmp_path):
     assert (tmp_path / "run" / "groups.parquet").read_bytes() == before
     outcome = cli("pairs", classes, *MODEL, "--out", tmp_path / "run")
     assert (outcome.code, "group_by" in outcome.err) == (2, True)
+
+
+def test_pairs_of_a_large_folder_are_counted_before_they_are_listed(
+    cli, tmp_path, draw, monkeypatch
+):
+    """Within the memory that is allowed: a folder of 30,000 images has 450 million pairs."""
+    draw(tmp_path / "many", 40)
+
+    def listed(*_):
+        raise AssertionError("the pairs were listed")
+
+    monkeypatch.setattr("lpipstore.workflows.groups._PAIR_BYTES", 10_000_000)
+    monkeypatch.setattr("lpipstore.workflows.groups._pairs_within", listed)
+    outcome = group(cli, [tmp_path / "many"], tmp_path / "run")
+    assert outcome.code == 2
+    assert "780 pairs within folders: it takes 15600MB at least" in " ".join(outcome.err.split())
+    assert "40 images" in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_pairs_within_folders_are_those_of_each_folder():
+    records = [ImageRecord(f"{name}/{n}", b"") for n in range(4) for name in "abc"]
+    records[0] = ImageRecord("a/0", error="broken")
+    names, group_of = _group(records)
+    pairs = _pairs_within(records, group_of, len(names))
+    found = sorted(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True))
+    good = [n for n, record in enumerate(records) if not record.error]
+    expected = [(i, j) for i, j in itertools.combinations(good, 2) if group_of[i] == group_of[j]]
+    assert found == expected
 
 
 def test_what_people_get_wrong(cli, classes, tmp_path):

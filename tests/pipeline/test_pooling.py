@@ -17,11 +17,17 @@ from lpipstore.pipeline.pooling import (
     pooled_weights,
     useful_grids,
 )
-from lpipstore.pipeline.rows import STEPS, quantise
+from lpipstore.pipeline.rows import STEPS
 
 TAPS = st.tuples(st.integers(1, 6), st.integers(1, 11), st.integers(1, 11))
 LAYOUTS = st.lists(TAPS, min_size=1, max_size=3).map(lambda taps: RowLayout(tuple(taps)))
 DTYPES = st.sampled_from(["uint16", "int16", "float32"])
+
+
+def stored(values, dtype):
+    """Values of rows as the row dtype holds them."""
+    steps = STEPS[dtype]
+    return values if dtype == "float32" else (values * steps).round().to(getattr(torch, dtype))
 
 
 def make_rows(layout, dtype, count, closeness, seed):
@@ -34,7 +40,7 @@ def make_rows(layout, dtype, count, closeness, seed):
         if dtype != "uint16":
             tap = tap - 0.5
         taps.append((tap / tap.norm(dim=1, keepdim=True).clamp(min=1e-6)).flatten(1))
-    return quantise(torch.cat(taps, 1), dtype)
+    return stored(torch.cat(taps, 1), dtype)
 
 
 def make_weights(layout, seed):

@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -26,15 +27,27 @@ from lpipstore.pipeline.pooled import PooledRows
 from lpipstore.pipeline.pooling import GRIDS, pool_rows
 from lpipstore.pipeline.precision import exact_arithmetic, fast_products, ieee_float32
 
-BACKENDS = {
-    "all": torch.backends,
-    "cuda.matmul": torch.backends.cuda.matmul,
-    "cudnn.conv": torch.backends.cudnn.conv,
-    "mkldnn": torch.backends.mkldnn,
-    "mkldnn.matmul": torch.backends.mkldnn.matmul,
-    "mkldnn.conv": torch.backends.mkldnn.conv,
-}
+SINGLE = hasattr(torch.backends.cudnn, "conv")  # one switch for each operation: torch 2.9
 OURS = ("cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv")
+NAMES = ("all", "mkldnn", *OURS)
+
+
+def backend(name):
+    """Return what has the switch of that name."""
+    return torch.backends if name == "all" else attrgetter(name)(torch.backends)
+
+
+BACKENDS = {name: backend(name) for name in NAMES} if SINGLE else {}
+
+
+def precisions():
+    """Return what products and convolutions are made of, by the names that torch 2.9 has."""
+    if SINGLE:
+        return {name: BACKENDS[name].fp32_precision for name in OURS}
+    products = {"highest": ("ieee", "ieee"), "high": ("tf32", "tf32"), "medium": ("tf32", "bf16")}
+    on_gpu, on_cpu = products[torch.get_float32_matmul_precision()]
+    convolutions = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+    return dict(zip(OURS, (on_gpu, convolutions, on_cpu, "ieee"), strict=True))
 
 
 def state():
@@ -43,7 +56,8 @@ def state():
         products = torch.get_float32_matmul_precision()
     except RuntimeError:
         products = "mixed"
-    return products, {name: switch.fp32_precision for name, switch in BACKENDS.items()}
+    switches = {name: switch.fp32_precision for name, switch in BACKENDS.items()}
+    return products, switches, None if SINGLE else torch.backends.cudnn.allow_tf32
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +68,8 @@ def untouched():
     torch.set_float32_matmul_precision("highest")
     for name, precision in before[1].items():
         BACKENDS[name].fp32_precision = precision
+    if not SINGLE:
+        torch.backends.cudnn.allow_tf32 = before[2]
     assert state() == before
 
 
@@ -68,9 +84,17 @@ def switched(name, value):
         elif name == "default dtype":
             stack.callback(torch.set_default_dtype, torch.get_default_dtype())
             torch.set_default_dtype(value)
+        elif name == "cudnn.allow_tf32":
+            torch.backends.cudnn.allow_tf32 = value
         else:
             BACKENDS[name].fp32_precision = value
         yield
+
+
+def switch(name, value):
+    """Return a switch of torch 2.9 as a parameter of tests."""
+    skip = pytest.mark.skipif(not SINGLE, reason="torch 2.8 has no switch for each operation")
+    return pytest.param(name, value, marks=skip)
 
 
 SWITCHES = pytest.mark.parametrize(
@@ -78,8 +102,9 @@ SWITCHES = pytest.mark.parametrize(
     [
         *(("products", value) for value in ("highest", "high", "medium")),
         *(("autocast", value) for value in (torch.bfloat16, torch.float16)),
-        *((name, "tf32") for name in BACKENDS),
-        *((name, "bf16") for name in ("all", "mkldnn", "mkldnn.matmul", "mkldnn.conv")),
+        *(("cudnn.allow_tf32", value) for value in (True, False)),
+        *(switch(name, "tf32") for name in NAMES),
+        *(switch(name, "bf16") for name in ("all", "mkldnn", "mkldnn.matmul", "mkldnn.conv")),
         ("default dtype", torch.float64),
     ],
 )
@@ -153,9 +178,9 @@ class Watch(TorchDispatchMode):
         if any(part in name for part in ("mm", "conv", "baddbmm", "mv", "linear", "dot")):
             self.seen.add(name)
             numbers = {arg.dtype for arg in args if isinstance(arg, torch.Tensor)}
-            precisions = {BACKENDS[switch].fp32_precision for switch in OURS}
-            if precisions != {"ieee"} or numbers & {torch.bfloat16, torch.float16}:
-                self.short.append((name, precisions, numbers))
+            used = set(precisions().values())
+            if used != {"ieee"} or numbers & {torch.bfloat16, torch.float16}:
+                self.short.append((name, used, numbers))
         return called(*args, **(kwargs or {}))
 
 
@@ -206,7 +231,12 @@ def expected(tmp_path_factory, backbone):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("products", "medium"), ("autocast", torch.bfloat16), ("all", "bf16"), ("all", "tf32")],
+    [
+        ("products", "medium"),
+        ("autocast", torch.bfloat16),
+        switch("all", "bf16"),
+        switch("all", "tf32"),
+    ],
 )
 def test_rows_and_answers_keep_every_byte_and_each_product_is_guarded(
     tmp_path, backbone, expected, name, value
@@ -227,10 +257,10 @@ def test_switches_are_afterwards_as_they_were(name, value):
         for guard in (exact_arithmetic, ieee_float32, fast_products):
             with guard():
                 fast = guard is fast_products
-                assert BACKENDS["mkldnn.matmul"].fp32_precision == ("bf16" if fast else "ieee")
-                assert BACKENDS["cuda.matmul"].fp32_precision == ("tf32" if fast else "ieee")
-                assert BACKENDS["mkldnn.conv"].fp32_precision == "ieee"
-                assert BACKENDS["cudnn.conv"].fp32_precision == "ieee"
+                products = ("tf32", "bf16") if fast else ("ieee", "ieee")
+                expected = dict.fromkeys(OURS, "ieee")
+                expected["cuda.matmul"], expected["mkldnn.matmul"] = products
+                assert precisions() == expected
                 kept = name == "autocast" and guard is ieee_float32
                 assert torch.is_autocast_enabled("cpu") == kept
             with pytest.raises(ZeroDivisionError), guard():
@@ -257,5 +287,5 @@ def test_threads_share_the_switches():
         assert torch.get_float32_matmul_precision() == "highest"
         leave.set()
         other.join()
-        assert BACKENDS["mkldnn.matmul"].fp32_precision == "bf16"
+        assert precisions()["mkldnn.matmul"] == "bf16"
     assert state() == before

@@ -33,7 +33,7 @@ TRUNK_DTYPES = {
 # larger batches are slower: 32 instead of 8 images of 224 px through SqueezeNet take twice as long
 # for each image, as the C library gives their memory back to the system after every layer.
 _BATCH_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}
-_BATCH_LIMITS = (4, 64)
+_BATCH_LIMITS = (4, 32)
 _BITS = {"uint16": np.int16, "int16": np.int16, "float32": np.float32}  # what torch computes with
 _CENTRE_ROWS = 16
 _ENOUGH = 16  # rows, before their mean time says anything

@@ -164,9 +164,9 @@ def start(command, output, log):
         counter = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         rows = Extractor.rows
 
-        def counted(self, pixels):
+        def counted(self, pixels, *room):
             os.write(counter, f"{len(pixels)} {self.batch}\n".encode())
-            return rows(self, pixels)
+            return rows(self, pixels, *room)
 
         Extractor.rows = counted
         schedule._TILE = distances._BLOCK = TILE

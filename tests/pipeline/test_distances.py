@@ -269,9 +269,10 @@ def test_near_pairs_are_those_of_their_differences(dtype, sign, step):
     assert torch.equal(found[pairs[:, 0], pairs[:, 1]], expected)
     assert torch.equal(found, found.T)
     assert found[1, 150] == 0
-    exactly = exact(rows, rows, weights, dtype)[pairs[:, 0], pairs[:, 1]]
     if sign > 0:
-        assert np.allclose(expected, exactly, rtol=1e-6, atol=0)
+        some = pairs[:, 0] < 20
+        exactly = exact(rows, rows[:20], weights, dtype)[pairs[some, 1], pairs[some, 0]]
+        assert np.allclose(expected[some], exactly, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("near", [40, 200, 300])

@@ -216,7 +216,7 @@ def test_images_that_do_not_fit_into_memory(bad, monkeypatch):
     def fail(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 10 TB")
 
-    monkeypatch.setattr("lpipstore.pipeline.backbones.Backbone.taps_of", fail)
+    monkeypatch.setattr("lpipstore.pipeline.backbones.Backbone.each_tap", fail)
     code, message = bad()
     assert (code, "choose a smaller --size" in message) == (1, True)
 

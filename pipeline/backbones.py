@@ -265,7 +265,7 @@ def each_tap_of_pixels(trunk: nn.Module, pixels: Tensor, *, scaled: bool) -> Ite
 def _forward(trunk: nn.Module, images: Tensor) -> Iterator[Tensor]:
     """Run the trunk in `channels_last`: in NCHW, max-pooling and convolutions take up to 3 times.
 
-    Measured on CPUs for alex, vgg, squeeze and resnet50.
+    Measured on CPUs, for alex, vgg and squeeze.
     """
     like = next(trunk.parameters())
     with ieee_float32():  # TF32 would move distances by 1e-3 of their value

@@ -84,7 +84,9 @@ def switched(name, value):
         elif name == "default dtype":
             stack.callback(torch.set_default_dtype, torch.get_default_dtype())
             torch.set_default_dtype(value)
-        elif name == "cudnn.allow_tf32":
+        elif name == "cudnn.allow_tf32":  # of convolutions and of recurrent layers
+            allowed = torch.backends.cudnn.allow_tf32
+            stack.callback(setattr, torch.backends.cudnn, "allow_tf32", allowed)
             torch.backends.cudnn.allow_tf32 = value
         else:
             BACKENDS[name].fp32_precision = value

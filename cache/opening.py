@@ -174,7 +174,7 @@ def is_store(path: Path) -> bool:
 
 
 def _is_blank(path: Path) -> bool:
-    """Tell whether a folder is empty, or holds what is there while a store is being made."""
+    """Return whether a folder is empty or holds only the files of a store that is being created."""
     names = set(os.listdir(path))
     journal = f"{INDEX}-journal"  # of SQLite, until the index is in WAL mode
     own = {"lock", gate_path(path / INDEX).name, journal, *(INDEX + ending for ending in ENDINGS)}

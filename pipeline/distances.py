@@ -134,7 +134,7 @@ class _Square(NamedTuple):
         yield from product(rows, columns)
 
     def put(self, distances: torch.Tensor, close: torch.Tensor) -> None:
-        """Put those that are close in place, and take them off `close`."""
+        """Write the known distances of close pairs into place and clear them in `close`."""
         here = self.top, self.across
         mine = self.pairs if self.surely_near else close[here]
         distances[here] = torch.where(mine, self.distances, distances[here])

@@ -62,7 +62,7 @@ def score(
         typer.Argument(
             parser=path_of,
             metavar="PAIRS",
-            help="A table (.csv, .tsv, .parquet): a pair in a line.",
+            help="A table (.csv, .tsv, .parquet): one pair per line.",
         ),
     ],
     out: Out,

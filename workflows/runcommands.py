@@ -90,7 +90,7 @@ def export(
         typer.Option(
             "--format",
             metavar="csv|parquet|npz",
-            help="csv: the square of a matrix, or the list of pairs; parquet: a pair in a line; "
+            help="csv: the square of a matrix, or the list of pairs; parquet: one pair per line; "
             "npz: arrays, also condensed as SciPy takes them.",
             show_default="by the ending of --out",
         ),

@@ -3,6 +3,7 @@
 import builtins
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -48,6 +49,31 @@ def test_shells_can_complete(shell):
         [command, "--show-completion", shell], capture_output=True, text=True, check=False
     )
     assert "lpipstore" in ended.stdout
+
+
+FAULTS = """
+import resource, sys, torch
+if sys.argv[1] == "command":
+    from lpipstore.workflows.cli import _keep_freed_memory
+    _keep_freed_memory()
+for turn in range(50):
+    layers = [torch.ones(6 << 20) for _ in range(4)]
+    del layers
+    if turn == 9:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+def test_commands_keep_the_memory_that_layers_free():
+    """Four of 24 MB at a time: otherwise each page is fetched from the system again and again."""
+    faults = {}
+    for way in ("command", "torch"):
+        program = [sys.executable, "-c", FAULTS, way]
+        ended = subprocess.run(program, capture_output=True, text=True, check=True)
+        faults[way] = int(ended.stdout)
+    assert faults["command"] < 1000 < faults["torch"]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from .bounds import DenseError, live
 from .cascade import PRODUCT_PAYS, Tally
 from .cells import Pairs, split, windows
 from .columns import Columns
-from .direct import direct_distances
 from .distances import gram_distances
+from .near import near_distances
 from .rowcache import RowCache, SingleRows
 
 _DENSE_SHARE = PRODUCT_PAYS
@@ -30,11 +30,6 @@ class ExactRows:
         Those of the dense matrix: see `gram_distances`.
     dense
         How far the dense matrix may err.
-
-    Attributes
-    ----------
-    compared
-        Numbers that were compared pair by pair so far.
     """
 
     def __init__(
@@ -51,7 +46,6 @@ class ExactRows:
         self._rows, self._single, self._side, self._room = rows, single, side, room
         self._columns, self._centre, self._block = columns, centre, block
         self.dense = dense
-        self.compared = 0
 
     def below(self, pairs: Pairs, below: float, tally: Tally) -> tuple[Pairs, NDArray[np.float32]]:
         """Return those of some pairs whose distance in the dense matrix is under `below`.
@@ -82,7 +76,6 @@ class ExactRows:
         distances = np.full(len(pairs), np.inf, np.float32)
         for which in windows(pairs, np.arange(len(pairs)), self._room):
             distances[which] = self._decided(*self._single.pick(pairs[which]), below, tally)
-        self.compared += len(pairs) * live(self._columns)
         close = under(distances, below)
         return pairs[close], distances[close]
 
@@ -109,10 +102,10 @@ class ExactRows:
         self, rows: torch.Tensor, pairs: torch.Tensor, below: float, tally: Tally
     ) -> NDArray[np.float32]:
         """Return direct distances; the dense matrix's where the two might decide differently."""
-        distances = direct_distances(
+        distances = near_distances(
             rows, rows, pairs, self._columns, beyond=self.dense.surely_over(below)
         )
-        tally.arithmetic += 2 * len(pairs) * live(self._columns)
+        tally.compare(len(pairs) * live(self._columns))
         shown = distances.to(torch.float32)
         off = (distances - below).abs()
         near = (off <= self.dense.doubt(distances)).nonzero()[:, 0]

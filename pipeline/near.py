@@ -9,6 +9,7 @@ The few pairs for which it could are computed from differences. So the result do
 which pairs are computed together, and how.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,24 +25,31 @@ from .memory import fresh, fresh_zeros
 _TILE = 128  # rows of a product on either side
 _TILES = 4  # on either side, whose rows are converted together
 _DENSE_SHARE = 40  # a product pays when one pair in so many is wanted
+_LEAST_PAIRS = 2048  # for which it pays to convert the rows of `_TILES` tiles
+_MANY = 4  # one in so many of the most pairs of a row in the same neighbourhood are many
+_REPEATED = 4  # pairs to a row, from which on it pays to look for equal rows
 _UNIT = 2.0**-53
 _AROUND = 16  # roundings of the operands and sums around a product, all in all
 
 
 def near_distances(
-    left: torch.Tensor, right: torch.Tensor, pairs: torch.Tensor, columns: Columns
+    left: torch.Tensor,
+    right: torch.Tensor,
+    pairs: torch.Tensor,
+    columns: Columns,
+    beyond: float = math.inf,
 ) -> torch.Tensor:
     """Compute the distances of pairs of rows that are nearly equal, rounded to float32.
 
     Parameters
     ----------
-    left, right, pairs, columns
+    left, right, pairs, columns, beyond
         As for `lpipstore.pipeline.direct.direct_distances`.
 
     Returns
     -------
     Tensor of shape [p], float64
-        To the bit what `direct_distances` returns, rounded to float32.
+        To the bit what `direct_distances` returns, rounded to float32, up to `beyond`.
     """
     found = torch.full((len(pairs),), torch.nan, dtype=torch.float64, device=left.device)
     if columns.panels:
@@ -51,9 +59,9 @@ def near_distances(
             numbers = _Products(left, right, square, columns).distances()
             found[which] = numbers
     rest = found.isnan().nonzero()[:, 0]
-    if len(rest) > 1:
+    if len(rest) > _REPEATED * len(torch.unique(pairs[rest])):
         rest = rest[~_equal(left, right, pairs, rest, found)]
-    found[rest] = direct_distances(left, right, pairs[rest], columns)
+    found[rest] = direct_distances(left, right, pairs[rest], columns, beyond)
     return found.to(torch.float32).to(torch.float64)
 
 
@@ -112,7 +120,7 @@ class _Square:
 
 def _squares(ends: NDArray[np.int64], height: int, mirrored: bool) -> Iterator[_Square]:
     """Yield the pairs that stand close together when rows are ordered by neighbourhoods."""
-    if len(ends) * _DENSE_SHARE < _TILE**2:
+    if len(ends) < _LEAST_PAIRS:
         return
     sides = _neighbourhoods(ends, height, mirrored)
     ranks = np.stack([side.rank[ends[:, n]] for n, side in enumerate(sides)], axis=1)
@@ -133,6 +141,8 @@ def _squares(ends: NDArray[np.int64], height: int, mirrored: bool) -> Iterator[_
     of_pair = of_tile[tile_of[wanted]]
     for number, (row, column) in enumerate(squares.tolist()):
         own = wanted[of_pair == number]
+        if len(own) < _LEAST_PAIRS:
+            continue
         down, across = (
             slice(place * _TILES * _TILE, (place + 1) * _TILES * _TILE) for place in (row, column)
         )
@@ -159,7 +169,11 @@ class _Side:
 
 
 def _neighbourhoods(ends: NDArray[np.int64], height: int, mirrored: bool) -> tuple[_Side, _Side]:
-    """Order the ends of pairs so that what is connected stands together."""
+    """Order the ends of pairs so that what is connected stands together.
+
+    What has many pairs comes first: flat pictures are all close to one another, and each to some
+    others. Otherwise the order stays, as of a film.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -167,15 +181,21 @@ def _neighbourhoods(ends: NDArray[np.int64], height: int, mirrored: bool) -> tup
     count = max(int(nodes.max()) + 1, height)
     graph = coo_array((np.ones(len(nodes), bool), nodes.T), shape=(count, count))
     _, label = connected_components(graph, directed=False)
-    lowest = np.full(int(label.max()) + 1, count)
-    np.minimum.at(lowest, label, np.arange(count))  # each has a row of the left: its lowest
+    degrees = np.bincount(nodes.reshape(-1), minlength=count)
+    largest = np.zeros(int(label.max()) + 1, int)
+    np.maximum.at(largest, label, degrees)
+    few = degrees * _MANY < largest[label]
+    # Each has rows of the left; around one with many pairs, most differences are small
+    first = np.lexsort((few[:height], label[:height]))
+    central = np.empty_like(largest)
+    central[label[first[::-1]]] = first[::-1]
 
     def side(used: NDArray[np.int64], shift: int) -> _Side:
         used = np.unique(used)
-        order = used[np.argsort(label[used + shift], kind="stable")]
+        order = used[np.lexsort((few[used + shift], label[used + shift]))]
         rank = np.full(int(used[-1]) + 1, -1)
         rank[order] = np.arange(len(order))
-        return _Side(order, rank, lowest[label[order + shift]])
+        return _Side(order, rank, central[label[order + shift]])
 
     if mirrored:
         both = side(ends.reshape(-1), 0)

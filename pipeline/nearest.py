@@ -1,6 +1,5 @@
 """Pairs that are close, out of all pairs of a collection, without the matrix of all."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import product
@@ -13,9 +12,6 @@ from ..cache.errors import UsageError
 from .bounds import DenseError, Level, live
 from .candidates import CandidateTiles
 from .cascade import (
-    COMPARING,
-    HANDLING,
-    PRODUCTS,
     Bounds,
     Cascade,
     Tally,
@@ -147,40 +143,48 @@ class Search:
         Tally
             What that took.
         """
-        tally, found = Tally(), []
-        for close, _ in self._below(part, below, tally):
-            found.append(close)
-        return _in_order(found), tally
+        tally = Tally()
+        return _in_order([close for close, _ in self._below(part, below, tally)]), tally
 
     def try_below(self, part: int, below: float, tally: Tally) -> Close | None:
         """Do what `below` does; None once `below_by_matrix` is clearly faster.
 
         What it costs is counted, not timed: the same search gives up at the same place.
         """
-        found, most = [], _WASTE * self.arithmetic if self._matrix_fits() else math.inf
-        before = self._exact.compared + self._cascade.compared
-        first = part * _BLOCKS
-        rest = sum(self._blocks - b for b in range(first, min(first + _BLOCKS, self._blocks)))
-        met, rest = 0, rest * BLOCK**2  # pairs
-        for close, out_of in self._below(part, below, tally):
+        most = _WASTE * self.arithmetic
+        # The first part is looked at in small steps, so that little is done in vain
+        trying = part == 0 and self._matrix_fits()
+        few = int(min(most, self.arithmetic)) // max(1, self._live) if trying else 0
+        found, met = [], 0
+        for close, out_of in self._below(part, below, tally, few):
             found.append(close)
-            met += out_of * self._live
-            rest -= out_of
-            compared = self._exact.compared + self._cascade.compared - before
-            cost = PRODUCTS * (tally.arithmetic - 2 * compared) + COMPARING * compared
-            cost += HANDLING * sum(tally.left.values())
-            if rest > 0 and cost > max(met, most):
+            met += out_of
+            if met < self._pairs_of(part) and tally.cost > most and not self.paid(met, tally):
                 return None
         return _in_order(found)
 
+    def paid(self, pairs: int, tally: Tally) -> bool:
+        """Tell whether what a tally counts was cheaper than all distances of so many pairs."""
+        return tally.cost <= pairs * self._live or not self._matrix_fits()
+
+    def part_paid(self, part: int, tally: Tally) -> bool:
+        """Tell the same of a part that was searched: where not, the next ones will not either."""
+        return self.paid(self._pairs_of(part), tally)
+
+    def _pairs_of(self, part: int) -> int:
+        """Return how many pairs the blocks of a part make with later ones."""
+        first = part * _BLOCKS
+        blocks = range(first, min(first + _BLOCKS, self._blocks))
+        return sum(self._blocks - block for block in blocks) * BLOCK**2
+
     def _below(
-        self, part: int, below: float, tally: Tally
+        self, part: int, below: float, tally: Tally, few: int = 0
     ) -> Iterator[tuple[tuple[Pairs, NDArray[np.float32]], int]]:
         """Yield close pairs with their distances, and out of how many pairs they were chosen."""
         blocks = range(part * _BLOCKS, min((part + 1) * _BLOCKS, self._blocks))
         with self._features.clock("score"):
             reach = self._exact.dense.reach(np.full(self.count, below))
-            for left in self._cascade.left(blocks, reach, tally, itself=True):
+            for left in self._cascade.left(blocks, reach, tally, itself=True, few=few):
                 pairs, _ = self._cascade.refined(*left, reach, tally)
                 yield self._exact.below(pairs, below, tally), left[2]
 

@@ -276,6 +276,8 @@ def all_below(
                 break
             part = _keep(parts, number, close, taken, clock)
         found.append(part)
+        if not search.part_paid(number, part[1]):
+            first = number + 1
     if first < search.parts:
         parts.write("matrix", {"first": np.array(first)}, given_up)
         found += _below_by_matrix(search, parts, clock, first, below, report)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lpipstore.pipeline import near
 from lpipstore.pipeline.columns import Columns
 from lpipstore.pipeline.direct import direct_distances
 from lpipstore.pipeline.distances import (
@@ -251,6 +252,27 @@ def still(count, dtype="uint16", step=3, seed=5):
     rows = one + step / 65535 * (torch.rand(count, one.shape[1], generator=random) - 0.5)
     rows[count // 2] = rows[1]
     return stored(rows.clamp_(0, 1), dtype)
+
+
+def test_near_pairs_of_flat_pictures_are_multiplied_wherever_they_stand(monkeypatch):
+    """One in six rows is near all others of its kind; the rest has a neighbour or two."""
+    random = torch.Generator().manual_seed(1)
+    rows = stored(make_rows(1200, "float32"), "uint16").view(torch.int16)
+    flat = torch.randperm(1200, generator=random)[:200].sort().values
+    rows[flat] = still(200).view(torch.int16)
+    rows, columns = rows.view(torch.uint16), Columns.of(spread(channel_weights()), "uint16", CPU)
+    others = torch.randint(0, 1200, (400, 2), generator=random)
+    pairs = torch.cat([torch.combinations(flat), others[others[:, 0] != others[:, 1]]])
+    pairs = pairs[torch.randperm(len(pairs), generator=random)]
+    expected = direct_distances(rows, rows, pairs, columns).to(torch.float32).to(torch.float64)
+    singly = []
+    monkeypatch.setattr(
+        near,
+        "direct_distances",
+        lambda *given: singly.append(len(given[2])) or direct_distances(*given),
+    )
+    assert torch.equal(near.near_distances(rows, rows, pairs, columns), expected)
+    assert sum(singly) < 0.05 * len(pairs)
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])

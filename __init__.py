@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .cache.errors import LpipstoreError
     from .cache.store import FeatureStore
-    from .pipeline.metric import LPIPS
-    from .pipeline.results import DifferentMetrics, open_run, open_runs
-    from .workflows.matrix import distance_matrix
+    from .pipeline.distances.module import LPIPS
+    from .pipeline.runs.run import DifferentMetrics, open_run, open_runs
+    from .workflows.api import distance_matrix
 
 __all__ = [
     "LPIPS",
@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "LPIPS": ".pipeline.metric",
+    "LPIPS": ".pipeline.distances.module",
     "FeatureStore": ".cache.store",
     "LpipstoreError": ".cache.errors",
-    "distance_matrix": ".workflows.matrix",
-    "DifferentMetrics": ".pipeline.results",
-    "open_run": ".pipeline.results",
-    "open_runs": ".pipeline.results",
+    "distance_matrix": ".workflows.api",
+    "DifferentMetrics": ".pipeline.runs.run",
+    "open_run": ".pipeline.runs.run",
+    "open_runs": ".pipeline.runs.run",
 }
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from .eviction import make_all_room
 from .index import FileIdentity, FileRecord
-from .space import make_all_room
 from .state import State
 
 _BATCH = 500  # paths in one query

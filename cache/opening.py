@@ -7,19 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import IndexDamaged, StoreError, StoreFull
+from .eviction import Freed, make_all_room
 from .index import ENDINGS, gate_path, is_index, wait_for_lock, wrong_format
 from .keys import FORMAT_VERSION
-from .pools import (
-    is_temporary,
-    read_group,
-    read_pool,
-    remove_unfinished,
-    sync_folder,
-    write_group,
-)
+from .pools import is_temporary, read_group, read_pool, remove_unfinished, sync_folder, write_group
 from .reader import Reader
 from .recovery import Recovered, recover, set_index_aside
-from .space import Freed, make_all_room
 from .state import INDEX, OPEN, POOLS, State
 from .writer import Writer, disk_errors
 

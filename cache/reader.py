@@ -10,11 +10,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from .errors import StoreError, UsageError
+from .eviction import add_counts, delete_segments, finish_eviction
 from .keys import FILL_VALUES, SCALE_FACTORS
 from .keytable import SLOT_BITS, SLOT_MASK, place_of, segment_of, slot_of
 from .pools import Pool
 from .segments import CRC_BYTES, checksum, seed_of, seeds_of, split_keys
-from .space import add_counts, delete_segments, finish_eviction
 from .state import HELPERS, Segment, SegmentFile, State
 
 _WORTH_SHARING = 1 << 20  # bytes of a read that more than one thread takes part in

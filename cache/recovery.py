@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .eviction import add_counts, delete_segments, finish_eviction, forget_pool
 from .index import ENDINGS, Transaction, whole_bytes
 from .pools import (
     EVICTED,
@@ -22,7 +23,6 @@ from .pools import (
     shard_number,
 )
 from .segments import Contents, Written, footer, read_footer, write_all
-from .space import add_counts, delete_segments, finish_eviction, forget_pool
 from .state import OPEN, POOLS, Segment, State
 from .writer import committed, disk_errors, enter_rows
 

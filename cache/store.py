@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import IndexDamaged, IndexReplaced, StoreError, StoreFull, UsageError
+from .eviction import Cleared, Freed, clear, make_all_room
 from .filetable import recall, remember
 from .index import FileIdentity, FileRecord, real_bytes
 from .keys import PoolSpec, check_keys
@@ -20,9 +21,8 @@ from .pins import Pin
 from .reader import check_buffer
 from .recovery import set_index_aside
 from .scan import scan
-from .space import Cleared, Freed, clear, make_all_room
-from .stat import PoolStat, StoreStat, stat
 from .state import INDEX, State
+from .statistics import PoolStat, StoreStat, stat
 from .verify import Finding, VerifyReport, index_problem, verify
 from .writer import disk_errors, store_error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import StoreError
+from .eviction import delete_segments, finish_eviction, forget_pool
 from .index import ENDINGS, Transaction, gate_path, translated
 from .keytable import SLOT_BITS, place_of
 from .pools import EVICTED, Pool, describe, open_array, read_pool, shard_number
@@ -25,7 +26,6 @@ from .segments import (
     shard_index,
     write_all,
 )
-from .space import delete_segments, finish_eviction, forget_pool
 from .state import ASIDE, INDEX, OPEN, POOLS, Segment, State
 from .writer import committed
 

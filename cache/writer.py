@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from .errors import StoreError, StoreFull
+from .eviction import Reserved, delete_segments, reserve
 from .index import Transaction, whole_bytes
 from .keys import PoolSpec
 from .keytable import segment_of
 from .pools import grow, sync_folder
 from .segments import RECORD, Contents, Row, Written, footer, write_all, write_rows
-from .space import Reserved, delete_segments, reserve
 from .state import OPEN, Segment, State, next_use
 
 

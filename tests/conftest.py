@@ -12,10 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lpipstore.workflows.cli import run_command
+from lpipstore.workflows.cli.app import run_command
 
 PHOTOS = "LPIPSTORE_TEST_DATA"
 WEIGHTS = "LPIPSTORE_WEIGHTS"
+
+
+def pytest_configure():
+    """Share the cores between processes that test side by side; torch is not imported yet."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 def _draw(folder: Path, count: int, side: int | tuple[int, int] = 32, seed: int = 0) -> list[Path]:

@@ -1,1 +1,4 @@
-"""One file for each thing that a person does, and the command line."""
+"""What a person does: one room for each kind of work, and the command line above them.
+
+`session` → `scoring` → `learning`, `rerun`, `store` → `cli`. `api` is the same from Python.
+"""

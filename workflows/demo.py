@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from ..cache.errors import LpipstoreError, UsageError
-from ..pipeline.backbones import load_backbone
-from ..pipeline.files import printable
-from ..pipeline.results import open_run
-from ..pipeline.weights import WeightsMissing
-from .console import Screen
-from .pairs import score_pairs
-from .settings import Settings
+from ..pipeline.backbones.load import load_backbone
+from ..pipeline.backbones.weights import WeightsMissing
+from ..pipeline.common.text import printable
+from ..pipeline.runs.run import open_run
+from .scoring.all_pairs import score_pairs
+from .session.screen import Screen
+from .session.settings import Settings
 
 SIDE = 64
 SCENES = 4

@@ -18,17 +18,19 @@ import torch
 from against_lpips import reference
 
 from lpipstore.cache.store import FeatureStore
-from lpipstore.pipeline.backbones import load_backbone
-from lpipstore.pipeline.features import Extractor, Features
-from lpipstore.pipeline.heads import column_weights, load_head
-from lpipstore.pipeline.images import decode, find_images, read_file
-from lpipstore.pipeline.loading import decode_arrays
-from lpipstore.pipeline.matrix import score_matrix
-from lpipstore.pipeline.rows import STEPS
-from lpipstore.pipeline.schedule import plan_matrix
-from lpipstore.pipeline.weights import WeightsMissing
-from lpipstore.workflows.matrix import MatrixInMemory
-from lpipstore.workflows.settings import Settings
+from lpipstore.pipeline.backbones.load import load_backbone
+from lpipstore.pipeline.backbones.weights import WeightsMissing
+from lpipstore.pipeline.distances.heads import column_weights, load_head
+from lpipstore.pipeline.features.extractor import Extractor
+from lpipstore.pipeline.features.features import Features
+from lpipstore.pipeline.features.rows import STEPS
+from lpipstore.pipeline.images.decode import decode, read_file
+from lpipstore.pipeline.images.find import find_images
+from lpipstore.pipeline.images.loader import decode_arrays
+from lpipstore.pipeline.matrix.plan import plan_matrix
+from lpipstore.pipeline.matrix.score import score_matrix
+from lpipstore.workflows.api import MatrixInMemory
+from lpipstore.workflows.session.settings import Settings
 
 CHANGED = 4  # photographs that have near-duplicates
 

@@ -21,18 +21,20 @@ import numpy as np
 import torch
 
 from lpipstore.cache.store import FeatureStore
-from lpipstore.pipeline.backbones import load_backbone
-from lpipstore.pipeline.features import Extractor, Features
-from lpipstore.pipeline.heads import column_weights, load_head
-from lpipstore.pipeline.images import content_hash, decode, find_images, read_file
-from lpipstore.pipeline.loading import decode_files
-from lpipstore.pipeline.matrix import score_matrix
-from lpipstore.pipeline.progress import Stopwatch
-from lpipstore.pipeline.schedule import plan_matrix
-from lpipstore.workflows.console import Screen
-from lpipstore.workflows.matrix import MatrixInMemory
-from lpipstore.workflows.pairs import score_pairs
-from lpipstore.workflows.settings import Settings
+from lpipstore.pipeline.backbones.load import load_backbone
+from lpipstore.pipeline.common.progress import Stopwatch
+from lpipstore.pipeline.distances.heads import column_weights, load_head
+from lpipstore.pipeline.features.extractor import Extractor
+from lpipstore.pipeline.features.features import Features
+from lpipstore.pipeline.images.decode import content_hash, decode, read_file
+from lpipstore.pipeline.images.find import find_images
+from lpipstore.pipeline.images.loader import decode_files
+from lpipstore.pipeline.matrix.plan import plan_matrix
+from lpipstore.pipeline.matrix.score import score_matrix
+from lpipstore.workflows.api import MatrixInMemory
+from lpipstore.workflows.scoring.all_pairs import score_pairs
+from lpipstore.workflows.session.screen import Screen
+from lpipstore.workflows.session.settings import Settings
 
 PAIRS_IN_BATCH = 16
 SAMPLE = 400

@@ -18,10 +18,10 @@ import lpips
 import torch
 from torchvision.models import get_model
 
-from lpipstore.pipeline.backbones import load_backbone
-from lpipstore.pipeline.features import Extractor
-from lpipstore.pipeline.layout import LPIPS_BACKBONES
-from lpipstore.pipeline.metric import LPIPS
+from lpipstore.pipeline.backbones.layout import LPIPS_BACKBONES
+from lpipstore.pipeline.backbones.load import load_backbone
+from lpipstore.pipeline.distances.module import LPIPS
+from lpipstore.pipeline.features.extractor import Extractor
 
 PAIRS = 16
 CASES = [f"{net}:{size}" for net in ("squeeze", "alex", "vgg") for size in (64, 224)]

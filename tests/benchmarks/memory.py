@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 from score_lists import noisy
 
-COMMAND = (sys.executable, "-c", "from lpipstore.workflows.cli import main; main()")
+COMMAND = (sys.executable, "-c", "from lpipstore.workflows.cli.app import main; main()")
 
 
 def digest(folder: Path) -> str:

@@ -25,22 +25,23 @@ import torch
 from PIL import Image
 
 from lpipstore.cache.store import FeatureStore
-from lpipstore.pipeline.backbones import load_backbone
-from lpipstore.pipeline.cascade import Tally
-from lpipstore.pipeline.closepairs import SearchParts
-from lpipstore.pipeline.features import Extractor, Features
-from lpipstore.pipeline.heads import column_weights, load_head
-from lpipstore.pipeline.images import find_images
-from lpipstore.pipeline.loading import decode_arrays
-from lpipstore.pipeline.matrix import score_matrix
-from lpipstore.pipeline.nearest import Search
-from lpipstore.pipeline.neighbours import Neighbours
-from lpipstore.pipeline.pooled import PooledRows
-from lpipstore.pipeline.pooling import useful_grids
-from lpipstore.pipeline.progress import silent
-from lpipstore.pipeline.schedule import plan_matrix
-from lpipstore.workflows.matrix import MatrixInMemory
-from lpipstore.workflows.nearest import all_below
+from lpipstore.pipeline.backbones.load import load_backbone
+from lpipstore.pipeline.common.progress import silent
+from lpipstore.pipeline.distances.heads import column_weights, load_head
+from lpipstore.pipeline.features.extractor import Extractor
+from lpipstore.pipeline.features.features import Features
+from lpipstore.pipeline.features.pooled import PooledRows
+from lpipstore.pipeline.features.pooling import useful_grids
+from lpipstore.pipeline.images.find import find_images
+from lpipstore.pipeline.images.loader import decode_arrays
+from lpipstore.pipeline.matrix.plan import plan_matrix
+from lpipstore.pipeline.matrix.score import score_matrix
+from lpipstore.pipeline.search.cascade import Tally
+from lpipstore.pipeline.search.results import SearchParts
+from lpipstore.pipeline.search.search import Search
+from lpipstore.pipeline.search.topk import Neighbours
+from lpipstore.workflows.api import MatrixInMemory
+from lpipstore.workflows.scoring.close_pairs import all_below
 
 MEMORY = 4_000_000_000
 NEAREST = 10

@@ -21,18 +21,20 @@ from PIL import Image
 
 import lpipstore
 from lpipstore.cache.store import FeatureStore
-from lpipstore.pipeline.columns import Columns
-from lpipstore.pipeline.distances import block_of, centre_of, gram_distances
-from lpipstore.pipeline.heads import column_weights, make_head, save_head
-from lpipstore.pipeline.images import decode, find_images, read_file
-from lpipstore.pipeline.progress import Stopwatch
-from lpipstore.pipeline.recall import recall_recipe
-from lpipstore.workflows.console import Screen
-from lpipstore.workflows.pairs import score_pairs
-from lpipstore.workflows.rescore import recall_collection, rescore_run
-from lpipstore.workflows.score import score_table
-from lpipstore.workflows.session import Session
-from lpipstore.workflows.settings import Settings
+from lpipstore.pipeline.common.progress import Stopwatch
+from lpipstore.pipeline.distances.distances import block_of, gram_distances
+from lpipstore.pipeline.distances.heads import column_weights, make_head, save_head
+from lpipstore.pipeline.distances.panels import Columns
+from lpipstore.pipeline.features.rows import centre_of
+from lpipstore.pipeline.images.decode import decode, read_file
+from lpipstore.pipeline.images.find import find_images
+from lpipstore.pipeline.runs.reopen import recall_recipe
+from lpipstore.workflows.rerun.rescore import recall_collection, rescore_run
+from lpipstore.workflows.scoring.all_pairs import score_pairs
+from lpipstore.workflows.scoring.table import score_table
+from lpipstore.workflows.session.screen import Screen
+from lpipstore.workflows.session.session import Session
+from lpipstore.workflows.session.settings import Settings
 
 CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 

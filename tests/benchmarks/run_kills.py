@@ -34,21 +34,20 @@ import torchvision.models  # noqa: F401
 import zarr  # noqa: F401
 from PIL import Image
 
-from lpipstore.pipeline import distances, schedule
-from lpipstore.pipeline.features import Extractor
-from lpipstore.pipeline.heads import make_head, save_head
-from lpipstore.workflows import (  # noqa: F401
-    cli,
+from lpipstore.pipeline.distances import distances
+from lpipstore.pipeline.distances.heads import make_head, save_head
+from lpipstore.pipeline.features.extractor import Extractor
+from lpipstore.pipeline.matrix import plan as schedule
+from lpipstore.workflows.cli import app as cli
+from lpipstore.workflows.rerun import reproduce, rescore, update  # noqa: F401
+from lpipstore.workflows.scoring import (  # noqa: F401
+    all_pairs,
+    close_pairs,
     compare,
     groups,
-    nearest,
-    pairs,
-    reproduce,
-    rescore,
-    score,
-    stores,
-    update,
+    table,
 )
+from lpipstore.workflows.store import stores  # noqa: F401
 
 IMAGES = 100
 SIDE = 32

@@ -19,15 +19,17 @@ import torch
 from against_lpips import reference
 
 from lpipstore.cache.store import FeatureStore
-from lpipstore.pipeline.backbones import load_backbone
-from lpipstore.pipeline.features import Extractor, Features
-from lpipstore.pipeline.heads import column_weights, load_head
-from lpipstore.pipeline.images import decode, find_images, read_file
-from lpipstore.pipeline.listpasses import room_for
-from lpipstore.pipeline.listplan import plan_list
-from lpipstore.pipeline.listscore import InMemory, score_list
-from lpipstore.pipeline.loading import decode_arrays
-from lpipstore.workflows.settings import Settings
+from lpipstore.pipeline.backbones.load import load_backbone
+from lpipstore.pipeline.distances.heads import column_weights, load_head
+from lpipstore.pipeline.features.extractor import Extractor
+from lpipstore.pipeline.features.features import Features
+from lpipstore.pipeline.images.decode import decode, read_file
+from lpipstore.pipeline.images.find import find_images
+from lpipstore.pipeline.images.loader import decode_arrays
+from lpipstore.pipeline.pairlists.plan import plan_list
+from lpipstore.pipeline.pairlists.schedule import room_for
+from lpipstore.pipeline.pairlists.score import InMemory, score_list
+from lpipstore.workflows.session.settings import Settings
 
 PAIRS_IN_BATCH = 16
 

@@ -18,14 +18,15 @@ import torch
 from score_lists import noisy
 
 from lpipstore.cache.store import FeatureStore
-from lpipstore.pipeline.backbones import load_backbone
-from lpipstore.pipeline.features import Extractor, Features
-from lpipstore.pipeline.heads import column_weights, load_head
-from lpipstore.pipeline.loading import decode_arrays
-from lpipstore.pipeline.matrix import score_matrix
-from lpipstore.pipeline.progress import Stopwatch
-from lpipstore.pipeline.schedule import plan_matrix
-from lpipstore.workflows.matrix import MatrixInMemory
+from lpipstore.pipeline.backbones.load import load_backbone
+from lpipstore.pipeline.common.progress import Stopwatch
+from lpipstore.pipeline.distances.heads import column_weights, load_head
+from lpipstore.pipeline.features.extractor import Extractor
+from lpipstore.pipeline.features.features import Features
+from lpipstore.pipeline.images.loader import decode_arrays
+from lpipstore.pipeline.matrix.plan import plan_matrix
+from lpipstore.pipeline.matrix.score import score_matrix
+from lpipstore.workflows.api import MatrixInMemory
 
 SIDE = 4096  # of the matrices that torch.mm multiplies
 

@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lpipstore.pipeline.judgements import CHOICES, read_judgements
-from lpipstore.pipeline.lanes import one_thread
-from lpipstore.pipeline.processes import Processes
-from lpipstore.pipeline.training import run_epoch
-from lpipstore.workflows.console import Screen, print_table
-from lpipstore.workflows.judged import find_judged, pair_statistics_of
-from lpipstore.workflows.lesson import Lesson
-from lpipstore.workflows.session import open_session
-from lpipstore.workflows.settings import Settings
-from lpipstore.workflows.train import begin_training, make_course
+from lpipstore.pipeline.distances.threads import one_thread
+from lpipstore.pipeline.judgements.table import CHOICES, read_judgements
+from lpipstore.pipeline.training.distributed import Processes
+from lpipstore.pipeline.training.trainer import run_epoch
+from lpipstore.workflows.learning.judged import find_judged, pair_statistics_of
+from lpipstore.workflows.learning.lesson import Lesson
+from lpipstore.workflows.learning.train import begin_training, make_course
+from lpipstore.workflows.session.screen import Screen, print_table
+from lpipstore.workflows.session.session import open_session
+from lpipstore.workflows.session.settings import Settings
 
 ROUNDS = 9
 

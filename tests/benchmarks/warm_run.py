@@ -22,10 +22,10 @@ import torch
 from PIL import Image
 from score_lists import noisy
 
-from lpipstore.pipeline.backbones import load_backbone
-from lpipstore.pipeline.distances import block_of
+from lpipstore.pipeline.backbones.load import load_backbone
+from lpipstore.pipeline.distances.distances import block_of
 
-COMMAND = (sys.executable, "-c", "from lpipstore.workflows.cli import main; main()")
+COMMAND = (sys.executable, "-c", "from lpipstore.workflows.cli.app import main; main()")
 _PANEL = 4096
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from lpipstore.cache import index, space, verify
+from lpipstore.cache import eviction, index, verify
 from lpipstore.cache.store import FeatureStore
 
 ROWS = 160  # five segments of 32 rows
@@ -251,7 +251,7 @@ def test_rows_that_leave_while_they_are_verified_are_not_damage(folder, made, mo
 @pytest.mark.parametrize("moment", ["committed", "_corrupt_slots", "_marked_absent", "index_bytes"])
 def test_rows_on_their_way_out_are_not_damage(folder, monkeypatch, repair, moment):
     emptied, asked = threading.Event(), threading.Event()
-    look, delete, wait = getattr(verify, moment), space.delete_segments, index.wait_for_lock
+    look, delete, wait = getattr(verify, moment), eviction.delete_segments, index.wait_for_lock
 
     def evict_first(*arguments):
         if not evictor.ident:
@@ -271,7 +271,7 @@ def test_rows_on_their_way_out_are_not_damage(folder, monkeypatch, repair, momen
 
     with FeatureStore(folder) as store, FeatureStore(folder) as other:
         evictor = threading.Thread(target=other.evict, args=[0])
-        monkeypatch.setattr(space, "delete_segments", delete_slowly)
+        monkeypatch.setattr(eviction, "delete_segments", delete_slowly)
         monkeypatch.setattr(index, "wait_for_lock", tell_and_wait)
         monkeypatch.setattr(verify, moment, evict_first)
         report = store.verify(repair=repair)

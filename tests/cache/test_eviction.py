@@ -5,10 +5,11 @@ import subprocess
 import numpy as np
 import pytest
 
-from lpipstore.cache import space
+from lpipstore.cache import eviction
+from lpipstore.cache.errors import StoreError
 from lpipstore.cache.index import whole_bytes
 from lpipstore.cache.keys import PoolSpec
-from lpipstore.cache.store import FeatureStore, StoreError
+from lpipstore.cache.store import FeatureStore
 
 LIMIT = 2 << 20
 IN_SEGMENT = 32  # rows of 4,004 bytes in a sixteenth of the limit
@@ -251,10 +252,10 @@ def test_an_eviction_that_fails_halfway(small, made, monkeypatch, moment, error)
         if moment == "rename":
             patched.setattr(type(small.path), "rename", failing(type(small.path).rename))
         elif moment == "truncate":
-            patched.setattr(space.os, "truncate", failing(os.truncate))
+            patched.setattr(eviction.os, "truncate", failing(os.truncate))
         else:
             calls += [(), ()]
-            patched.setattr(space, "delete_segments", failing(space.delete_segments))
+            patched.setattr(eviction, "delete_segments", failing(eviction.delete_segments))
         with pytest.raises((StoreError, KeyboardInterrupt)):
             small.evict(0)
     known = check_in_step(small, made, numbers)

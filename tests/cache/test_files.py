@@ -1,6 +1,7 @@
 import pytest
 
-from lpipstore.cache.store import FeatureStore, FileIdentity, FileRecord
+from lpipstore.cache.index import FileIdentity, FileRecord
+from lpipstore.cache.store import FeatureStore
 
 NOW = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000

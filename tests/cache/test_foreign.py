@@ -4,8 +4,9 @@ import sqlite3
 
 import pytest
 
+from lpipstore.cache.errors import StoreError
 from lpipstore.cache.opening import is_store
-from lpipstore.cache.store import FeatureStore, StoreError
+from lpipstore.cache.store import FeatureStore
 
 
 def tree(folder):

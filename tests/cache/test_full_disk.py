@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lpipstore.cache.store import FeatureStore, FileIdentity, FileRecord, StoreFull
+from lpipstore.cache.errors import StoreFull
+from lpipstore.cache.index import FileIdentity, FileRecord
+from lpipstore.cache.store import FeatureStore
 
 SIZE = 4 << 20
 

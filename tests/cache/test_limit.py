@@ -8,8 +8,10 @@ import sqlite3
 import pytest
 
 from lpipstore.cache import opening
-from lpipstore.cache.errors import UsageError
-from lpipstore.cache.store import FeatureStore, Freed, LimitChange, StoreError
+from lpipstore.cache.errors import StoreError, UsageError
+from lpipstore.cache.eviction import Freed
+from lpipstore.cache.opening import LimitChange
+from lpipstore.cache.store import FeatureStore
 
 LARGE, SMALL = 8 << 20, 2 << 20
 FORK = multiprocessing.get_context("fork")

@@ -10,8 +10,9 @@ import textwrap
 
 import pytest
 
+from lpipstore.cache.errors import StoreError
 from lpipstore.cache.opening import folder_lock
-from lpipstore.cache.store import FeatureStore, StoreError
+from lpipstore.cache.store import FeatureStore
 
 LIMIT = 8 << 20
 # Forked, not spawned: a spawned process could not import this file when `pytest` runs it

@@ -9,9 +9,9 @@ import torch
 
 from lpipstore.cache.keys import PoolSpec
 from lpipstore.cache.store import FeatureStore
-from lpipstore.pipeline.features import Features
-from lpipstore.pipeline.heads import Head, column_weights, make_head
-from lpipstore.pipeline.layout import RowLayout
+from lpipstore.pipeline.backbones.layout import RowLayout
+from lpipstore.pipeline.distances.heads import Head, column_weights, make_head
+from lpipstore.pipeline.features.features import Features
 
 LAYOUT = RowLayout(((24, 6, 6), (32, 3, 3)))
 

@@ -1,0 +1,96 @@
+"""The three backbones of LPIPS: AlexNet, VGG-16 and SqueezeNet 1.1, read after ReLUs."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ...cache.errors import LpipstoreError
+from ...cache.index import FileIdentity, FileRecord
+from ..images.identity import FileTable, identify
+from .backbone import Backbone
+from .layout import LPIPS_BACKBONES
+from .trunk import SlicedFeatures, digest_of, fill, wanted_tensors
+from .weights import TrunkWeights, WeightsChoice, WeightsFile, find_weights, load_weights
+
+
+def load_lpips_net(
+    name: str, version: str, weights: WeightsChoice, table: FileTable | None
+) -> Backbone:
+    """Load alex, vgg or squeeze: see `load_backbone`."""
+    spec = LPIPS_BACKBONES[name]
+    found = find_weights(
+        spec.torchvision_name, weights, official=spec.hub_file, longer_names=spec.longer_names
+    )
+
+    def load() -> tuple[nn.Module, TrunkWeights]:
+        from torchvision.models import get_model
+
+        # On the meta device VGG's 400 MB classifier costs nothing
+        with torch.device("meta"):
+            model = get_model(spec.torchvision_name, weights=None)
+        trunk = SlicedFeatures(model.features, spec.stops)
+        loaded = load_weights(
+            spec.torchvision_name,
+            weights,
+            found=found,
+            expected=wanted_tensors(trunk),
+            backbone=name,
+            member="IMAGENET1K_V1",
+        )
+        fill(trunk, loaded)
+        return trunk, loaded
+
+    def make(
+        digest: str, origin: str, trained: bool, make_trunk: Callable[[], nn.Module]
+    ) -> Backbone:
+        return Backbone(
+            name=name,
+            taps=tuple(f"features.{stop}" for stop in spec.stops),
+            channels=spec.channels,
+            signed=False,
+            minimum_side=spec.minimum_side,
+            version=version,
+            weights_digest=digest,
+            weights_origin=origin,
+            trained=trained,
+            make_trunk=make_trunk,
+        )
+
+    known = _recall_digest(table, found, name)
+    if found is not None and known is not None:
+
+        def load_again() -> nn.Module:
+            trunk, loaded = load()
+            if digest_of(loaded) != known:
+                raise LpipstoreError(f"{found.path} changed during the run; run again")
+            return trunk
+
+        return make(known, found.origin, True, load_again)
+    before = _identity(table, found)
+    trunk, loaded = load()
+    digest = digest_of(loaded)
+    # Who replaces the file meanwhile must not have its digest taken for that of the new file
+    if table is not None and before is not None and _identity(table, found) == before:
+        table.remember_files([(before, FileRecord(bytes.fromhex(digest), _note(name)))])
+    return make(digest, loaded.origin, loaded.trained, lambda: trunk)
+
+
+def _recall_digest(table: FileTable | None, found: WeightsFile | None, name: str) -> str | None:
+    """The digest of the tensors that backbone `name` takes from a file, if the table knows it."""
+    identity = _identity(table, found)
+    if table is None or identity is None:
+        return None
+    (record,) = table.recall_files([identity])
+    return record.content.hex() if record is not None and record.note == _note(name) else None
+
+
+def _identity(table: FileTable | None, found: WeightsFile | None) -> FileIdentity | None:
+    """What tells a weights file from its other versions; None where nothing is remembered."""
+    if table is None or found is None or not found.path.is_file():
+        return None
+    return identify(found.path)
+
+
+def _note(name: str) -> str:
+    return f"trunk of {name}"

@@ -1,0 +1,203 @@
+"""Products of rows with rows, panel by panel of columns, added up in float64.
+
+The panels are shared between two lanes. The shape of every product and the order of every sum
+follow from sizes alone. Each product is made by one thread, and panels are a multiple of what MKL
+adds up at a time: neither the number of threads nor the shape of a product changes a bit. Other
+processors and other versions of MKL give other bits; distances then differ by up to 1e-7.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+
+from ..common.memory import fresh_zeros
+from .panels import WHOLE, Columns, take
+from .threads import LANES, in_lanes, spread
+
+_STRIP = 64  # rows of a product on the diagonal, of which half a square is computed in vain
+_TOGETHER = 256  # rows by panels that are multiplied in one call: few rows take several panels
+_EIGHT = 8  # matrix units compute so many numbers at once, and edges by other means
+
+
+def inner_products(
+    left: torch.Tensor,
+    right: torch.Tensor | None,
+    columns: Columns,
+    centre: torch.Tensor,
+    block: int,
+    spared: Collection[tuple[int, int]] = (),
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Compute x·(v∘y) of all pairs of centred rows, and their norms.
+
+    Parameters
+    ----------
+    left, right, columns, centre, block
+        As for `lpipstore.pipeline.distances.distances.gram_distances`.
+    spared
+        Blocks (row, column) whose products nobody needs.
+
+    Returns
+    -------
+    products, norms, other norms
+        float64 [n, m], ‖x‖²_v [n], ‖y‖²_v [m], with n and m filled up by zeros (see `padded`).
+        Without `right` products under the diagonal are of no use.
+    """
+    batches = _Batch.of(columns, centre, panels_together(block))
+    lanes = [_Lane(left, right, batches[lane::LANES], block, spared) for lane in range(LANES)]
+    in_lanes(lambda lane: lanes[lane].add(), left.device)
+    first, *others = lanes
+    for lane in others:
+        first.products.add_(lane.products)
+        for side, more in zip(first.sides, lane.sides, strict=True):
+            side.norms.add_(more.norms)
+    return first.products, first.sides[0].norms, first.sides[-1].norms
+
+
+def panels_together(block: int) -> int:
+    """Return how many panels a lane converts and multiplies at a time.
+
+    Calls on a few rows of one panel would take longer to make than to carry out.
+    """
+    return max(1, _TOGETHER // block)
+
+
+def padded(count: int, block: int) -> int:
+    """Return to how many rows `count` are filled up with zeros.
+
+    All products are then of shapes whose numbers matrix units compute alike, so that a distance
+    does not depend on where in the matrix it stands: multiples of 8, and no strip of 8 alone.
+    """
+    length = -(-count // _EIGHT) * _EIGHT
+    alone = length % min(block, _STRIP) == _EIGHT
+    return length + _EIGHT if alone else length
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some equally wide panels that are converted and multiplied at a time.
+
+    What belongs to their columns is [panels, 1, width]. It is put together before the lanes set
+    out: every call that they make costs them a turn at the interpreter.
+    """
+
+    panels: tuple[tuple[slice, ...], ...]
+    roots: torch.Tensor
+    signs: torch.Tensor | None
+    middle: torch.Tensor
+
+    @classmethod
+    def of(cls, columns: Columns, centre: torch.Tensor, together: int) -> "list[_Batch]":
+        """Cut the panels into batches: as many for each lane, if there are several."""
+        batches = []
+        for _, alike in groupby(range(len(columns.panels)), lambda k: len(columns.roots[k])):
+            numbers = list(alike)
+            rounds = -(-len(numbers) // (together * LANES))
+            size = -(-len(numbers) // (rounds * LANES))
+            for start in range(0, len(numbers), size):
+                part = slice(numbers[start], numbers[start : start + size][-1] + 1)
+                panels = columns.panels[part]
+                roots = _filled(columns.roots[part])
+                signs = None if columns.signs is None else _filled(columns.signs[part])
+                middle = torch.zeros_like(roots)
+                for panel, row in zip(panels, middle, strict=True):
+                    take(centre[None], panel, row)
+                batches.append(cls(panels, roots, signs, middle))
+        return batches
+
+
+def _filled(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return what belongs to the columns of panels [panels, 1, width], filled up with zeros.
+
+    Weights of 0 leave nothing of what stands in these columns: see `panels`.
+    """
+    stacked = torch.stack(list(parts))[:, None]
+    return torch.nn.functional.pad(stacked, (0, -stacked.shape[2] % WHOLE))
+
+
+class _Side:
+    """Rows on one side of the products: a batch of panels converted, and their norms so far."""
+
+    def __init__(self, rows: torch.Tensor, batches: Sequence[_Batch], block: int) -> None:
+        self._rows, self._block = rows, block
+        length = padded(len(rows), block)
+        together = max((len(batch.panels) for batch in batches), default=0)
+        width = max((batch.roots.shape[2] for batch in batches), default=0)
+
+        def room(rows: int) -> torch.Tensor:
+            return fresh_zeros((together, rows, width), torch.float32, self._rows.device)
+
+        self._points, self._squares = room(length), room(min(block, length))
+        signed = any(batch.signs is not None for batch in batches)
+        self._signed = room(length) if signed else self._points
+        self.points, self.signed = self._points, self._signed
+        self.norms = torch.zeros(length, dtype=torch.float64, device=rows.device)
+
+    def blocks(self) -> Iterator[slice]:
+        """Yield the rows of each block."""
+        for start in range(0, len(self.norms), self._block):
+            yield slice(start, min(start + self._block, len(self.norms)))
+
+    def convert(self, batch: _Batch) -> None:
+        """Put (row - centre)∘√|v| into `points`, with the signs of v into `signed`.
+
+        Both are [panels, rows, width].
+        """
+        here = slice(len(batch.panels)), slice(None), slice(batch.roots.shape[2])
+        self.points, self.signed = self._points[here], self._signed[here]
+        for block in self.blocks():  # which stay in the caches
+            rows, points, signed = self._rows[block], self.points[:, block], self.signed[:, block]
+            for panel, part in zip(batch.panels, points, strict=True):
+                take(rows, panel, part)
+            points[:, : len(rows)].sub_(batch.middle).mul_(batch.roots)
+            if batch.signs is not None:
+                torch.mul(points, batch.signs, out=signed)
+            squares = self._squares[here][:, : points.shape[1]]
+            for part in torch.mul(points, signed, out=squares).sum(2):
+                self.norms[block].add_(part)
+
+
+class _Lane:
+    """Sums over some of the panels."""
+
+    def __init__(
+        self,
+        left: torch.Tensor,
+        right: torch.Tensor | None,
+        batches: Sequence[_Batch],
+        block: int,
+        spared: Collection[tuple[int, int]],
+    ) -> None:
+        rows = [left] if right is None else [left, right]
+        self._batches, self._block, self._spared = batches, block, spared
+        self.sides = [_Side(side, batches, block) for side in rows]
+        lengths = len(self.sides[0].norms), len(self.sides[-1].norms)
+        self.products = fresh_zeros(lengths, torch.float64, left.device)
+
+    def add(self) -> None:
+        """Add the products of this lane's panels, block by block."""
+        products = list(self._products())
+        for batch in self._batches:
+            for side in self.sides:
+                side.convert(batch)
+            spread(self._add_product, products, self.products.device)
+
+    def _products(self) -> Iterator[tuple[slice, slice]]:
+        """Yield the rows of either side of each product."""
+        one, other = self.sides[0], self.sides[-1]
+        for top in one.blocks():
+            for left in other.blocks():
+                if (top.start // self._block, left.start // self._block) in self._spared:
+                    continue
+                if one is not other or left.start > top.start:
+                    yield top, left
+                elif left == top:  # what is on and above the diagonal
+                    for start in range(top.start, top.stop, _STRIP):
+                        yield slice(start, min(start + _STRIP, top.stop)), slice(start, top.stop)
+
+    def _add_product(self, where: tuple[slice, slice]) -> None:
+        top, left = where
+        points, signed = self.sides[0].points[:, top], self.sides[-1].signed[:, left]
+        for product in torch.bmm(points, signed.transpose(1, 2)):
+            self.products[top, left].add_(product)

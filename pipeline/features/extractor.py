@@ -1,0 +1,174 @@
+"""From pixels to rows: one backbone, one image size, batches that are always full."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...cache.errors import LpipstoreError, UsageError
+from ...cache.keys import PoolSpec
+from ..backbones.backbone import Backbone
+from ..backbones.layout import RowLayout
+from ..common.precision import exact_arithmetic
+from .rows import ROW_VERSION, VERSION_ENTRY, RowWriter
+
+TRUNK_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+# Bytes of a batch's rows in float32; the trunk's own activations take a few times as much. On a CPU
+# larger batches are slower: 32 instead of 8 images of 224 px through SqueezeNet take twice as long
+# for each image, as the C library gives their memory back to the system after every layer.
+_BATCH_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}
+_BATCH_LIMITS = (4, 32)
+_BITS = {"uint16": np.int16, "int16": np.int16, "float32": np.float32}  # what torch computes with
+
+
+class Extractor:
+    """The way from pixels to rows: one backbone, one image size, one row dtype.
+
+    Every batch that goes through the trunk has the same number of images (the last one is filled
+    up with black), so that a row does not depend on which images happened to share its batch:
+    the trunk's kernels are chosen by the shape of the batch.
+
+    Parameters
+    ----------
+    backbone
+        From `load_backbone`.
+    size
+        (height, width) of the images in pixels.
+    row_dtype
+        ``"uint16"``: fixed point, 65535 standing for 1 (backbones with signed taps: int16, 32767
+        standing for 1); ``"float32"``: as computed.
+    device
+        Where the trunk runs.
+    trunk_dtype
+        Precision of the trunk; taps are normalised in float32 whatever it is.
+    batch
+        Images in a batch; None takes as many as are reasonable for the length of a row.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        size: tuple[int, int],
+        *,
+        row_dtype: str = "uint16",
+        device: torch.device | str = "cpu",
+        trunk_dtype: str = "float32",
+        batch: int | None = None,
+    ) -> None:
+        self.size = size
+        self.layout: RowLayout = backbone.layout(*size)
+        self.device = torch.device(device)
+        self.backbone = backbone.to(device=self.device, dtype=TRUNK_DTYPES[trunk_dtype])
+        if row_dtype == "uint16" and backbone.signed:
+            row_dtype = "int16"
+        fitting = _BATCH_BYTES[self.device.type] // (4 * self.layout.length)
+        least, most = _BATCH_LIMITS
+        self.batch = batch or max(least, min(most, fitting))
+        self._writer = RowWriter(row_dtype, self.device)
+        height, width = size
+        self.spec = PoolSpec(
+            name=f"{backbone.name.replace(':', '-')}-{height}x{width}",
+            length=self.layout.length,
+            dtype=row_dtype,
+            recipe={
+                "backbone": backbone.name,
+                "taps": ",".join(backbone.taps),
+                "weights": backbone.weights_digest,
+                "lpips_version": backbone.version,
+                "trunk_dtype": trunk_dtype,
+                "size": f"{height}x{width}",
+                "resize": "bilinear, antialiased",
+                "range": "-1..1",
+                VERSION_ENTRY: ROW_VERSION,
+            },
+        )
+
+    @exact_arithmetic()
+    @torch.inference_mode()
+    def rows(
+        self, pixels: torch.Tensor, room: NDArray[np.generic] | None = None
+    ) -> NDArray[np.generic]:
+        """Compute the rows of up to `batch` images.
+
+        Parameters
+        ----------
+        pixels
+            [n, height, width, 3], uint8 from 0 to 255, or float32 from -1 to 1.
+        room
+            [at least n, length], of the row dtype: where to put the rows. None takes fresh memory,
+            whose first touch costs a tenth of the time.
+
+        Returns
+        -------
+        ndarray of shape (n, length), of the row dtype
+
+        Raises
+        ------
+        LpipstoreError
+            The trunk produced something that is not a finite number (half precision overflows).
+        """
+        count = len(pixels)
+        if count < self.batch:
+            filled = pixels.new_zeros((self.batch, *pixels.shape[1:]))
+            filled[:count] = pixels
+            pixels = filled
+        if room is None:
+            room = np.empty((count, self.layout.length), self.spec.dtype)
+        kept = torch.from_numpy(room[:count].view(_BITS[self.spec.dtype]))
+        rows = kept if self.device.type == "cpu" else torch.empty_like(kept, device=self.device)
+        norms = [
+            self._writer.write(tap[:count], rows[:, columns])
+            for tap, columns in zip(self.backbone.each_tap(pixels), self.layout.slices, strict=True)
+        ]
+        if not bool(torch.isfinite(torch.stack(norms)).all()):
+            raise LpipstoreError(
+                f"{self.backbone.name} produced values that are not finite; "
+                "if it runs in half precision, use --trunk-dtype float32"
+            )
+        if rows is not kept:
+            kept.copy_(rows)
+        return room[:count]
+
+    @contextmanager
+    def memory_errors(self) -> Iterator[None]:
+        """Turn running out of memory into a message that says what would help."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "allocate" not in str(error):
+                raise
+            height, width = self.size
+            raise LpipstoreError(
+                f"not enough memory for {self.batch} images of {width}×{height} pixels through "
+                f"{self.backbone.name}: choose a smaller --size or another --backbone"
+            ) from error
+
+
+def choose_device(choice: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` stands for.
+
+    Raises
+    ------
+    UsageError
+        The name is unknown, or there is no such GPU.
+    """
+    if choice == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(choice)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {choice!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device {choice!r}; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device {choice!r} is not there: torch sees {torch.cuda.device_count()} GPU(s); "
+            "use --device cpu"
+        )
+    return device

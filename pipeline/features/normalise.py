@@ -1,0 +1,30 @@
+"""Unit-normalise a tap, as a pure differentiable function.
+
+Formulas: Zhang, Isola, Efros, Shechtman and Wang, "The Unreasonable Effectiveness of Deep Features
+as a Perceptual Metric", CVPR 2018, equation 1.
+"""
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-10
+
+
+def unit_normalise(tap: Tensor) -> Tensor:
+    """Divide the activations at each position by their L2 norm over the channels.
+
+    Parameters
+    ----------
+    tap : Tensor
+        Activations of shape (B, C, H, W), of any floating dtype.
+
+    Returns
+    -------
+    Tensor
+        float32 (float64 stays), the same shape: ``f / (sqrt(sum_c f**2) + 1e-10)``, in [-1, 1]
+        ([0, 1] after a ReLU). Where all channels are 0 the result is 0 and so is the gradient.
+    """
+    values = tap if tap.dtype == torch.float64 else tap.float()
+    norm: Tensor = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    # Divided by 1e-10, gradients would be 1e10 times as large where nothing is active
+    return values / (norm + EPSILON).masked_fill(norm == 0, torch.inf)

@@ -1,0 +1,150 @@
+"""Decode images the way that people see them, and hash the bytes that they came in."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ...cache.errors import LpipstoreError
+
+# fmt: off
+_FORMATS = (
+    "JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "TGA", "ICO",
+    "PCX", "QOI", "MPO",
+)
+# fmt: on
+_PNG = b"\x89PNG\r\n\x1a\n"
+_EXIF_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # keywords of text chunks
+
+
+class ImageError(LpipstoreError):
+    """One image cannot be used; the message says why, without its path."""
+
+
+def read_file(path: str) -> bytes:
+    """Return the bytes of a file; raises `ImageError` with the system's reason if it cannot."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
+
+
+def content_hash(data: bytes) -> bytes:
+    """Return the xxh3-128 of a file's bytes (16 bytes): what an image is called in the store."""
+    return xxhash.xxh3_128_digest(data)
+
+
+def displayed_size(data: bytes) -> tuple[int, int]:
+    """Return (width, height) as displayed, read from the header alone; raises `ImageError`."""
+    image = _open(data)
+    width, height = image.size
+    if image.format == "PNG" and _exif_behind_pixels(data):
+        with _saying("broken image"):
+            image.load()
+    with _saying("broken EXIF header"):
+        exif = Image.Image.getexif(image)  # a PNG's own would always decode it first
+        quarter_turned = exif.get(0x0112, 1) >= 5  # tag Orientation, 5 to 8
+    return (height, width) if quarter_turned else (width, height)
+
+
+def _exif_behind_pixels(data: bytes) -> bool:
+    """Tell whether a PNG has chunks that give an orientation where Pillow reads them last."""
+    place, pixels = len(_PNG), False
+    while place < len(data):
+        body = place + 8
+        kind = data[body - 4 : body]
+        pixels = pixels or kind == b"IDAT"
+        if pixels and (kind == b"eXIf" or data.startswith(_EXIF_TEXTS, body)):
+            return True
+        place = body + int.from_bytes(data[place : place + 4]) + 4  # the checksum
+    return False
+
+
+def decode(data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file to RGB as a viewer would show it.
+
+    EXIF orientation is applied; transparent pixels are laid over white; grey levels of 16 bits
+    are scaled to 8; palettes, CMYK and bilevel images become RGB; of several frames the first one
+    counts.
+
+    Parameters
+    ----------
+    data
+        The bytes of the file.
+    size
+        (height, width) to scale to, bilinear with antialiasing (Pillow); None keeps the size.
+
+    Returns
+    -------
+    ndarray of shape (height, width, 3), values 0 to 255
+
+    Raises
+    ------
+    ImageError
+        The file is broken, truncated, too large (a decompression bomb), or no image.
+    """
+    image = _open(data)
+    with _saying("broken image"):
+        image = _to_rgb(ImageOps.exif_transpose(image))
+        if size is not None and image.size != size[::-1]:
+            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(image)
+
+
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into an `ImageError`."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"{what}: {str(error) or type(error).__name__}") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise ImageError("the file is empty")
+    try:
+        return Image.open(io.BytesIO(data), formats=_formats())
+    except UnidentifiedImageError as error:
+        raise ImageError("not an image, or of a kind that Pillow cannot read") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"refused as a decompression bomb: {error}") from error
+    except Exception as error:
+        raise ImageError(f"broken image header: {error}") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow may take a file for: never what needs another program, such as PostScript."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no known range; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return _from_deep_grey(np.asarray(image))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _from_deep_grey(grey: NDArray[np.integer]) -> Image.Image:
+    """Scale grey levels 0 to 65535 to 8 bits, where Pillow's own conversion would clip them."""
+    if grey.min() < 0 or grey.max() > 65535:
+        low, high = int(grey.min()), int(grey.max())
+        raise ImageError(f"grey levels from {low} to {high} fit neither 8 nor 16 bits")
+    return Image.fromarray(
+        ((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    ).convert("RGB")

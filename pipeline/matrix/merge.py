@@ -1,0 +1,105 @@
+"""A matrix put together from an older one and from what was computed since."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...cache.errors import LpipstoreError
+from ..common.progress import Report, silent
+from ..common.text import printable
+from ..runs.files import DISTANCES
+from ..runs.zarr_array import MatrixFile
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Where the distances of a collection come from.
+
+    Attributes
+    ----------
+    old
+        The folder of the older run.
+    among, against
+        Zarr arrays of the new images: with themselves, and with those that the older run knows;
+        None where there are none.
+    places, numbers, columns
+        int64 [images]: where each image stands in the older matrix, among the new images, and along
+        the columns of `against`; -1 where it does not.
+    """
+
+    old: Path
+    among: Any
+    against: Any
+    places: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    columns: NDArray[np.int64]
+
+
+def assemble(
+    pieces: Pieces,
+    matrix: MatrixFile,
+    tiles: Sequence[tuple[int, int]],
+    report: Report = silent,
+) -> None:
+    """Write tiles of a matrix of all pairs.
+
+    Raises
+    ------
+    LpipstoreError
+        The older matrix lacks some of its distances.
+    """
+    import zarr
+
+    old = zarr.open_array(pieces.old / DISTANCES, mode="r")
+    count, size = len(pieces.places), matrix.tile
+    for done, (row, column) in enumerate(tiles, 1):
+        rows = np.arange(row * size, min((row + 1) * size, count))
+        columns = np.arange(column * size, min((column + 1) * size, count))
+        tile = _tile(pieces, old, rows, columns)
+        if np.isnan(tile).any():
+            raise LpipstoreError(
+                f"the matrix in {printable(str(pieces.old))} lacks distances: give the command "
+                "that made it again, then this one"
+            )
+        matrix.write(row, column, tile)
+        report("copied", done, len(tiles))
+
+
+def _tile(
+    pieces: Pieces,
+    old: Any,  # noqa: ANN401 - zarr's own class is generic
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    tile = np.full((len(rows), len(columns)), np.nan, np.float32)
+    known, told = pieces.places[rows] >= 0, pieces.places[columns] >= 0
+    tile[np.ix_(known, told)] = _pick(old, pieces.places[rows[known]], pieces.places[columns[told]])
+    new, fresh = ~known, ~told
+    tile[np.ix_(new, told)] = _pick(
+        pieces.against, pieces.numbers[rows[new]], pieces.columns[columns[told]]
+    )
+    tile[np.ix_(known, fresh)] = _pick(
+        pieces.against, pieces.numbers[columns[fresh]], pieces.columns[rows[known]]
+    ).T
+    tile[np.ix_(new, fresh)] = _pick(
+        pieces.among, pieces.numbers[rows[new]], pieces.numbers[columns[fresh]]
+    )
+    return tile
+
+
+def _pick(
+    array: Any,  # noqa: ANN401 - as above
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Read chosen rows and columns; numbers may come in any order, and more than once."""
+    if not (len(rows) and len(columns)):
+        return np.empty((len(rows), len(columns)), np.float32)
+    down, where_down = np.unique(rows, return_inverse=True)
+    across, where_across = np.unique(columns, return_inverse=True)
+    found = np.asarray(array.oindex[down, across])
+    return found[np.ix_(where_down, where_across)]

@@ -1,0 +1,188 @@
+"""In which pieces a matrix is scored: tiles of the result, slabs of rows that fit in memory.
+
+What decides over bits, the tile and the block, follows from the collection alone. What follows from
+the memory decides only how often a row is read.
+"""
+
+import math
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ...cache.errors import UsageError
+from ..distances.distances import block_of
+from ..distances.gram import panels_together
+from ..distances.panels import PANEL
+from ..distances.threads import LANES
+
+_TILE = 512
+_PIECES = (2048, 1024, 512, 256, 128, 64, 32, 16)
+_PANEL_BYTES = LANES * 4 * PANEL  # of one row, converted
+_PAIR_BYTES = 28  # of one pair in a piece: float64 sums, distances, their mirror, the result
+_PIECE_SHARE = 4  # of the memory, one part in so many may go to the arithmetic
+
+
+class Slab(NamedTuple):
+    """Rows that are in memory together: some of those down the matrix, or of those across it."""
+
+    across: bool
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> slice:
+        """Which rows."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Two slabs that are in memory together, and meet; `across` is `down` on the diagonal."""
+
+    down: Slab
+    across: Slab
+
+
+@dataclass(frozen=True)
+class MatrixPlan:
+    """How a matrix is cut.
+
+    Attributes
+    ----------
+    rows, columns
+        The shape; `columns` None stands for all pairs of the rows, of which half are computed.
+    tile
+        Rows and columns of a tile of the result, which is written at once.
+    block
+        Rows on either side of a product, from `lpipstore.pipeline.distances.distances.block_of`.
+    slab
+        Rows in memory at a time, of either side; a multiple of `tile`, or all.
+    piece
+        Rows on either side of what is computed at once; a multiple of `tile`, or all.
+    ahead
+        Whether there is room to read a third slab while two are scored.
+    """
+
+    rows: int
+    columns: int | None
+    tile: int
+    block: int
+    slab: int
+    piece: int
+    ahead: bool
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs are scored."""
+        return self.rows * (self.rows - 1) // 2 if self.columns is None else self.area
+
+    @property
+    def area(self) -> int:
+        """How many numbers the matrix has."""
+        return self.rows * (self.rows if self.columns is None else self.columns)
+
+    def tiles(self) -> list[tuple[int, int]]:
+        """List the tiles that are computed, as (row, column) counted in tiles."""
+        down = range(-(-self.rows // self.tile))
+        if self.columns is None:
+            return [(i, j) for i in down for j in down if j >= i]
+        return [(i, j) for i in down for j in range(-(-self.columns // self.tile))]
+
+    def steps(self) -> Iterator[Step]:
+        """Yield what is scored together, in an order in which each step needs one new slab.
+
+        Of all pairs of a collection, its last rows are read once and its first rows most often:
+        when a store has not room for all, the first are those that it has.
+        """
+        down = [Slab(False, part.start, part.stop) for part in _cut(self.rows, self.slab)]
+        if self.columns is None:
+            for last in reversed(range(len(down))):
+                yield Step(down[last], down[last])
+                for first in range(last):
+                    yield Step(down[first], down[last])
+            return
+        across = [Slab(True, part.start, part.stop) for part in _cut(self.columns, self.slab)]
+        for number, one in enumerate(down):
+            for other in across if number % 2 == 0 else reversed(across):
+                yield Step(one, other)
+
+    def loads(self, todo: Set[tuple[int, int]] | None = None) -> Iterator[Slab]:
+        """Yield the slabs in the order in which they are read.
+
+        `todo` are the tiles that are still to be scored; None stands for all.
+        """
+        held: set[Slab] = set()
+        for step in self.steps():
+            if todo is not None and todo.isdisjoint(self._tiles_of(step)):
+                continue
+            needed = {step.down, step.across}
+            yield from needed - held
+            held = needed
+
+    def pairs_in(self, row: int, column: int) -> int:
+        """Return how many pairs are scored in a tile, given as `tiles` does."""
+        longest = self.rows if self.columns is None else self.columns
+        height = min(self.tile, self.rows - row * self.tile)
+        width = min(self.tile, longest - column * self.tile)
+        if self.columns is None and row == column:
+            return height * (height - 1) // 2
+        return height * width
+
+    def _tiles_of(self, step: Step) -> Iterator[tuple[int, int]]:
+        rows, columns = (
+            range(slab.start // self.tile, -(-slab.stop // self.tile))
+            for slab in (step.down, step.across)
+        )
+        return ((row, column) for row in rows for column in columns)
+
+    def pieces(self, step: Step) -> Iterator[tuple[slice, slice]]:
+        """Yield the (rows, columns) of a step that are computed at once."""
+        for top in _cut(step.down.stop, self.piece, step.down.start):
+            for left in _cut(step.across.stop, self.piece, step.across.start):
+                if self.columns is not None or left.start >= top.start:
+                    yield top, left
+
+
+def _cut(stop: int, width: int, start: int = 0) -> Iterator[slice]:
+    for begin in range(start, stop, width):
+        yield slice(begin, min(begin + width, stop))
+
+
+def plan_matrix(
+    rows: int, row_bytes: int, memory: int, *, columns: int | None = None
+) -> MatrixPlan:
+    """Plan a matrix of rows of `row_bytes` each within `memory` bytes.
+
+    Raises
+    ------
+    UsageError
+        Not even a few rows fit; the message says how much would.
+    """
+    longest = max(rows, columns or 0)
+    block = block_of(longest, row_bytes)
+    tile = min(_TILE if block == block_of(_TILE, 1) else block, longest)
+    panels = min(panels_together(block), -(-row_bytes // (2 * PANEL * LANES)))  # 2 bytes at least
+    least = _piece_bytes(tile, panels) + 2 * tile * row_bytes
+    for side in _PIECES:
+        piece = max(tile, min(side, -(-longest // tile) * tile) // tile * tile)
+        room = memory - _piece_bytes(piece, panels)
+        if _piece_bytes(piece, panels) <= memory // _PIECE_SHARE and room >= 2 * tile * row_bytes:
+            break
+    fitting = room // row_bytes
+    if rows + (columns or 0) <= fitting:
+        slab, ahead = max(longest, 1), False
+    elif fitting // 3 >= tile:
+        slab, ahead = fitting // 3 // tile * tile, True
+    else:
+        slab, ahead = fitting // 2 // tile * tile, False
+    if slab < 1:
+        raise UsageError(
+            f"--memory is too small for rows of {row_bytes / 1e6:.3g} MB: it takes "
+            f"{math.ceil(least / 1e6)}MB at least"
+        )
+    return MatrixPlan(rows, columns, tile, block, slab, min(piece, longest), ahead)
+
+
+def _piece_bytes(piece: int, panels: int) -> int:
+    """Bytes of the arithmetic on a piece: its numbers, and some panels of rows on either side."""
+    return piece * (piece * _PAIR_BYTES + 2 * panels * _PANEL_BYTES)

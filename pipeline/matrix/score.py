@@ -1,0 +1,227 @@
+"""Score a matrix by its plan: rows are read ahead, tiles are written behind the arithmetic."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product, zip_longest
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..common.progress import Report, silent
+from ..distances.distances import block_of, gram_distances
+from ..distances.panels import Columns
+from ..features.features import Features
+from .plan import MatrixPlan, Slab, Step
+
+_MOST_WAITING = 16  # tiles that may wait to be written
+
+
+class Matrix(Protocol):
+    """Where tiles go: a file (`lpipstore.pipeline.runs.zarr_array.MatrixFile`) or memory."""
+
+    def done(self, row: int, column: int) -> bool:
+        """Tell whether the tile, and its mirror if it has one, are there already."""
+
+    def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
+        """Put one tile, and its mirror if it has one, in place."""
+
+
+class Target(NamedTuple):
+    """A matrix to score: the column weights of its head, float32 [length], and where it goes."""
+
+    weights: NDArray[np.float32]
+    matrix: Matrix
+
+
+def score_matrix(
+    features: Features,
+    down: Sequence[bytes],
+    across: Sequence[bytes] | None,
+    weights: NDArray[np.float32],
+    plan: MatrixPlan,
+    matrix: Matrix,
+    report: Report = silent,
+    *,
+    fast: bool = False,
+) -> int:
+    """Score one matrix; see `score_matrices`. Returns how many tiles were written."""
+    target = Target(weights, matrix)
+    return score_matrices(features, down, across, [target], plan, report, fast=fast)
+
+
+def score_matrices(
+    features: Features,
+    down: Sequence[bytes],
+    across: Sequence[bytes] | None,
+    targets: Sequence[Target],
+    plan: MatrixPlan,
+    report: Report = silent,
+    *,
+    fast: bool = False,
+) -> int:
+    """Score matrices from the rows of their images, and write the tiles that are not there yet.
+
+    Rows are read once for all of them.
+
+    Parameters
+    ----------
+    features
+        Where rows come from.
+    down, across
+        Content hash of each image: of the rows of the matrix, and of its columns. `across` None
+        stands for all pairs of `down`.
+    targets
+        The matrices: one for each head.
+    fast
+        As for `lpipstore.pipeline.distances.distances.gram_distances`.
+
+    Returns
+    -------
+    int
+        Tiles that were written; those that were there already are left as they are.
+    """
+    tiles = plan.tiles()
+    todo = [{tile for tile in tiles if not target.matrix.done(*tile)} for target in targets]
+    count = sum(map(len, todo))
+    total = len(tiles) * len(targets)
+    done = total - count
+    report("tiles", done, total)
+    if not count:
+        return 0
+    spec, device = features.extractor.spec, features.extractor.device
+    columns = [Columns.of(target.weights, spec.dtype, device) for target in targets]
+    centre = features.centre([*down, *(across or ())])
+    somewhere = set().union(*todo)
+    wanted = [step for step in plan.steps() if not somewhere.isdisjoint(_tiles_of(plan, step))]
+    rows = _Slabs(features, down, across, plan.ahead)
+    with rows.reading(), _writing_behind(features) as write:
+
+        def score(one: torch.Tensor, other: torch.Tensor, step: Step) -> None:
+            """Score a step; its rows are let go of when this returns, before the next come."""
+            nonlocal done
+            for (top, left), which in product(plan.pieces(step), range(len(targets))):
+                here = [tile for tile in _tiles_in(plan, top, left) if tile in todo[which]]
+                if not here:
+                    continue
+                with features.clock("score"):
+                    mirrored = plan.columns is None and top == left
+                    numbers = gram_distances(
+                        one[_within(top, step.down)],
+                        None if mirrored else other[_within(left, step.across)],
+                        columns[which],
+                        centre,
+                        plan.block,
+                        fast=fast,
+                    )
+                    piece = numbers.to(torch.float32).cpu().numpy()
+                for tile in here:
+                    write(targets[which].matrix, tile, _cut(piece, plan, tile, top, left))
+                    done += 1
+                    report("tiles", done, total)
+
+        for step, following in zip_longest(wanted, wanted[1:]):
+            score(*rows.get(step, following), step)
+    return count
+
+
+def fast_error(
+    features: Features, contents: Sequence[bytes], weights: NDArray[np.float32]
+) -> float:
+    """Return the largest difference that ``fast`` makes among the first images of a collection."""
+    row_bytes = features.extractor.spec.length * 4
+    block = block_of(len(contents), row_bytes)
+    rows, centre = features.load(contents[:block]), features.centre(contents)
+    columns = Columns.of(weights, features.extractor.spec.dtype, rows.device)
+    fast, exact = (
+        gram_distances(rows, None, columns, centre, block, fast=fast) for fast in (True, False)
+    )
+    return float((fast - exact).abs().max())
+
+
+@dataclass
+class _Slabs:
+    """The slabs in memory: those of a step, and the one that is read for the next."""
+
+    features: Features
+    down: Sequence[bytes]
+    across: Sequence[bytes] | None
+    ahead: bool
+    held: dict[Slab, torch.Tensor] = field(default_factory=dict)
+    coming: dict[Slab, "Future[torch.Tensor]"] = field(default_factory=dict)
+    reader: ThreadPoolExecutor | None = None
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep a thread that reads ahead."""
+        with ThreadPoolExecutor(1, "lpipstore-rows") as self.reader:
+            yield
+
+    def get(self, step: Step, following: Step | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the rows of a step, and begin to read what the following one needs besides."""
+        needed = {step.down, step.across}
+        soon = set() if following is None else {following.down, following.across}
+        for slab in self.held.keys() - needed:
+            del self.held[slab]  # before the next rows come
+        for slab in needed - self.held.keys():
+            coming = self.coming.pop(slab, None)
+            self.held[slab] = (
+                self.features.load(self._contents(slab)) if coming is None else coming.result()
+            )
+        if self.ahead and self.reader is not None:
+            for slab in soon - needed:
+                contents = self._contents(slab)
+                if self.features.stored(contents):  # a forward would slow the products down
+                    self.coming[slab] = self.reader.submit(self.features.load, contents)
+        return self.held[step.down], self.held[step.across]
+
+    def _contents(self, slab: Slab) -> Sequence[bytes]:
+        side = self.across if slab.across and self.across is not None else self.down
+        return side[slab.rows]
+
+
+@contextmanager
+def _writing_behind(
+    features: Features,
+) -> Iterator[Callable[[Matrix, tuple[int, int], NDArray[np.float32]], None]]:
+    """Give a function that leaves tiles to a thread; all are written when the block ends."""
+    waiting: list[Future[None]] = []
+
+    def write(matrix: Matrix, tile: tuple[int, int], distances: NDArray[np.float32]) -> None:
+        with features.clock("write"):
+            matrix.write(*tile, distances)
+
+    def submit(matrix: Matrix, tile: tuple[int, int], distances: NDArray[np.float32]) -> None:
+        waiting.append(thread.submit(write, matrix, tile, distances))
+        while len(waiting) > _MOST_WAITING or (waiting and waiting[0].done()):
+            waiting.pop(0).result()  # raises what went wrong
+
+    with ThreadPoolExecutor(1, "lpipstore-tiles") as thread:
+        yield submit
+        for future in waiting:
+            future.result()
+
+
+def _tiles_of(plan: MatrixPlan, step: Step) -> set[tuple[int, int]]:
+    return {tile for top, left in plan.pieces(step) for tile in _tiles_in(plan, top, left)}
+
+
+def _tiles_in(plan: MatrixPlan, top: slice, left: slice) -> Iterator[tuple[int, int]]:
+    for row in range(top.start // plan.tile, -(-top.stop // plan.tile)):
+        for column in range(left.start // plan.tile, -(-left.stop // plan.tile)):
+            if plan.columns is not None or column >= row:
+                yield row, column
+
+
+def _within(part: slice, slab: Slab) -> slice:
+    return slice(part.start - slab.start, part.stop - slab.start)
+
+
+def _cut(
+    piece: NDArray[np.float32], plan: MatrixPlan, tile: tuple[int, int], top: slice, left: slice
+) -> NDArray[np.float32]:
+    row, column = tile[0] * plan.tile - top.start, tile[1] * plan.tile - left.start
+    return piece[row : row + plan.tile, column : column + plan.tile]

@@ -1,0 +1,157 @@
+"""In which order the rows of a list are read: what is in memory together, and what is scored then.
+
+Nothing here changes a bit of a distance, only how often a row is read.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...cache.errors import UsageError
+from .plan import ListPlan
+
+_PANEL_BYTES = 4 * 4096  # of one row, converted, on either side of a product or a difference
+_PAIR_BYTES = 24  # of one pair in a product: float64 sums, distances and their mirror
+_MOST_BLOCKS = 8  # along a product: rows are converted once for so many blocks
+_STREAMED_SHARE = 8  # of the room, one part in so many is for rows that pass by
+
+
+@dataclass(frozen=True)
+class Room:
+    """What fits in memory: `rows` rows at a time, products of `blocks` blocks on either side."""
+
+    rows: int
+    blocks: int
+
+
+def room_for(memory: int, row_bytes: int, block: int) -> Room:
+    """Return what fits in `memory` bytes beside the arithmetic.
+
+    Raises
+    ------
+    UsageError
+        Two blocks do not fit; the message says how much would.
+    """
+    per_row = row_bytes + _PANEL_BYTES
+    least = 2 * block * per_row + block**2 * _PAIR_BYTES
+    if memory < least:
+        raise UsageError(
+            f"--memory is too small for rows of {row_bytes / 1e6:.3g} MB: it takes "
+            f"{math.ceil(least / 1e6)}MB at least"
+        )
+    blocks = 1
+    while blocks < _MOST_BLOCKS:
+        product = ((blocks + 1) * block) ** 2 * _PAIR_BYTES
+        if product > memory // 8 or memory - product < 2 * block * per_row:
+            break
+        blocks += 1
+    return Room((memory - (blocks * block) ** 2 * _PAIR_BYTES) // per_row, blocks)
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """Rows that are in memory together.
+
+    `rows` are numbers of rows of the plan, in the order of the buffer: the first `whole` of them
+    are whole blocks, whose numbers `blocks` says, the others are single rows.
+    """
+
+    rows: NDArray[np.int64]
+    whole: int
+    blocks: NDArray[np.int64]
+
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where rows of the plan are in the buffer."""
+        order = np.argsort(self.rows)
+        return np.asarray(order[np.searchsorted(self.rows, rows, sorter=order)])
+
+
+@dataclass(frozen=True)
+class Step:
+    """Pairs (places in the plan's `pairs`, ascending) whose rows are in memory at the same time.
+
+    The first of each is in `left`, the second in `right`; None stands for `left` again.
+    """
+
+    left: RowSet
+    right: RowSet | None
+    pairs: NDArray[np.int64]
+
+
+def steps(plan: ListPlan, todo: NDArray[np.int64], room: Room) -> Iterator[Step]:
+    """Yield the pairs `todo` (ascending), so that rows are read as few times as memory allows.
+
+    Each row is read once if all fit. If not, as many blocks as there is room for stay, and those
+    that they have pairs with pass by; then come the next blocks. Steps with the same `left` follow
+    one another.
+    """
+    blocks = plan.cells[plan.cell_of]
+    start = 0
+    while len(todo):
+        stop = _stop(plan, todo, start, room)
+        mine = todo[blocks[todo, 0] < stop]
+        todo = todo[blocks[todo, 0] >= stop]
+        inside = blocks[mine, 1] < stop
+        staying = plan.pairs[mine, 0], plan.pairs[mine[inside], 1]
+        left = _gather(plan, mine, np.concatenate(staying))
+        if inside.any():
+            yield Step(left, None, mine[inside])
+        for passing in _passing(plan, mine[~inside], room.rows - len(left.rows)):
+            yield Step(left, _gather(plan, passing, plan.pairs[passing, 1]), passing)
+        start = stop
+
+
+def _stop(plan: ListPlan, todo: NDArray[np.int64], start: int, room: Room) -> int:
+    """Return the first block that does not stay: there is room for those from `start` to it."""
+    needed = _rows_by_block(plan, todo, plan.pairs[todo])
+    held = np.cumsum(needed[start:])
+    if held[-1] <= room.rows:
+        return len(needed)
+    passing = max(plan.block, room.rows // _STREAMED_SHARE)
+    return start + max(1, int(np.searchsorted(held, room.rows - passing, side="right")))
+
+
+def _passing(plan: ListPlan, pairs: NDArray[np.int64], rows: int) -> Iterator[NDArray[np.int64]]:
+    """Cut pairs by the blocks of their second rows, so that each part needs at most `rows`."""
+    if not len(pairs):
+        return
+    held = np.cumsum(_rows_by_block(plan, pairs, plan.pairs[pairs, 1]))
+    second = plan.pairs[pairs, 1] // plan.block
+    start = 0
+    while start < len(held):
+        before = held[start - 1] if start else 0
+        stop = int(np.searchsorted(held, before + rows, side="right"))
+        part = pairs[(second >= start) & (second < stop)]
+        if len(part):
+            yield part
+        start = stop
+
+
+def _dense_blocks(plan: ListPlan, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    cells = np.unique(plan.cell_of[pairs])
+    return np.unique(plan.cells[cells[plan.dense[cells]]])
+
+
+def _rows_by_block(
+    plan: ListPlan, pairs: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Count the rows of each block that `_gather` would take."""
+    along = -(-len(plan.rows) // plan.block)
+    counts = np.bincount(np.unique(ends) // plan.block, minlength=along)
+    dense = _dense_blocks(plan, pairs)
+    dense = dense[counts[dense] > 0]
+    counts[dense] = np.minimum(plan.block, len(plan.rows) - dense * plan.block)
+    return counts
+
+
+def _gather(plan: ListPlan, pairs: NDArray[np.int64], ends: NDArray[np.int64]) -> RowSet:
+    """Gather the `ends` of `pairs`, and whole blocks where a product wants them."""
+    used = np.unique(ends)
+    blocks = np.intersect1d(_dense_blocks(plan, pairs), used // plan.block)
+    whole = (blocks[:, None] * plan.block + np.arange(plan.block)).ravel()
+    whole = whole[whole < len(plan.rows)]
+    loose = used[~np.isin(used // plan.block, blocks)]
+    return RowSet(np.concatenate([whole, loose]), len(whole), blocks)

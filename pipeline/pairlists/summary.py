@@ -1,0 +1,121 @@
+"""What the distances of a list of pairs say as a whole, and group by group."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..matrix.summary import QUANTILES
+
+
+def list_summary(
+    distances: NDArray[np.float32], left: NDArray[np.int64], right: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Summarise the distances of any pairs.
+
+    Parameters
+    ----------
+    distances
+        float32 [pairs], one at least, each a number.
+    left, right
+        int64 [pairs]: numbers of the images of each pair, equal images under one number.
+
+    Returns
+    -------
+    dict
+        ``mean`` and ``std`` over the pairs; ``stderr``, the standard error of the mean that allows
+        for pairs sharing an image (dyadic cluster-robust: Aronow, Samii & Assenova 2015, equation
+        2, without covariates; std/√pairs where no image is in two pairs; None where the pairs do
+        not tell, as when all of them share one image); ``quantiles`` over the pairs.
+    """
+    values = distances.astype(np.float64)
+    mean = values.mean()
+    levels = np.quantile(values, QUANTILES)
+    return {
+        "mean": float(mean),
+        "std": float(values.std()),
+        "stderr": _dyadic_error(values - mean, left, right),
+        "quantiles": {str(q): float(level) for q, level in zip(QUANTILES, levels, strict=True)},
+    }
+
+
+def _dyadic_error(
+    residuals: NDArray[np.float64], left: NDArray[np.int64], right: NDArray[np.int64]
+) -> float | None:
+    """Sum the products of residuals of all pairs that have an image in common."""
+    count = int(max(left.max(), right.max())) + 1
+    sums = np.bincount(left, residuals, count)
+    other = left != right
+    sums += np.bincount(right[other], residuals[other], count)
+    codes = np.minimum(left, right) * count + np.maximum(left, right)
+    _, pair = np.unique(codes[other], return_inverse=True)
+    twice = np.bincount(pair, residuals[other])  # pairs of the same two images came in both sums
+    variance = np.square(sums).sum() - np.square(twice).sum()
+    noise = 1e-12 * np.square(residuals).sum()
+    return float(np.sqrt(variance)) / len(residuals) if variance > noise else None
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """Means of groups, one place in each array for each group; NaN where there are too few images.
+
+    `stderr` is the jackknife over the group's images, as for the matrix of one collection. `mean`
+    over the groups and its standard error are `overall` and `overall_stderr` (None for fewer than
+    two groups that have a mean).
+    """
+
+    images: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    stderr: NDArray[np.float64]
+
+    @property
+    def overall(self) -> float | None:
+        """The mean of the groups' means."""
+        known = self.mean[~np.isnan(self.mean)]
+        return float(known.mean()) if len(known) else None
+
+    @property
+    def overall_stderr(self) -> float | None:
+        """The standard error of `overall`: groups are independent of one another."""
+        known = self.mean[~np.isnan(self.mean)]
+        return float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else None
+
+
+def summarise_groups(
+    distances: NDArray[np.float32],
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+    group_of: NDArray[np.int64],
+    groups: int,
+) -> GroupSummary:
+    """Summarise all pairs within each group.
+
+    Parameters
+    ----------
+    distances
+        float32 [pairs].
+    left, right
+        int64 [pairs]: numbers of the images of each pair.
+    group_of
+        int64 [images]: the group of each image.
+    groups
+        How many there are.
+    """
+    values = distances.astype(np.float64)
+    images = np.bincount(group_of, minlength=groups)
+    group = group_of[left]
+    pairs = np.bincount(group, minlength=groups)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.bincount(group, values, groups) / pairs
+        residuals = values - mean[group]
+        std = np.sqrt(np.bincount(group, np.square(residuals), groups) / pairs)
+        sums = np.bincount(left, residuals, len(group_of))
+        sums += np.bincount(right, residuals, len(group_of))
+        squares = np.bincount(group_of, np.square(sums), groups)
+        # The means that leave one image out (Efron & Stein 1981), in terms of these sums
+        variance = 4 * squares / (images * (images - 1.0) * np.square(images - 2.0))
+    stderr = np.where(images < 3, np.nan, np.sqrt(variance))
+    return GroupSummary(images, pairs, mean, std, stderr)

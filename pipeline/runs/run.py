@@ -1,0 +1,149 @@
+"""Open finished runs."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...cache.errors import LpipstoreError, UsageError
+from ..common.text import printable
+
+if TYPE_CHECKING:
+    import dask.array
+    import pyarrow
+from .files import DISTANCES, GROUPS, IMAGES, MANIFEST, PAIRS, SUMMARY, read_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, opened by `open_run`."""
+
+    path: Path
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What was asked, with digests and versions."""
+        return read_json(self.path / MANIFEST)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Counts, seconds for each stage, and statistics of the distances."""
+        return read_json(self.path / SUMMARY)
+
+    @cached_property
+    def images(self) -> "pyarrow.Table":
+        """The collection: index, path, status, error, content_hash, width, height, bytes."""
+        return self._table(IMAGES)
+
+    @cached_property
+    def pairs(self) -> "pyarrow.Table":
+        """The pairs of a list: i, j, path_i, path_j, distance, and what the list says of them."""
+        return self._table(PAIRS)
+
+    @cached_property
+    def groups(self) -> "pyarrow.Table":
+        """The groups of a collection: group, images, pairs, mean, std, stderr."""
+        return self._table(GROUPS)
+
+    def _table(self, name: str) -> "pyarrow.Table":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with (self.path / name).open("rb") as file:
+                return pq.read_table(file)
+        except FileNotFoundError as error:
+            raise self._has_no(name) from error
+        except (OSError, pa.ArrowException) as error:
+            raise self._is_damaged(name, error) from error
+
+    def _has_no(self, name: str) -> UsageError:
+        return UsageError(
+            f"{printable(str(self.path))} is a run of lpipstore {self.manifest['command']} and has "
+            f"no {name}"
+        )
+
+    def _is_damaged(self, name: str, error: Exception) -> LpipstoreError:
+        reason = printable(str(error).partition("\n")[0])
+        return LpipstoreError(
+            f"{printable(str(self.path / name))} is damaged ({reason}): make the run again"
+        )
+
+    @cached_property
+    def distances(self) -> "dask.array.Array":
+        """The float32 [N, N] matrix as a lazy dask array; ``.compute()`` reads it whole.
+
+        For a list: its different pairs in an order of their own; `pairs` has them as listed.
+        """
+        import dask.array
+
+        if not (self.path / DISTANCES).exists():
+            raise self._has_no(DISTANCES)
+        try:
+            array: dask.array.Array = dask.array.from_zarr(self.path / DISTANCES)  # type: ignore[no-untyped-call]
+        except (OSError, ValueError) as error:  # of JSON as well
+            raise self._is_damaged(DISTANCES, error) from error
+        return array
+
+
+class DifferentMetrics(UserWarning):
+    """Distances of several runs do not mean the same: heads, backbones or sizes differ."""
+
+
+_METRIC = (
+    "head_digest",
+    "backbone",
+    "taps",
+    "weights",
+    "lpips_version",
+    "trunk_dtype",
+    "size",
+    "resize",
+    "range",
+    "precision",
+)
+
+
+def open_runs(*folders: str | os.PathLike[str]) -> list[Run]:
+    """Open several finished runs that are to be compared or put together.
+
+    Warns with `DifferentMetrics`, and names what differs, unless all distances were made by the
+    same head, backbone, weights, size and precision, that of the trunk included.
+
+    Raises
+    ------
+    UsageError
+        A folder is not a run, or its run is not finished.
+    """
+    runs = [open_run(folder) for folder in folders]
+    for run in runs[1:]:
+        different = [
+            f"{name} {run.manifest.get(name)} and {runs[0].manifest.get(name)}"
+            for name in _METRIC
+            if run.manifest.get(name) != runs[0].manifest.get(name)
+        ]
+        if different:
+            warnings.warn(
+                f"the distances in {run.path} and {runs[0].path} do not mean the same: "
+                f"{'; '.join(different)}",
+                DifferentMetrics,
+                stacklevel=2,
+            )
+    return runs
+
+
+def open_run(folder: str | os.PathLike[str]) -> Run:
+    """Open the folder of a finished run.
+
+    Raises
+    ------
+    UsageError
+        The folder is not a run, or the run is not finished.
+    """
+    run = Run(Path(folder))
+    read_json(run.path / MANIFEST)
+    if not (run.path / SUMMARY).exists():
+        raise UsageError(f"the run in {folder} is not finished: give its command again to go on")
+    return run

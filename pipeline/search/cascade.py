@@ -1,0 +1,295 @@
+"""Which pairs can be close: bounds from pooled rows, level by level from coarse to fine.
+
+Nothing here holds a matrix. The images are taken a block at a time, and each block with all later
+ones; what one level rules out is not looked at again.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..features.rowcache import Pairs, RowCache
+from .blocks import BLOCK, split, windows
+from .bounds import Level
+
+Bounds = NDArray[np.float32]
+
+_STRIP = 8  # blocks that a block meets in one product of the coarsest level
+_MOST_PAIRS = 1 << 20  # that are passed on together
+_DENSE_SHARE = 24  # a product pays when one pair in so many is left
+_MOST_ROWS = 2048  # of one direct computation
+_FEW = 16  # one pair in so many, and products of all cost less than finer bounds save
+_SAMPLE = 128  # pairs that show whether so few would be left
+_CELLS = 16  # parts of a sample, in the order of the collection
+
+# What a number costs over one in the dense matrix (measured): in a comparison of one pair, and in a
+# product of two blocks, which are converted for it alone
+COMPARING = 40
+PRODUCTS = 1.5
+PRODUCT_PAYS = 64
+"""A product of two blocks of rows pays when one pair in so many is left."""
+HANDLING = 20_000  # a pair that a level leaves, in numbers of the dense matrix
+
+
+@dataclass
+class Tally:
+    """What a search did: pairs that each level left, and multiply-adds.
+
+    Everything that is computed counts, wanted or not, zeros that fill up blocks included; a direct
+    difference counts two for each number. `compared` counts the numbers of direct differences.
+    """
+
+    left: dict[str, int] = field(default_factory=dict)
+    arithmetic: int = 0
+    compared: int = 0
+
+    def leave(self, level: str, pairs: int) -> None:
+        """Count pairs that a level did not rule out."""
+        self.left[level] = self.left.get(level, 0) + pairs
+
+    def compare(self, numbers: int) -> None:
+        """Count numbers of which the difference was taken."""
+        self.arithmetic += 2 * numbers
+        self.compared += numbers
+
+    @property
+    def cost(self) -> float:
+        """Estimated time, over that of a multiply-add in the dense matrix."""
+        products = self.arithmetic - 2 * self.compared
+        handling = HANDLING * sum(self.left.values())
+        return PRODUCTS * products + COMPARING * self.compared + handling
+
+    def add(self, other: "Tally") -> None:
+        """Add what another search did."""
+        for level, pairs in other.left.items():
+            self.leave(level, pairs)
+        self.arithmetic += other.arithmetic
+        self.compared += other.compared
+
+
+class Cascade:
+    """The levels of a search among `count` images.
+
+    Parameters
+    ----------
+    levels
+        Each level with the pooled rows that it needs, in blocks of `BLOCK`; coarse to fine. Without
+        any, all pairs are left.
+    count
+        Images.
+    """
+
+    def __init__(self, levels: Sequence[tuple[Level, RowCache]], count: int) -> None:
+        self._levels = levels
+        self._count = count
+
+    def left(
+        self,
+        blocks: range,
+        limits: NDArray[np.float64],
+        tally: Tally,
+        *,
+        itself: bool,
+        few: int = 0,
+    ) -> Iterator[tuple[Pairs, Bounds, int]]:
+        """Yield the pairs of some blocks with later ones that the coarsest level leaves.
+
+        Parameters
+        ----------
+        blocks
+            Numbers of the blocks.
+        limits
+            For each image, the largest true distance that matters to it; float64 [count]. A pair is
+            left as long as it can matter to one of both.
+        tally
+            Counts what is done.
+        itself
+            Whether a block meets itself, too.
+        few
+            Out of the first so many pairs, those that are left are yielded strip by strip.
+
+        Yields
+        ------
+        pairs, bounds, out of
+            Pairs (i, j), i < j, about a million at most, the bound of each, and how many pairs they
+            were chosen from.
+        """
+        stop = -(-self._count // BLOCK)
+        starts = [(b, s) for b in blocks for s in range(b if itself else b + 1, stop, _STRIP)]
+        waiting: list[tuple[Pairs, Bounds]] = []
+        out_of = met = 0
+        for number, (block, start) in enumerate(starts, 1):
+            strip = range(start, min(start + _STRIP, stop))
+            waiting.append(self._coarsest(block, strip, limits, tally))
+            out_of += BLOCK**2 * len(strip)
+            met += BLOCK**2 * len(strip)
+            many = met <= few or sum(len(some) for some, _ in waiting) > _MOST_PAIRS
+            if many or number == len(starts):
+                pairs, bounds = (np.concatenate(part) for part in zip(*waiting, strict=True))
+                yield pairs, bounds, out_of
+                waiting.clear()
+                out_of = 0
+
+    def refined(
+        self,
+        pairs: Pairs,
+        bounds: Bounds,
+        out_of: int,
+        limits: NDArray[np.float64],
+        tally: Tally,
+    ) -> tuple[Pairs, Bounds]:
+        """Return those of the pairs of `left` that no finer level rules out, and their bounds.
+
+        Where most would be left anyway finer bounds are not worth their time: all are left.
+        """
+        most_stay = self._most_stay(pairs, out_of, limits, tally)
+        for level, rows in self._levels[1:]:
+            if not most_stay:
+                reach = _reach(level.limit(limits), pairs)
+                bounds = self._bounds(level, rows, pairs, reach, tally)
+                possible = bounds <= reach
+                pairs, bounds = pairs[possible], bounds[possible]
+            tally.leave(level.name, len(pairs))
+        return pairs, bounds
+
+    def pass_by(self, pairs: int, tally: Tally) -> None:
+        """Count pairs of `left` that are compared before any finer level has seen them."""
+        for level, _ in self._levels[1:]:
+            tally.leave(level.name, pairs)
+
+    def matters(
+        self, bounds: Bounds, limits: NDArray[np.float64], pairs: Pairs
+    ) -> NDArray[np.bool_]:
+        """Tell which pairs are still left under smaller limits."""
+        if not self._levels:
+            return np.ones(len(pairs), bool)
+        loosest = max((level for level, _ in self._levels), key=lambda level: level.slack)
+        return np.asarray(bounds <= _reach(loosest.limit(limits), pairs))
+
+    def _most_stay(
+        self, pairs: Pairs, out_of: int, limits: NDArray[np.float64], tally: Tally
+    ) -> bool:
+        """Tell from a few pairs whether finer bounds would leave more than one in `_FEW` of all."""
+        if not self._levels[1:] or len(pairs) * _FEW <= out_of:
+            return False
+        some = pairs[:: max(1, len(pairs) // _SAMPLE)]
+        level, rows = self._levels[-1]
+        reach = _reach(level.limit(limits), some)
+        points, within = rows.pick(some, few=True)
+        tally.compare(len(some) * level.width)
+        stay = np.mean(_singly(level, points, within, reach) <= reach)
+        return bool(stay * len(pairs) * _FEW > out_of)
+
+    def _coarsest(
+        self, block: int, strip: range, limits: NDArray[np.float64], tally: Tally
+    ) -> tuple[Pairs, Bounds]:
+        """Return the pairs of a block with a strip of blocks that the first level leaves."""
+        top = np.arange(block * BLOCK, min((block + 1) * BLOCK, self._count))
+        across = np.arange(strip.start * BLOCK, min(strip.stop * BLOCK, self._count))
+        later = across[None, :] > top[:, None]
+        bounds = np.zeros(later.shape, np.float32)
+        if self._levels:
+            level, rows = self._levels[0]
+            bounds = level.bounds(rows.block(block), rows.take(across)).cpu().numpy()
+            tally.arithmetic += bounds.size * level.width
+            own, others = (_rounded_up(level.limit(limits[which])) for which in (top, across))
+            later &= (bounds <= own[:, None]) | (bounds <= others[None, :])
+            tally.leave(level.name, int(later.sum()))
+        return np.argwhere(later) + np.array([top[0], across[0]]), bounds[later]
+
+    def _bounds(
+        self, level: Level, rows: RowCache, pairs: Pairs, reach: NDArray[np.float64], tally: Tally
+    ) -> Bounds:
+        """Return the bounds of a level: by products where many pairs are left, else one by one."""
+        bounds = np.empty(len(pairs), np.float32)
+        dense, sparse = split(pairs, BLOCK, _DENSE_SHARE)
+        for which in dense:
+            top, left = (int(number) for number in pairs[which[0]] // BLOCK)
+            cell = level.bounds(rows.block(top), rows.block(left)).cpu().numpy()
+            places = pairs[which] - (top * BLOCK, left * BLOCK)
+            bounds[which] = cell[places[:, 0], places[:, 1]]
+            tally.arithmetic += cell.size * level.width
+        for which in windows(pairs, sparse, _MOST_ROWS):
+            bounds[which] = _singly(level, *rows.pick(pairs[which]), reach[which])
+        tally.compare(len(sparse) * level.width)
+        return bounds
+
+
+def few_stay(
+    level: Level,
+    rows: RowCache,
+    images: NDArray[np.int64],
+    limits: NDArray[np.float64],
+    tally: Tally,
+) -> bool:
+    """Tell whether a level rules out most pairs of some images, of which each has its limit.
+
+    Parameters
+    ----------
+    images
+        Their numbers, sorted; float64 limits as for `Cascade.left`.
+    """
+    stay = _stay(level, rows, images, limits, tally)
+    return bool(stay[np.triu_indices(len(images), 1)].mean() * _FEW <= 1)
+
+
+def foreseen_cost(
+    level: Level,
+    rows: RowCache,
+    images: NDArray[np.int64],
+    limits: NDArray[np.float64],
+    tally: Tally,
+) -> float:
+    """Estimate from some images what comparing the pairs that a level leaves will cost.
+
+    Returns
+    -------
+    float
+        Over the cost of comparing all pairs in one matrix. Images that are neighbours in the
+        collection are looked at together: where the pairs that stay lie close to one another, as
+        in a film, few products are needed.
+    """
+    stay = _stay(level, rows, images, limits, tally)
+    np.fill_diagonal(stay, False)
+    edges = np.linspace(0, len(images), _CELLS + 1).astype(int)[:-1]
+    sizes = np.diff(edges, append=len(images))
+    pairs = np.outer(sizes, sizes) - np.diag(sizes)
+    cells = np.add.reduceat(np.add.reduceat(stay.astype(int), edges, 0), edges, 1)
+    shares = cells / np.maximum(pairs, 1)
+    costs = np.where(shares * PRODUCT_PAYS > 1, PRODUCTS, COMPARING * shares)
+    return float((costs * pairs).sum() / pairs.sum())
+
+
+def _stay(
+    level: Level,
+    rows: RowCache,
+    images: NDArray[np.int64],
+    limits: NDArray[np.float64],
+    tally: Tally,
+) -> NDArray[np.bool_]:
+    """Tell for all pairs of some images whether a level leaves them."""
+    points, _ = rows.pick(np.stack([images, images], 1), few=True)
+    bounds = level.bounds(points, points).cpu().numpy()
+    tally.arithmetic += bounds.size * level.width
+    reach = level.limit(limits)
+    return np.asarray(bounds <= np.maximum(reach[:, None], reach))
+
+
+def _singly(
+    level: Level, points: torch.Tensor, within: torch.Tensor, reach: NDArray[np.float64]
+) -> Bounds:
+    beyond = torch.from_numpy(_rounded_up(reach)).to(points.device)
+    return np.asarray(level.bounds_of(points, within, beyond).cpu().numpy())
+
+
+def _reach(limits: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:
+    """Return the largest bound with which each pair still matters to one of its images."""
+    return np.asarray(np.maximum(limits[pairs[:, 0]], limits[pairs[:, 1]]))
+
+
+def _rounded_up(limits: NDArray[np.float64]) -> Bounds:
+    """Return limits as float32, none of them smaller: a pair is only given up for sure."""
+    return np.nextafter(limits.astype(np.float32), np.float32(np.inf))

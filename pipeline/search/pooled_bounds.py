@@ -1,0 +1,184 @@
+"""The levels of a search: points of which distances have lower bounds, made of pooled rows.
+
+A `Grid` takes pooled rows as they are. `project` takes the points of a grid onto few directions in
+which images of the collection differ most: a projection is never longer than what is projected,
+whatever the directions. So a bound from a hundred numbers comes near to one from thousands.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..backbones.layout import RowLayout
+from ..common.precision import exact_arithmetic
+from ..distances.panels import PANEL, Columns
+from ..distances.threads import one_thread
+from ..features.pooling import POOLED_ERROR, pooled_weights
+from ..features.rows import centre_of
+from .bounds import UNIT, Level, sure_error
+
+_DIRECTIONS = 128
+_FEWEST_SEEN = 128  # images that directions are found from: an eighth of all, within limits
+_MOST_SEEN = 512
+_ROWS = 256  # that are prepared together: a panel of them stays in the caches
+_PART = 1024  # numbers that are projected in one product: the longer, the larger the slack
+_SHORT = 256  # the same of what finds out how long directions are
+_SMALLEST = 1e-5  # share of the largest variance, under which a direction is rounding
+
+
+@dataclass(frozen=True)
+class Grid(Level):
+    """Bounds from the pooled rows of one grid.
+
+    Attributes
+    ----------
+    columns, centre
+        The head on pooled rows, and their centre: see `lpipstore.pipeline.distances.distances`.
+    telling
+        Parts of a point, those first in which images differ most.
+    """
+
+    columns: Columns
+    centre: torch.Tensor
+    telling: tuple[slice, ...]
+
+    @classmethod
+    def of(
+        cls,
+        grid: int,
+        weights: NDArray[np.float32],
+        layout: RowLayout,
+        dtype: str,
+        some: torch.Tensor,
+    ) -> "Grid":
+        """Prepare a level for a head of non-negative column weights (see `column_weights`).
+
+        `some` are pooled rows that stand for all, [n, length].
+        """
+        pooled = pooled_weights(weights, layout, grid)
+        slack = 2 * POOLED_ERROR[dtype] * math.sqrt(float(pooled.sum(dtype=np.float64)))
+        columns = Columns.of(pooled, dtype, torch.device("cpu"))
+        width = sum(map(len, columns.roots))
+        level = cls(f"{grid}x{grid}", width, slack, columns, centre_of(some), ())
+        return level._tell(torch.from_numpy(level.prepare(some.numpy())))
+
+    def _tell(self, points: torch.Tensor) -> "Grid":
+        """Return this level with the parts first in which some points differ most."""
+        parts = super().parts()
+        apart = [float(points[:, part].square().sum()) for part in parts]
+        order = np.argsort(apart, kind="stable")[::-1].tolist()
+        return replace(self, telling=tuple(parts[k] for k in order))
+
+    def parts(self) -> Sequence[slice]:
+        """Return the parts of a point, those first in which images differ most."""
+        return self.telling
+
+    def prepare(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Turn pooled rows as stored, [n, length], into points."""
+        out = np.empty((len(rows), self.width + 1), np.float32)
+
+        for start in range(0, len(rows), _ROWS):
+            some = slice(start, start + _ROWS)
+            self._put(torch.from_numpy(rows[some]), torch.from_numpy(out[some]))
+        return out
+
+    def _put(self, stored: torch.Tensor, points: torch.Tensor) -> None:
+        start = 0
+        for panel, roots in zip(self.columns.panels, self.columns.roots, strict=True):
+            whole = points[:, start : start + len(roots)]
+            for columns in panel:
+                part = points[:, start : start + columns.stop - columns.start]
+                part.copy_(stored[:, columns]).sub_(self.centre[columns])
+                start += part.shape[1]
+            whole.mul_(roots)
+        _put_norms(points)
+
+
+def images_to_see(count: int) -> int:
+    """Return from how many of `count` images directions are found; 0 where they do not pay."""
+    seen = min(_MOST_SEEN, max(_FEWEST_SEEN, count // 8))
+    return seen if count >= 4 * seen else 0
+
+
+def project(
+    grid: Level, seen: torch.Tensor, blocks: Iterable[torch.Tensor]
+) -> tuple[Level, NDArray[np.float32]] | None:
+    """Project the points of a grid onto the directions in which some of them differ most.
+
+    Parameters
+    ----------
+    grid
+        The level that the points belong to.
+    seen
+        The points that directions are found from (principal components, about the grid's centre).
+    blocks
+        All points, block by block, on the CPU.
+
+    Returns
+    -------
+    (Level, ndarray) or None
+        The level of the projections, and its points, float32 [points, directions + 1]. None where
+        all of the seen are alike.
+    """
+    with one_thread(), exact_arithmetic():
+        basis = _basis(seen[:, :-1])
+    if basis is None:
+        return None
+    projected, longest = [], 0.0
+    for block in blocks:
+        projected.append(_project(block, basis))
+        longest = max(longest, float(block[:, -1].max()))
+    # Each coordinate is off by u because its direction is rounded, and by γ of its sum (Higham,
+    # section 3.1), both times the norm of the point, which is itself known to a part in a thousand
+    terms = min(grid.width, _PART) + -(-grid.width // _PART)
+    off = (sure_error(terms) + UNIT) * math.sqrt(basis.shape[1] * longest) * 1.001
+    name = f"{basis.shape[1]} directions"
+    return Level(name, basis.shape[1], grid.slack + 2 * off), np.concatenate(projected)
+
+
+def _basis(points: torch.Tensor) -> torch.Tensor | None:
+    """Return the directions of largest variance of points [n, width].
+
+    Returns
+    -------
+    Tensor [width, directions], float32, or None
+        It lengthens nothing, but for its rounding. None where all points are 0.
+    """
+    variances, mixes = torch.linalg.eigh((points @ points.T).to(torch.float64))
+    variances, mixes = variances.flip(0)[:_DIRECTIONS], mixes.flip(1)[:, :_DIRECTIONS]
+    chosen = variances > _SMALLEST * variances[0].clamp(min=0)
+    if not chosen.any():
+        return None
+    # The others become directions of length 0: products are fastest with a round number of them
+    mixes = torch.where(chosen, mixes / variances.sqrt(), 0)
+    basis = points.T @ mixes.to(torch.float32)
+    # Any basis gives bounds, if only it is no longer than 1: so much, and the error of that sum
+    off = -chosen.to(torch.float32).diag()
+    for part in torch.split(basis, _SHORT):
+        off.addmm_(part.T, part)
+    terms = _SHORT + -(-len(basis) // _SHORT) + 1
+    sizes = float(torch.linalg.matrix_norm(basis)) ** 2 + basis.shape[1]
+    rounding = sure_error(terms) * sizes * 1.001
+    return basis.div_(math.sqrt(1 + float(torch.linalg.matrix_norm(off)) + rounding))
+
+
+@exact_arithmetic()
+def _project(points: torch.Tensor, basis: torch.Tensor) -> NDArray[np.float32]:
+    out = np.zeros((len(points), basis.shape[1] + 1), np.float32)
+    projected = torch.from_numpy(out)
+    for start in range(0, len(basis), _PART):
+        part = slice(start, min(start + _PART, len(basis)))
+        projected[:, :-1].addmm_(points[:, part], basis[part])
+    _put_norms(projected)
+    return out
+
+
+def _put_norms(points: torch.Tensor) -> None:
+    """Put the squared norm of each point in its last place."""
+    points[:, -1] = 0
+    for part in torch.split(points[:, :-1], PANEL, 1):
+        points[:, -1].add_(part.square().sum(1))

@@ -1,0 +1,125 @@
+"""Close pairs on disk: parts while a search goes on, one table at its end."""
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.atomic import replacing
+from ..common.text import printable
+from ..images.survey import ImageRecord
+from ..runs.files import PAIRS, PARTS, contents_digest
+from .cascade import Tally
+
+_TALLY = b"lpipstore_search"
+_PART = re.compile(r"[0-9a-f]{16}-[\w-]+\.npz")
+
+
+class SearchParts:
+    """What a search has found so far, part by part: a part is there whole or not at all.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    contents
+        Content hash of each image: parts of other images are not seen.
+    """
+
+    def __init__(self, folder: Path, contents: Sequence[bytes]) -> None:
+        self._folder = folder / PARTS
+        self._digest = contents_digest(contents)
+
+    def read(self, name: str) -> tuple[dict[str, NDArray[Any]], Tally] | None:
+        """Return what `write` was given, or None."""
+        try:
+            with np.load(self._path(name)) as arrays:
+                found = dict(arrays)
+        except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
+            return None  # not there, or torn by a loss of power
+        return found, Tally(**json.loads(found.pop("tally").item()))
+
+    def write(self, name: str, arrays: Mapping[str, NDArray[Any]], tally: Tally) -> None:
+        """Keep a part."""
+        self._folder.mkdir(exist_ok=True)
+        everything: dict[str, Any] = {**arrays, "tally": np.array(json.dumps(vars(tally)))}
+        with replacing(self._path(name)) as file:
+            np.savez(file, **everything)
+
+    def remove(self) -> None:
+        """Remove all parts: what they held is in the table now. Files of others stay."""
+        if not self._folder.exists():
+            return
+        for path in self._folder.iterdir():
+            if _PART.fullmatch(path.name):
+                path.unlink()
+        if not any(self._folder.iterdir()):
+            self._folder.rmdir()
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{self._digest[:16]}-{name}.npz"
+
+
+def write_pairs(
+    folder: Path,
+    records: Sequence[ImageRecord],
+    columns: Mapping[str, NDArray[Any]],
+    tally: Tally,
+) -> None:
+    """Write ``pairs.parquet``.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    records
+        The images that were scored.
+    columns
+        ``i`` and ``j``, numbers of images, and more; the paths are put behind those two.
+    tally
+        What the search did.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    paths = pa.array([printable(record.path) for record in records], pa.string())
+    table = pa.table(
+        {
+            "i": columns["i"],
+            "j": columns["j"],
+            "path_i": paths.take(pa.array(columns["i"])),
+            "path_j": paths.take(pa.array(columns["j"])),
+            **{name: values for name, values in columns.items() if name not in ("i", "j")},
+        }
+    )
+    done = {"contents": _digest_of(records), **vars(tally)}
+    table = table.replace_schema_metadata({_TALLY: json.dumps(done)})
+    with replacing(folder / PAIRS) as file:
+        pq.write_table(table, file)
+
+
+def finished_pairs(
+    folder: Path, records: Sequence[ImageRecord]
+) -> tuple[NDArray[np.float32], Tally] | None:
+    """Return the distances of a table that is there for these images, and what the search did."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with (folder / PAIRS).open("rb") as file:
+            table = pq.read_table(file)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None  # not there, or torn by a loss of power
+    done = json.loads((table.schema.metadata or {}).get(_TALLY, b"{}"))
+    if done.pop("contents", None) != _digest_of(records):
+        return None
+    return table["distance"].to_numpy(), Tally(**done)
+
+
+def _digest_of(records: Sequence[ImageRecord]) -> str:
+    return contents_digest(record.content for record in records)

@@ -1,0 +1,159 @@
+"""Judgements as batches for a training: from known statistics, or from image files."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...cache.errors import LpipstoreError
+from ..common.text import printable
+from ..images.decode import ImageError, content_hash, decode, read_file
+from ..images.loader import ahead
+from .augmentation import Augmentation, Drawn
+from .models import Teacher
+
+Numbers = NDArray[np.int64]
+Batch = tuple[Sequence[Tensor], Tensor]
+"""Inputs of a teacher, and the share of votes for p1, [B]."""
+
+
+class Lessons(Protocol):
+    """Judgements that a teacher learns from."""
+
+    @property
+    def judge(self) -> Tensor:
+        """Share of votes for p1 of every judgement, as it was given."""
+
+    def batches(self, which: Sequence[Numbers], seed: int) -> Iterator[Batch]:
+        """Yield batches of judgements for a step, augmented where that is wanted, by `seed`."""
+
+    def distances(self, teacher: Teacher, which: Numbers) -> tuple[Tensor, Tensor]:
+        """Return the distances of judgements as they are, [len(which)] each, without gradients."""
+
+
+@dataclass(frozen=True)
+class KnownStatistics:
+    """Judgements whose statistics are known: nothing but arithmetic on them is left.
+
+    Attributes
+    ----------
+    statistics : Tensor
+        [pairs, channels].
+    pairs : Tensor
+        int64 [judgements, 2]: which pair is (ref, p0), and which (ref, p1).
+    judge : Tensor
+        [judgements].
+    """
+
+    statistics: Tensor
+    pairs: Tensor
+    judge: Tensor
+
+    def batches(self, which: Sequence[Numbers], seed: int) -> Iterator[Batch]:
+        """Yield statistics of both pairs of each judgement; `seed` has nothing to decide."""
+        for numbers in which:
+            chosen = torch.from_numpy(numbers).to(self.pairs.device)
+            first, second = self.pairs[chosen].unbind(1)
+            yield (self.statistics[first], self.statistics[second]), self.judge[chosen]
+
+    @torch.no_grad()
+    def distances(self, teacher: Teacher, which: Numbers) -> tuple[Tensor, Tensor]:
+        """Return the distances of judgements; each different pair is computed once."""
+        distances = self.statistics @ teacher.head.weights
+        first, second = self.pairs[torch.from_numpy(which).to(self.pairs.device)].unbind(1)
+        return distances[first], distances[second]
+
+
+@dataclass(frozen=True)
+class TripletImages:
+    """Judgements whose images go through the trunk each time.
+
+    Attributes
+    ----------
+    files : list of (str, bytes)
+        Path and content hash of each image.
+    images : ndarray
+        int64 [judgements, 3]: files of ref, p0, p1.
+    judge : Tensor
+        [judgements], on the device of the teacher.
+    size : (int, int)
+        Height and width that images are scaled to.
+    at_once : int
+        Judgements that go through the trunk together where nothing is learned.
+    augmentation : Augmentation or None
+    workers : int
+        Threads that decode.
+    """
+
+    files: Sequence[tuple[str, bytes]]
+    images: Numbers
+    judge: Tensor
+    size: tuple[int, int]
+    at_once: int
+    augmentation: Augmentation | None = None
+    workers: int = 0
+
+    def batches(self, which: Sequence[Numbers], seed: int) -> Iterator[Batch]:
+        """Yield images [B, 3, 3, H, W] in [-1, 1], augmented by `seed` and judgement."""
+        yield from self._load(which, self.augmentation, seed)
+
+    @torch.no_grad()
+    def distances(self, teacher: Teacher, which: Numbers) -> tuple[Tensor, Tensor]:
+        """Return the distances of judgements, by a forward of their images."""
+        parts = [
+            which[start : start + self.at_once] for start in range(0, len(which), self.at_once)
+        ]
+        teacher.eval()
+        found = [teacher.distances(inputs) for inputs, _ in self._load(parts, None, 0)]
+        d0, d1 = (torch.cat(side) for side in zip(*found, strict=True))
+        return d0, d1
+
+    def _load(
+        self, which: Sequence[Numbers], augmentation: Augmentation | None, seed: int
+    ) -> Iterator[Batch]:
+        judges = self.judge.cpu().tolist()
+        draws = (
+            [(number, self._draw(augmentation, seed, number)) for number in part.tolist()]
+            for part in which
+        )
+
+        def load(job: tuple[int, Drawn | None]) -> tuple[Tensor, float]:
+            number, drawn = job
+            images = torch.from_numpy(np.stack([self._pixels(n) for n in self.images[number]]))
+            images = images.permute(0, 3, 1, 2)
+            return (images, judges[number]) if drawn is None else drawn(images, judges[number])
+
+        def gather(triplets: list[tuple[Tensor, float]]) -> tuple[Tensor, Tensor]:
+            images, judge = zip(*triplets, strict=True)
+            return torch.stack(images), torch.tensor(judge, dtype=torch.float64)
+
+        with closing(ahead(load, gather, draws, min(self.workers, len(which)))) as loaded:
+            for pixels, judge in loaded:
+                images = pixels.to(self.judge.device).to(torch.float32)
+                yield (images.div_(127.5).sub_(1),), judge.to(self.judge)
+
+    def _draw(self, augmentation: Augmentation | None, seed: int, number: int) -> Drawn | None:
+        """Decide how a judgement is changed: by its number, whoever needs it when."""
+        if augmentation is None:
+            return None
+        own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        return augmentation.draw(self.size, own)
+
+    def _pixels(self, file: int) -> NDArray[np.uint8]:
+        path, content = self.files[file]
+        try:
+            data = read_file(path)
+            if content_hash(data) != content:
+                raise ImageError("the file has changed")
+            return decode(data, self.size)
+        except ImageError as error:
+            raise LpipstoreError(
+                f"{printable(path)} could be used when the training began, and cannot any more: "
+                f"{error}; once the file is back, the same command goes on after the last finished "
+                "epoch"
+            ) from error

@@ -1,0 +1,380 @@
+"""The training of a head, and of a trunk if it is wanted: epochs of steps, the best one kept."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ...cache.errors import LpipstoreError
+from ..common.progress import Report, silent
+from ..judgements.scores import choice_scores, majority_agreement
+from .data import Lessons
+from .distributed import Processes
+from .models import Teacher
+from .sampler import share, shuffled, steps
+
+SCHEDULES = ("constant", "cosine", "paper")
+Numbers = NDArray[np.int64]
+_GUESSING = math.log(2)  # the loss of a half for every answer, whatever the answers are
+_SHOWN = 5e-5  # half of the last digit of a loss that is shown
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes
+    ----------
+    epochs : int
+        At most.
+    batch : int
+        Judgements in a step, over all processes.
+    at_once : int
+        Judgements that go through together in one process; gradients of a step add up.
+    learning_rate : float
+        Of Adam.
+    betas : (float, float)
+        Of Adam; the paper has 0.5 and 0.999.
+    schedule : str
+        "constant"; "cosine" to 0; "paper": constant for the first half of the epochs, then linearly
+        to 0.
+    patience : int
+        Epochs without a lower held-out loss after which to stop.
+    clip : float or None
+        Largest norm of a step's gradient.
+    seed : int
+        Of the order of the judgements, of dropout and of augmentation.
+    """
+
+    epochs: int
+    batch: int
+    at_once: int
+    learning_rate: float
+    betas: tuple[float, float]
+    schedule: str
+    patience: int
+    clip: float | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How well a teacher does on some judgements.
+
+    `loss` is the mean binary cross-entropy, weighted by votes; `choice` the 2AFC score; `agreement`
+    the share of judgements with a majority on which the distances side with it.
+    """
+
+    loss: float
+    choice: float
+    agreement: float
+    count: int
+
+
+def rate_of(schedule: str, epochs: int, epoch: int) -> float:
+    """Return what the learning rate is multiplied with in an epoch, counted from 0."""
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+    if schedule == "paper":
+        return min(1.0, (epochs - epoch) / (epochs // 2)) if epochs > 1 else 1.0
+    return 1.0
+
+
+@dataclass
+class Training:
+    """A training at the end of some epoch; `state` and `restore` carry it over.
+
+    `history` has a mapping for each epoch and each part (train, held_out); epoch 0 is the start.
+    """
+
+    teacher: Teacher
+    recipe: Recipe
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        learning = [p for p in self.teacher.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(
+            learning, lr=self.recipe.learning_rate, betas=self.recipe.betas
+        )
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser,
+            lambda epoch: rate_of(self.recipe.schedule, self.recipe.epochs, epoch),
+        )
+        trunk = self.teacher.trunk
+        half = trunk is not None and trunk.precision == torch.float16
+        self.scaler = torch.amp.GradScaler(learning[0].device.type, enabled=half)
+        self.generator = torch.Generator().manual_seed(self.recipe.seed)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are over, or no better one came for too long."""
+        waited = self.epoch - self.best_epoch
+        return self.epoch >= self.recipe.epochs or waited >= self.recipe.patience
+
+    def state(self) -> dict[str, Any]:
+        """Return all that another process needs to go on: tensors, numbers and strings only."""
+        return {
+            "teacher": self.teacher.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": self.generator.get_state(),
+            "epoch": self.epoch,
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "best_loss": self.best_loss,
+            "best": self.best_state,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned.
+
+        Raises
+        ------
+        LpipstoreError
+            It is the state of another training, or of none.
+        """
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise LpipstoreError("it does not belong to this training") from error
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.teacher.load_state_dict(state["teacher"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["random"])
+        self.epoch, self.history = state["epoch"], list(state["history"])
+        self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]
+        self.best_state = dict(state["best"])
+
+    def take_best(self) -> None:
+        """Put the teacher back to its best epoch."""
+        self.teacher.load_state_dict(self.best_state)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a training learns from, and what it is told apart by.
+
+    Attributes
+    ----------
+    lessons : Lessons
+        All judgements.
+    learn, held : ndarray
+        Numbers of the judgements to learn from, and of those held out (perhaps none).
+    shown : ndarray
+        Numbers of the judgements to learn from whose figures stand beside those held out.
+    weights : ndarray
+        float64, one for each of all judgements: the votes.
+    """
+
+    lessons: Lessons
+    learn: Numbers
+    held: Numbers
+    shown: Numbers
+    weights: NDArray[np.float64]
+
+
+def teach(
+    training: Training,
+    course: Course,
+    processes: Processes,
+    after_epoch: Callable[[], None],
+    report: Report = silent,
+) -> None:
+    """Train until `Training.finished`; a training that was restored goes on.
+
+    `after_epoch` is called after each epoch, when `training` may be saved.
+
+    Raises
+    ------
+    LpipstoreError
+        The loss is not a finite number any more.
+    """
+    teacher = training.teacher
+    # In several processes a step waits for the gradients of all; once, as it leaves hooks behind
+    together = teacher if processes.world == 1 else DistributedDataParallel(teacher)
+    if not training.history:
+        look(training, course, processes, 0.0)
+        after_epoch()
+    while not training.finished:
+        start = time.perf_counter()
+        run_epoch(training, course, processes, together, report)
+        training.epoch += 1
+        look(training, course, processes, time.perf_counter() - start)
+        after_epoch()
+
+
+def run_epoch(
+    training: Training,
+    course: Course,
+    processes: Processes,
+    together: nn.Module,
+    report: Report = silent,
+) -> None:
+    """Train for one epoch; the random states of torch outside stay as they were.
+
+    `together` is the teacher, or what sums its gradients over the processes.
+    """
+    recipe, teacher = training.recipe, training.teacher
+    order = shuffled(course.learn, training.generator)
+    seed = int(torch.randint(1 << 62, (), generator=training.generator))
+    plan = [
+        (share(step, processes.rank, processes.world, recipe.at_once), course.weights[step].sum())
+        for step in steps(order, recipe.batch)
+    ]
+    parts = [numbers for part, _ in plan for numbers in part.batches]
+    batches = course.lessons.batches(parts, seed % (1 << 32))
+    device = next(teacher.parameters()).device
+    teacher.train()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed + processes.rank)
+        for number, (part, total) in enumerate(plan):
+            training.optimiser.zero_grad()
+            for place, (numbers, counts) in enumerate(zip(part.batches, part.counts, strict=True)):
+                inputs, judge = next(batches)
+                # Gradients of processes are averaged, and those of a step are to add up
+                weight = course.weights[numbers] * counts * processes.world / total
+                last = place == len(part.batches) - 1
+                with nullcontext() if last else _alone(together):
+                    loss = together(inputs, judge, torch.from_numpy(weight).to(judge))
+                    training.scaler.scale(loss).backward()
+            _step(training)
+            report("steps", training.epoch * len(plan) + number + 1, recipe.epochs * len(plan))
+    with warnings.catch_warnings():
+        # In float16 the first steps are left out until the scale fits, perhaps all of an epoch
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        training.scheduler.step()
+
+
+def _alone(together: nn.Module) -> AbstractContextManager[None]:
+    """Keep gradients to this process for now."""
+    if isinstance(together, DistributedDataParallel):
+        return cast(AbstractContextManager[None], together.no_sync())
+    return nullcontext()
+
+
+def _step(training: Training) -> None:
+    if training.recipe.clip is not None:
+        training.scaler.unscale_(training.optimiser)
+        nn.utils.clip_grad_norm_(training.teacher.parameters(), training.recipe.clip)
+    training.scaler.step(training.optimiser)
+    training.scaler.update()
+    training.teacher.head.project()
+
+
+def look(training: Training, course: Course, processes: Processes, seconds: float) -> None:
+    """Note how well the teacher does now; remember it if it is the best so far."""
+    teacher = training.teacher
+    rate = training.optimiser.param_groups[0]["lr"]
+    parts = {"train": course.shown} | ({"held_out": course.held} if len(course.held) else {})
+    figures = {}
+    for name, numbers in parts.items():
+        figures[name] = figures_on(teacher, course.lessons, numbers, course.weights, processes)
+        training.history.append(
+            {
+                "epoch": training.epoch,
+                "part": name,
+                "loss": figures[name].loss,
+                "choice": figures[name].choice,
+                "agreement": figures[name].agreement,
+                "judgements": figures[name].count,
+                "learning_rate": rate,
+                "seconds": seconds,
+            }
+        )
+    if not all(math.isfinite(part.loss) for part in figures.values()):
+        raise LpipstoreError(
+            f"the training came apart in epoch {training.epoch}: its loss is not a finite number; "
+            "choose a smaller --learning-rate or --clip"
+        )
+    # Without judgements held out nothing tells which epoch is best: the last one counts
+    judged_by = figures["held_out"].loss if "held_out" in figures else -training.epoch
+    if judged_by < training.best_loss:
+        training.best_loss, training.best_epoch = judged_by, training.epoch
+        training.best_state = {
+            name: tensor.detach().clone() for name, tensor in teacher.state_dict().items()
+        }
+
+
+def nothing_learned(training: Training) -> str | None:
+    """Say why the epoch that was kept is no better than what the training began with.
+
+    Judged by what was held out, or by the judgements that it learned from where nothing was. None
+    stands for a training that learned something. Call it after `Training.take_best`.
+    """
+    start, kept = (
+        [line for line in training.history if line["epoch"] == epoch][-1]  # the last: held out
+        for epoch in (0, training.best_epoch)
+    )
+    if not training.teacher.head.weights.any():
+        return "all weights of the head have fallen to 0, and so has every distance"
+    if not kept["loss"] < start["loss"]:
+        return f"no epoch had a lower loss than the head at the start ({start['loss']:.4f})"
+    if kept["loss"] > _GUESSING - _SHOWN:
+        return f"its loss ({kept['loss']:.4f}) is no lower than that of guessing ({_GUESSING:.4f})"
+    if kept["agreement"] < start["agreement"]:
+        return (
+            f"it agrees with people less often ({kept['agreement']:.4f}) than the head at the "
+            f"start ({start['agreement']:.4f})"
+        )
+    return None
+
+
+def figures_on(
+    teacher: Teacher,
+    lessons: Lessons,
+    numbers: Numbers,
+    weights: NDArray[np.float64],
+    processes: Processes,
+) -> Figures:
+    """Return how well a teacher does on judgements; each process looks at its share of them."""
+    mine = numbers[processes.rank :: processes.world]
+    sums = torch.zeros(6, dtype=torch.float64)
+    teacher.eval()
+    if len(mine):
+        d0, d1 = lessons.distances(teacher, mine)
+        chosen = torch.from_numpy(mine).to(lessons.judge.device)
+        judge, weight = lessons.judge[chosen], torch.from_numpy(weights[mine]).to(lessons.judge)
+        with torch.no_grad():
+            loss = teacher.loss(d0, d1, judge, weight)
+        near, far, said = (side.double().cpu().numpy() for side in (d0, d1, judge))
+        agrees = majority_agreement(near, far, said)
+        sums += torch.tensor(
+            [
+                float(loss),
+                weights[mine].sum(),
+                choice_scores(near, far, said).sum(),
+                len(mine),
+                np.nansum(agrees),
+                (~np.isnan(agrees)).sum(),
+            ],
+            dtype=torch.float64,
+        )
+    sum_of_loss, votes, choice, count, agreed, decided = _sum(sums, lessons, processes)
+    return Figures(
+        sum_of_loss / votes,
+        choice / count,
+        agreed / decided if decided else math.nan,
+        int(count),
+    )
+
+
+def _sum(sums: Tensor, lessons: Lessons, processes: Processes) -> Sequence[float]:
+    # nccl knows tensors on GPUs only
+    return cast(list[float], processes.add(sums.to(lessons.judge.device)).tolist())

@@ -1,0 +1,196 @@
+"""The Python face of scoring all pairs: images in, a matrix out."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..cache.errors import LpipstoreError, UsageError
+from ..cache.store import FeatureStore
+from ..pipeline.common.progress import Stopwatch
+from ..pipeline.common.text import printable
+from ..pipeline.distances.heads import column_weights
+from ..pipeline.features.features import Features
+from ..pipeline.images.arrays import (
+    ArrayLike,
+    ValueRange,
+    common_size,
+    pixels_content,
+    resize,
+    take_image,
+    take_range,
+)
+from ..pipeline.images.loader import Decoded, decode_arrays
+from ..pipeline.images.survey import ImageRecord
+from ..pipeline.matrix.plan import plan_matrix
+from ..pipeline.matrix.score import score_matrix
+from .session.collection import STAGES, Collection, make_extractor
+from .session.screen import Screen
+from .session.session import Session, find_collection, make_collection
+from .session.settings import Settings, first_limit, parse_bytes, parse_size
+
+PathLike = str | os.PathLike[str]
+
+
+class MatrixInMemory:
+    """A matrix in memory, with the face of `lpipstore.pipeline.runs.zarr_array.MatrixFile`."""
+
+    def __init__(self, count: int, tile: int) -> None:
+        self.array = np.full((count, count), np.nan, np.float32)
+        self.tile = tile
+
+    def done(self, row: int, column: int) -> bool:
+        """Nothing is there when a matrix in memory is begun."""
+        return False
+
+    def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
+        """Put one tile and its mirror in place."""
+        top, left = row * self.tile, column * self.tile
+        height, width = distances.shape
+        self.array[top : top + height, left : left + width] = distances
+        self.array[left : left + width, top : top + height] = distances.T
+
+
+def distance_matrix(
+    images: PathLike | torch.Tensor | Iterable[PathLike | ArrayLike],
+    *,
+    store: PathLike | FeatureStore | None = None,
+    backbone: str = "alex",
+    version: str = "0.1",
+    heads: str | None = None,
+    weights: str = "imagenet",
+    taps: str | Sequence[str] = (),
+    size: str | int = "auto",
+    value_range: ValueRange | None = None,
+    row_dtype: str = "uint16",
+    memory: str | int = "4GB",
+    device: str = "auto",
+    progress: bool = False,
+) -> NDArray[np.float32]:
+    """Compute the LPIPS distances of all pairs of images, each through the backbone once.
+
+    Parameters
+    ----------
+    images
+        A folder or a glob pattern, a list of files, a tensor [N, 3, height, width], or a list of
+        tensors [3, height, width] or arrays [height, width, 3].
+    store
+        A `FeatureStore` or the folder of one (``~`` is your home), where rows are kept for the
+        next time within the store's limit; None keeps them only as long as this call takes.
+    backbone, version, heads, weights, taps
+        As for ``lpipstore pairs``: "alex", "vgg", "squeeze" or "torchvision:NAME" with `taps`;
+        LPIPS version "0.1" or "0.0"; heads None (those of the lpips package), "none" (the
+        unweighted baseline) or a file; weights "imagenet", "random" or a file.
+    size
+        "auto" (the images' own size; files of several sizes are scaled to 224×224), "native", or
+        a number of pixels or "HEIGHTxWIDTH".
+    value_range
+        (lowest, highest) possible value of floating-point images, such as (0, 1) or (-1, 1); has
+        to be given for them. uint8 images go from 0 to 255.
+    row_dtype, memory, device
+        As for ``lpipstore pairs``.
+    progress
+        Tell on the standard error how far it is: bars in a terminal, else a line now and then.
+
+    Returns
+    -------
+    ndarray of shape (N, N), float32
+        Symmetric, 0 on the diagonal and for identical images.
+
+    Raises
+    ------
+    UsageError
+        Also a ValueError: an argument that cannot be, with the values that came.
+    LpipstoreError
+        There are no images, or an image cannot be read (nothing is left out in silence).
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> d = lpipstore.distance_matrix(pictures, value_range=(0, 1), weights="random")
+    >>> d.shape, bool((d == d.T).all()), d.diagonal().tolist()
+    ((3, 3), True, [0.0, 0.0, 0.0])
+    """
+    settings = Settings(
+        backbone=backbone,
+        taps=taps if isinstance(taps, str) else ",".join(taps),
+        lpips_version=version,
+        heads=heads,
+        weights=weights,
+        size=str(size),
+        row_dtype=row_dtype,
+        memory=str(memory),
+        device=device,
+    )
+    listed = [images] if isinstance(images, str | os.PathLike) else list(images)
+    files = [image for image in listed if isinstance(image, str | os.PathLike)]
+    if not listed:
+        raise UsageError("an empty list of images came")
+    if 0 < len(files) < len(listed):
+        raise UsageError("give either files or images in memory, not both in one list")
+    with ExitStack() as stack:
+        if not isinstance(store, FeatureStore):
+            scratch = tempfile.TemporaryDirectory(prefix="lpipstore-")
+            path = Path(stack.enter_context(scratch) if store is None else store).expanduser()
+            opened = FeatureStore(path, first_limit=lambda: first_limit(path))
+            store = stack.enter_context(opened)
+        screen = stack.enter_context(Screen(quiet=not progress))
+        session = Session(store, settings, Stopwatch(*STAGES), screen)
+        if files:
+            collection = _collect_files(files, session)
+        else:
+            collection = _collect_arrays(listed, take_range(value_range), session)
+        return _score(collection, session)
+
+
+def _score(collection: Collection, session: Session) -> NDArray[np.float32]:
+    features, report = collection.features, session.screen.report
+    limit = parse_bytes(session.settings.memory)
+    head = collection.head(session.settings)
+    plan = plan_matrix(len(collection.good), collection.row_bytes(), limit)
+    with collection.pinned("distance_matrix"):
+        collection.extract()
+        for record in collection.records:
+            if record.error:
+                raise LpipstoreError(f"{printable(record.path)}: {record.error}")
+        contents = collection.contents()
+        matrix = MatrixInMemory(len(contents), plan.tile)
+        weights = column_weights(head, features.extractor.layout)
+        score_matrix(features, contents, None, weights, plan, matrix, report)
+    return matrix.array
+
+
+def _collect_files(sources: Sequence[PathLike], session: Session) -> Collection:
+    records = find_collection(sources, session)
+    for record in records:
+        if record.error:
+            raise LpipstoreError(f"{printable(record.path)}: {record.error}")
+    return make_collection(records, session)
+
+
+def _collect_arrays(
+    images: Sequence[object], value_range: ValueRange | None, session: Session
+) -> Collection:
+    store, settings = session.store, session.settings
+    taken = [take_image(image, value_range) for image in images]
+    contents = [pixels_content(image) for image in taken]
+    wanted = parse_size(settings.size)
+    pixels = {
+        content: image if wanted is None else resize(image, wanted)
+        for content, image in zip(contents, taken, strict=True)
+    }
+    extractor = make_extractor(common_size(list(pixels.values())), store, settings)
+
+    def decode(which: Sequence[bytes], batch: int) -> Iterator[Decoded]:
+        return decode_arrays(pixels, which, batch)
+
+    records = [ImageRecord(f"image {number}", content) for number, content in enumerate(contents)]
+    return Collection(
+        records, Features(extractor, store, decode, session.clock, session.screen.report)
+    )

@@ -1,0 +1,214 @@
+"""Options that commands share: declared once, handed to each command as one `Settings`."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..session.settings import STORE_VARIABLE, Settings
+
+NEAREST = "Close pairs only"
+MODEL, STORE, MACHINE, OUTPUT = "The metric", "The store", "The machine", "Output"
+LIST = "The list"
+EARLIER = "An earlier run"
+
+
+def path_of(text: str) -> Path:
+    """Return the path that was typed: the parser of all options and arguments that are paths.
+
+    Raises
+    ------
+    typer.BadParameter
+        It is empty, as from a shell variable that is not set; it would be the working directory.
+    """
+    if not text:
+        raise typer.BadParameter("the path is empty: name one, or write . for this folder")
+    return Path(text)
+
+
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        parser=path_of,
+        rich_help_panel=STORE,
+        metavar="DIR",
+        help=f"Folder of the store; ${STORE_VARIABLE} names another default.",
+        show_default="in the user's cache",
+    ),
+]
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", rich_help_panel=OUTPUT, help="No progress, no messages but warnings."
+    ),
+]
+
+_OPTIONS: dict[str, Any] = {
+    "backbone": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MODEL, help="alex, vgg, squeeze, or torchvision:NAME with --taps."
+        ),
+    ],
+    "taps": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MODEL,
+            metavar="A,B,…",
+            help="Layers of a torchvision:NAME backbone to compare.",
+        ),
+    ],
+    "lpips_version": Annotated[str, typer.Option(rich_help_panel=MODEL, help="0.1 or 0.0.")],
+    "heads": Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=MODEL,
+            metavar="FILE|none",
+            help="Linear heads; none = unweighted baseline.",
+            show_default="those of the lpips package",
+        ),
+    ],
+    "weights": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MODEL, metavar="imagenet|random|FILE", help="Weights of the trunk."
+        ),
+    ],
+    "size": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MODEL,
+            metavar="auto|native|N|HxW",
+            help="Pixels to scale to; auto = native if all are of one size, else 224.",
+        ),
+    ],
+    "store": Store,
+    "store_limit": Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=STORE,
+            metavar="20GB",
+            help="Bytes on disk that it may take; the store keeps to it from now on.",
+            show_default="as kept; at first 10GB, at most half of what is free",
+        ),
+    ],
+    "row_dtype": Annotated[
+        str,
+        typer.Option(rich_help_panel=STORE, metavar="uint16|float32", help="How rows are kept."),
+    ],
+    "compress": Annotated[
+        bool,
+        typer.Option(
+            "--compress",
+            rich_help_panel=STORE,
+            help="Pack rows (lz4): slower, for a store that is larger than memory.",
+        ),
+    ],
+    "durable": Annotated[
+        bool,
+        typer.Option(
+            "--durable",
+            rich_help_panel=STORE,
+            help="Wait for the disk: rows then survive a loss of power, not only a crash.",
+        ),
+    ],
+    "rehash": Annotated[
+        bool,
+        typer.Option(
+            "--rehash", rich_help_panel=STORE, help="Read every file, even if it seems unchanged."
+        ),
+    ],
+    "trunk_dtype": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MACHINE,
+            metavar="float32|float16|bfloat16",
+            help="Precision of the trunk (normalisation is always float32).",
+        ),
+    ],
+    "memory": Annotated[
+        str, typer.Option(rich_help_panel=MACHINE, metavar="4GB", help="Memory for rows and tiles.")
+    ],
+    "precision": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MACHINE,
+            metavar="exact|fast",
+            help="fast: shorter numbers in products (bfloat16, TF32); the error is shown.",
+        ),
+    ],
+    "device": Annotated[
+        str,
+        typer.Option(rich_help_panel=MACHINE, metavar="auto|cpu|cuda", help="Where to compute."),
+    ],
+    "workers": Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            rich_help_panel=MACHINE,
+            help="Decoding threads; 0 decodes in the main thread.",
+            show_default="one for each core, 8 at most",
+        ),
+    ],
+    "dry_run": Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel=OUTPUT,
+            help="Only tell what would be done, and how long it would take.",
+        ),
+    ],
+    "quiet": Quiet,
+}
+
+
+def takes_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the shared options in the place of its parameter ``settings``.
+
+    The command line shows one option for each field of `Settings` but those in `left_out`; the
+    command gets what was chosen as a `Settings`. Defaults are those of the fields.
+    """
+    shared = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=_OPTIONS[field.name],
+        )
+        for field in fields(Settings)
+        if field.name in _OPTIONS and field.name not in left_out
+    ]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def with_options(context: typer.Context, **arguments: Any) -> None:  # noqa: ANN401
+            chosen = {option.name: arguments.pop(option.name) for option in shared}
+            given = frozenset(name for name in chosen if _is_given(context, name))
+            command(settings=Settings(**chosen, given=given), **arguments)
+
+        signature = inspect.signature(command, eval_str=True)
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in signature.parameters.values()
+            if parameter.name != "settings"
+        ]
+        # What has to be given stands first in the help, what a command adds of its own last
+        required = [p for p in own if p.default is inspect.Parameter.empty]
+        parameters = [context, *required, *shared, *(p for p in own if p not in required)]
+        with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Tell whether an option was written, and not left to its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

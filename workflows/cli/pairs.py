@@ -1,0 +1,169 @@
+"""The command ``pairs``: all pairs of a collection, or those within folders, or close ones."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...cache.errors import UsageError
+from ..session.settings import Settings
+from .options import EARLIER, LIST, NEAREST, path_of, takes_settings
+from .runner import Json, Strict, exit_strictly, show, show_plan, watched
+
+if TYPE_CHECKING:
+    from ..session.screen import Screen
+
+Out = Annotated[Path, typer.Option(parser=path_of, metavar="RUN", help="Folder of the results.")]
+
+
+@takes_settings()
+def pairs(
+    out: Out,
+    settings: Settings,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="DIR…", help="Folders, image files or quoted glob patterns."),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="folder",
+            rich_help_panel=LIST,
+            help="Only pairs within each folder, with a mean for each.",
+            show_default="all pairs",
+        ),
+    ] = None,
+    below: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=NEAREST,
+            metavar="0.1",
+            help="List the pairs that are closer, instead of the matrix of all.",
+        ),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=NEAREST,
+            metavar="10",
+            help="List the nearest 10 images of each image; with --below, those that are closer.",
+        ),
+    ] = None,
+    update: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path_of,
+            metavar="RUN",
+            rich_help_panel=EARLIER,
+            help="A run before images were added, removed or changed: only what is new is scored.",
+        ),
+    ] = None,
+    from_manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            parser=path_of,
+            metavar="RUN/manifest.json",
+            rich_help_panel=EARLIER,
+            help="A run of pairs, compare or score to make again: its images, its settings. "
+            "Takes no DIR.",
+        ),
+    ] = None,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Score all pairs of a collection of images, or only find those that are close."""
+    asked = {
+        "--group-by": group_by is not None,
+        "--below and --top-k": below is not None or top_k is not None,
+        "--update": update is not None,
+        "--from": from_manifest is not None,
+    }
+    if settings.dry_run and update is not None:
+        raise UsageError("--dry-run does not go with --update: leave one of them out")
+    if sum(asked.values()) > 1:
+        both = " and ".join(name for name, given in asked.items() if given)
+        raise UsageError(f"{both} exclude each other: choose one")
+    if from_manifest is not None:
+        if sources:
+            raise UsageError("--from takes the images of its run: leave out DIR")
+        way = _again(from_manifest, out, settings)
+    elif not sources:
+        raise UsageError("pairs needs images: give a folder, files or a quoted pattern")
+    elif update is not None:
+        way = _update(sources, update, out, settings)
+    elif group_by is not None:
+        way = _groups(sources, group_by, out, settings)
+    elif below is not None or top_k is not None:
+        way = _close(sources, out, settings, below, top_k)
+    else:
+        way = _all(sources, out, settings)
+    summary = watched(way.work, quiet=settings.quiet)
+    if settings.dry_run:
+        show_plan(summary, as_json, strict=strict)
+        return
+    show(summary, way.title, lambda: way.facts(summary, out), as_json)
+    exit_strictly(summary, strict)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What the command does, what it calls it, and the lines for people."""
+
+    title: str
+    work: "Callable[[Screen], dict[str, Any]]"
+    facts: Callable[[dict[str, Any], Path], list[tuple[str, str]]]
+
+
+def _all(sources: Sequence[str], out: Path, settings: Settings) -> _Way:
+    from ..scoring.all_pairs import facts, score_pairs
+
+    return _Way("All pairs", lambda screen: score_pairs(sources, out, settings, screen), facts)
+
+
+def _groups(sources: Sequence[str], choice: str, out: Path, settings: Settings) -> _Way:
+    from ..scoring.groups import group_facts, score_groups
+    from ..session.collection import check_choice
+
+    check_choice("--group-by", choice, ("folder",))
+    return _Way(
+        "Pairs within folders",
+        lambda screen: score_groups(sources, out, settings, screen),
+        group_facts,
+    )
+
+
+def _close(
+    sources: Sequence[str], out: Path, settings: Settings, below: float | None, top_k: int | None
+) -> _Way:
+    from ..scoring.close_pairs import close_facts, find_close
+
+    return _Way(
+        "Close pairs",
+        lambda screen: find_close(sources, out, settings, screen, below=below, top_k=top_k),
+        close_facts,
+    )
+
+
+def _update(sources: Sequence[str], run: Path, out: Path, settings: Settings) -> _Way:
+    from ..rerun.update import update_facts, update_pairs
+
+    return _Way(
+        "All pairs, updated",
+        lambda screen: update_pairs(sources, run, out, settings, screen),
+        update_facts,
+    )
+
+
+def _again(manifest: Path, out: Path, settings: Settings) -> _Way:
+    from ..rerun.reproduce import again_facts, reproduce_run, run_of
+
+    run = run_of(manifest)
+    return _Way(
+        "Made again",
+        lambda screen: reproduce_run(run, out, settings, screen),
+        partial(again_facts, run),
+    )

@@ -1,0 +1,108 @@
+"""What all commands have in common at the prompt: progress, signals, how results are shown."""
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...cache.errors import LpipstoreError
+from ...pipeline.common.text import json_text, printable
+from .options import OUTPUT
+
+if TYPE_CHECKING:
+    from ..session.screen import Screen
+
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", rich_help_panel=OUTPUT, help="Exit with 1 if any image cannot be used."
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the summary as JSON.")
+]
+
+
+def watched(
+    work: "Callable[[Screen], dict[str, Any]]", *, quiet: bool = False, goes_on: bool = True
+) -> dict[str, Any]:
+    """Do the work of a command under progress bars, or without if it is to be `quiet`.
+
+    `goes_on` says whether the same command would go on where this one is stopped.
+    """
+    import warnings
+
+    from PIL import Image
+
+    from ..session.screen import Screen, print_error
+
+    # An image is refused from twice Pillow's limit on; up to there it is just a large photograph.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    screen = Screen(quiet=quiet)
+    try:
+        with _stopped_by_signals(screen), screen:
+            return work(screen)
+    except KeyboardInterrupt as interruption:
+        kept = f" ({screen.reached()})" if screen.reached() else ""
+        command = printable(shlex.join(["lpipstore", *sys.argv[1:]]))
+        print_error(
+            f"interrupted; what is finished is kept{kept}: give the same command again to go on "
+            f"from there:\n  {command}"
+            if goes_on
+            else "interrupted; there is nothing to go on from"
+        )
+        raise typer.Exit(128 + (screen.stopped_by or signal.SIGINT)) from interruption
+
+
+@contextmanager
+def _stopped_by_signals(screen: "Screen") -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM stop the work at its next step, a second one at once.
+
+    An exception that a signal raises anywhere can come up where Python drops it, in a finaliser
+    say, and then the work would just go on.
+    """
+
+    def stop(number: int, _: object) -> None:
+        if screen.stopped_by is not None:
+            raise KeyboardInterrupt
+        screen.stopped_by = number
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def show(
+    summary: dict[str, Any],
+    title: str,
+    facts: Callable[[], list[tuple[str, str]]],
+    as_json: bool,
+) -> None:
+    """Print a summary: as JSON, or as the facts that people want to know."""
+    from ..session.screen import print_facts, print_text
+
+    if as_json:
+        print_text(json_text(summary, default=str))
+    else:
+        print_facts(title, facts())
+
+
+def show_plan(told: dict[str, Any], as_json: bool, *, strict: bool) -> None:
+    """Print what ``--dry-run`` foretells; end as the command would with ``--strict``."""
+    from ..session.dryrun import plan_facts
+
+    show(told, "Would do", lambda: plan_facts(told), as_json)
+    exit_strictly(told, strict)
+
+
+def exit_strictly(summary: dict[str, Any], strict: bool) -> None:
+    """End with an error if images failed and that was asked to be one."""
+    if strict and summary["failed"]:
+        raise LpipstoreError(f"--strict: {summary['failed']} image(s) cannot be used")

@@ -1,0 +1,115 @@
+"""Commands on finished runs: score them again, hand them to other programs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..session.settings import Settings
+from .options import LIST, MODEL, Quiet, path_of, takes_settings
+from .runner import Json, show, watched
+
+Run = Annotated[
+    Path, typer.Argument(parser=path_of, metavar="RUN", help="The folder of a finished run.")
+]
+# What the run decides
+_DECIDED = (
+    "backbone",
+    "taps",
+    "lpips_version",
+    "heads",
+    "size",
+    "row_dtype",
+    "rehash",
+    "trunk_dtype",
+    "precision",
+    "dry_run",
+)
+
+
+@takes_settings(*_DECIDED)
+def rescore(
+    run: Run,
+    heads: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FILE|none|stock",
+            rich_help_panel=MODEL,
+            help="Linear heads; give it several times for several heads.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=path_of,
+            metavar="RUN2",
+            help="Folder of the results, or of a run for each head.",
+        ),
+    ],
+    settings: Settings,
+    no_compute: Annotated[
+        bool,
+        typer.Option(
+            "--no-compute",
+            rich_help_panel=LIST,
+            help="If rows have left the store, list their images and stop.",
+        ),
+    ] = False,
+    from_rows: Annotated[
+        bool,
+        typer.Option(
+            "--from-rows",
+            rich_help_panel=LIST,
+            help="Read rows even where a list kept its statistics: the same bytes as anew.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Score a finished run again with other heads, without running the trunk."""
+    from ..rerun.rescore import RowsMissing, rescore_facts, rescore_run
+    from ..session.screen import print_text
+
+    try:
+        outcome = watched(
+            lambda screen: rescore_run(
+                run, heads, out, settings, screen, compute=not no_compute, from_rows=from_rows
+            ),
+            quiet=settings.quiet,
+        )
+    except RowsMissing as missing:
+        for path in missing.paths:
+            print_text(path)
+        raise
+    show(outcome, "Rescored", lambda: rescore_facts(outcome), as_json)
+
+
+def export(
+    run: Run,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="csv|parquet|npz",
+            help="csv: the square of a matrix, or the list of pairs; parquet: one pair per line; "
+            "npz: arrays, also condensed as SciPy takes them.",
+            show_default="by the ending of --out",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path_of,
+            metavar="FILE",
+            help="The file to write; - prints csv.",
+            show_default="export.FORMAT in RUN",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write the distances of a run for pandas, SciPy or a spreadsheet."""
+    from ..rerun.export import STDOUT, export_facts, export_run
+
+    outcome = watched(lambda screen: export_run(run, kind, out, screen), quiet=quiet, goes_on=False)
+    if out != STDOUT:
+        show(outcome, "Exported", lambda: export_facts(outcome), as_json)

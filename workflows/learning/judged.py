@@ -1,0 +1,248 @@
+"""What training and evaluation have in common: from judgements to statistics of their pairs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+
+from ...cache.errors import LpipstoreError
+from ...pipeline.common.text import printable
+from ...pipeline.images.loader import decode_files
+from ...pipeline.judgements.pair_features import fill_statistics, kept_statistics, number_pairs
+from ...pipeline.judgements.table import Judgements
+from ...pipeline.training.distributed import Processes
+from ..session.collection import Collection, need_images
+from ..session.session import Session, make_collection
+from ..session.settings import parse_bytes
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Judgements whose images can be used, and these images.
+
+    Attributes
+    ----------
+    judgements
+        The usable ones.
+    left_out
+        How many others there were.
+    collection
+        The images.
+    contents
+        Content hash of each different image.
+    images
+        int64, as `Judgements.images`: numbers in `contents`.
+    """
+
+    judgements: Judgements
+    left_out: int
+    collection: Collection
+    contents: list[bytes]
+    images: NDArray[np.int64]
+
+    def digest(self) -> str:
+        """Return the xxh3-128 (hex) over images, answers and votes; paths do not count."""
+        digest = xxhash.xxh3_128(b"".join(self.contents))
+        for part in (self.images, self.judgements.answers, self.judgements.votes):
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.hexdigest()
+
+    def paths(self) -> list[str]:
+        """Return a file for each of `contents`."""
+        by_content = {record.content: record.path for record in self.collection.good}
+        return [by_content[content] for content in self.contents]
+
+
+@dataclass(frozen=True)
+class PairStatistics:
+    """Statistics of the pairs of judgements.
+
+    Attributes
+    ----------
+    numbers
+        float32 [different pairs, channels].
+    place
+        int64 [judgements, 2] (ref with p0, ref with p1) or [judgements, 1] (p0 with p1).
+    pairs
+        int64 [different pairs, 2]: numbers of images.
+    kept
+        How many of the different pairs the store had.
+    """
+
+    numbers: NDArray[np.float32]
+    place: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+    kept: int
+
+
+def find_judged(judgements: Judgements, session: Session) -> Judged:
+    """Survey the images of judgements, and leave out judgements whose images are broken.
+
+    Raises
+    ------
+    LpipstoreError
+        No judgement is left.
+    """
+    records = session.survey(judgements.paths)
+    need_images(records)
+    collection = make_collection(records, session)
+    return _of_usable(judgements, 0, collection)
+
+
+def _of_usable(judgements: Judgements, left_out: int, collection: Collection) -> Judged:
+    records = collection.records
+    good = np.array([not record.error for record in records])
+    usable = np.asarray(good[judgements.images].all(axis=1))
+    if not usable.any():
+        broken = next(record for record in records if record.error)
+        raise LpipstoreError(
+            "no judgement can be used, as images of each are broken, such as "
+            f"{printable(broken.path)}: {broken.error}"
+        )
+    numbers: dict[bytes, int] = {}
+    number = np.array(
+        [
+            numbers.setdefault(record.content, len(numbers))
+            if record.content and not record.error
+            else -1
+            for record in records
+        ]
+    )
+    left = judgements.only(usable)
+    left_out += int((~usable).sum())
+    return Judged(left, left_out, collection, list(numbers), number[left.images])
+
+
+def without_broken(judged: Judged, session: Session, processes: Processes) -> Judged:
+    """Decode the images of judgements once, and leave out judgements whose images are broken.
+
+    For trainings that decode them in every epoch: what is learned from and what is held out is
+    settled before the first one. An image that has a row in the store was decoded for it. Every
+    process looks at its share, and all leave out the same.
+
+    Raises
+    ------
+    LpipstoreError
+        No judgement is left.
+    """
+    features, files = judged.collection.features, files_of(judged)
+    unknown = set(features.store.missing([features.key(content) for content in judged.contents]))
+    todo = [n for n, content in enumerate(judged.contents) if features.key(content) in unknown]
+    broken = torch.zeros(len(files), device=features.extractor.device)
+
+    def look(numbers: Sequence[int]) -> None:
+        """Decode images; what is wrong with them ends in the features' failures."""
+        extractor, done = features.extractor, 0
+        these = [files[n] for n in numbers]
+        workers = session.settings.workers
+        for decoded in decode_files(these, extractor.size, extractor.batch, workers):
+            for index, reason in decoded.failures.items():
+                features.failures[these[index][1]] = reason
+                broken[numbers[index]] = 1
+            done += len(decoded.indices) + len(decoded.failures)
+            session.screen.report("check", done, len(numbers))
+
+    with session.clock("decode"):
+        look(todo[processes.rank :: processes.world])
+        lost = torch.nonzero(processes.add(broken.clone())).flatten().tolist()
+        # To name the reasons, and to believe what another process found
+        look([n for n in lost if judged.contents[n] not in features.failures])
+    for n in lost:
+        features.failures.setdefault(judged.contents[n], "another process could not decode it")
+    judged.collection.mark_failures()
+    if lost:
+        judged = _of_usable(judged.judgements, judged.left_out, judged.collection)
+    judged.collection.warn_of_trouble(session.screen)
+    return judged
+
+
+def pair_statistics_of(judged: Judged, session: Session) -> tuple[Judged, PairStatistics]:
+    """Return the statistics of the judged pairs: from the store, and made where it has none.
+
+    Only what the store lacks is computed, and only the images of these pairs need a row. Images
+    that turn out to be broken take their judgements with them.
+    """
+    features = judged.collection.features
+    pairs, place = _pairs_of(judged)
+    numbers, known = kept_statistics(features, judged.contents, pairs)
+    kept = int(known.sum())
+    lacking = np.flatnonzero(~known)
+    if len(lacking):
+        needed = [judged.contents[n] for n in np.unique(pairs[lacking]).tolist()]
+        with judged.collection.pinned("judgements"):
+            judged.collection.extract(needed)
+            if features.failures:
+                judged = _of_usable(judged.judgements, judged.left_out, judged.collection)
+                pairs, place = _pairs_of(judged)
+                numbers, known = kept_statistics(features, judged.contents, pairs)
+                lacking = np.flatnonzero(~known)
+            fill_statistics(
+                features,
+                judged.contents,
+                pairs,
+                numbers,
+                lacking,
+                parse_bytes(session.settings.memory),
+                session.screen.report,
+            )
+    judged.collection.warn_of_trouble(session.screen)
+    return judged, PairStatistics(numbers, place, pairs, kept)
+
+
+def _pairs_of(judged: Judged) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    first, *others = judged.images.T
+    firsts = np.concatenate([first] * len(others))
+    pairs, place = number_pairs(firsts, np.concatenate(others))
+    return pairs, place.reshape(len(others), -1).T
+
+
+def count_judged(judged: Judged, statistics: PairStatistics | None) -> dict[str, Any]:
+    """Return what a summary says of judgements and their images."""
+    features = judged.collection.features
+    told: dict[str, Any] = {
+        "judgements": len(judged.judgements),
+        "left_out": judged.left_out,
+        "sets": list(judged.judgements.sets),
+        "images": len(judged.contents),
+        "failed": sum(record.error is not None for record in judged.collection.records),
+        "forwards": features.forwards,
+        "rows_read": features.rows_read,
+        "trained": features.extractor.backbone.trained,
+    }
+    if statistics is not None:
+        told["pairs"] = len(statistics.pairs)
+        told["pairs_kept"] = statistics.kept
+    return told
+
+
+def judged_facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what `count_judged` says as lines for people."""
+    lost = f" ({summary['left_out']:,} left out)" if summary["left_out"] else ""
+    facts = [
+        ("judgements", f"{summary['judgements']:,} of {summary['images']:,} images{lost}"),
+    ]
+    if "pairs" in summary:
+        facts += [
+            ("forwards", f"{summary['forwards']:,}"),
+            ("pairs", f"{summary['pairs']:,} (statistics kept before: {summary['pairs_kept']:,})"),
+        ]
+    trunk = "trained" if summary["trained"] else "UNTRAINED: distances mean little"
+    return [*facts, ("trunk", trunk)]
+
+
+def check_folder(option: str, folder: Path | None) -> None:
+    """Raise an error unless an optional folder is there."""
+    from ...cache.errors import UsageError
+
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"{option} {printable(str(folder))} is not a folder")
+
+
+def files_of(judged: Judged) -> Sequence[tuple[str, bytes]]:
+    """Return path and content hash of each different image."""
+    return list(zip(judged.paths(), judged.contents, strict=True))

@@ -1,0 +1,90 @@
+"""What a person can choose about a training."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...cache.errors import UsageError
+from ...pipeline.training.augmentation import AUGMENTATIONS
+from ...pipeline.training.models import LOSSES
+from ...pipeline.training.trainer import SCHEDULES, Recipe
+from ..session.collection import check_choice
+from .judged import check_folder
+
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a person can choose about a training; None stands for what suits it.
+
+    `held_out` is the share of judgements to hold out, unless `held_out_from` names others.
+    """
+
+    held_out: float = 0.1
+    held_out_from: Path | None = None
+    images: Path | None = None
+    split: str = "train"
+    use_votes: bool = True
+    loss: str = "bce"
+    epochs: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
+    schedule: str | None = None
+    patience: int = 10
+    dropout: float = 0.0
+    seed: int = 0
+    tune_trunk: bool = False
+    augment: str = ""
+    independent: bool = False
+    at_once: int = _AT_ONCE
+    clip: float | None = None
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The augmentations that ``--augment a,b`` names."""
+        return tuple(name.strip() for name in self.augment.split(",") if name.strip())
+
+    @property
+    def through_network(self) -> bool:
+        """Whether images go through the trunk in every epoch."""
+        return self.tune_trunk or bool(self.changes)
+
+    def recipe(self) -> Recipe:
+        """Return how to train: small steps of the paper through a network, else long ones.
+
+        Without a network in between, 60 epochs of long steps with a cosine end take seconds.
+        """
+        network = self.through_network
+        batch = self.batch or (50 if network else 256)
+        return Recipe(
+            epochs=self.epochs or (10 if network else 60),
+            batch=batch,
+            at_once=self.at_once if network else batch,
+            learning_rate=self.learning_rate or (1e-4 if network else 0.1),
+            betas=(0.5, 0.999) if network else (0.9, 0.999),
+            schedule=self.schedule or ("paper" if network else "cosine"),
+            patience=self.patience,
+            clip=self.clip,
+            seed=self.seed,
+        )
+
+
+def check_lesson(lesson: Lesson) -> None:
+    """Raise `UsageError` for a choice that cannot be."""
+    check_choice("--loss", lesson.loss, LOSSES)
+    check_folder("--images", lesson.images)
+    if lesson.schedule is not None:
+        check_choice("--schedule", lesson.schedule, SCHEDULES)
+    for change in lesson.changes:
+        check_choice("--augment", change, AUGMENTATIONS)
+    if lesson.independent and not lesson.changes:
+        raise UsageError("--independent is about --augment: name the changes, too")
+    if not 0 <= lesson.held_out < 1:
+        raise UsageError(f"--held-out {lesson.held_out:g} must lie in [0, 1)")
+    if not 0 <= lesson.dropout < 1:
+        raise UsageError(f"--dropout {lesson.dropout:g} must lie in [0, 1)")
+    if lesson.learning_rate is not None and not 0 < lesson.learning_rate < math.inf:
+        raise UsageError(f"--learning-rate {lesson.learning_rate:g} must be more than 0 and finite")
+    if lesson.clip is not None and not lesson.clip > 0:
+        raise UsageError(f"--clip {lesson.clip:g} must be more than 0")

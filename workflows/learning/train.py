@@ -1,0 +1,450 @@
+"""Teach a head from human judgements, and a trunk if that is wanted."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...cache.errors import LpipstoreError, UsageError
+from ...pipeline.common.progress import Stopwatch
+from ...pipeline.common.text import printable
+from ...pipeline.distances.heads import HEAD, TRUNK, Head, load_head, save_head
+from ...pipeline.distances.threads import one_thread
+from ...pipeline.features.extractor import TRUNK_DTYPES
+from ...pipeline.images.loader import cores
+from ...pipeline.judgements.scores import vote_ceiling
+from ...pipeline.judgements.table import CHOICES, Judgements, join, read_judgements
+from ...pipeline.runs.files import SUMMARY, write_json
+from ...pipeline.runs.writing import differences, writing_run
+from ...pipeline.training.augmentation import Augmentation
+from ...pipeline.training.checkpoint import (
+    CHECKPOINT,
+    CURVE,
+    METRICS,
+    draw_curve,
+    load_checkpoint,
+    save_whole,
+    write_metrics,
+    write_tensorboard,
+)
+from ...pipeline.training.data import KnownStatistics, TripletImages
+from ...pipeline.training.distributed import Processes, device_of_process, joined
+from ...pipeline.training.models import (
+    LinearHead,
+    LogisticJudge,
+    Teacher,
+    TripletStatistics,
+    make_judge,
+)
+from ...pipeline.training.sampler import hold_out, seen_before
+from ...pipeline.training.trainer import Course, Training, figures_on, nothing_learned, teach
+from ..session.collection import STAGES, check_choice
+from ..session.manifest import make_manifest
+from ..session.screen import Screen
+from ..session.session import Session, open_session
+from ..session.settings import Settings
+from .judged import (
+    Judged,
+    PairStatistics,
+    count_judged,
+    files_of,
+    find_judged,
+    judged_facts,
+    pair_statistics_of,
+    without_broken,
+)
+from .lesson import Lesson, check_lesson
+
+_FEW = 25  # held-out judgements whose agreement has a standard error of up to 0.1
+_PROBES = 256  # judgements that the first temperature is taken from
+_ADVICE = "more answers, a smaller --learning-rate or more --epochs may help"
+
+
+def train_head(
+    sources: Sequence[Path], out: Path, settings: Settings, lesson: Lesson, screen: Screen
+) -> dict[str, Any]:
+    """Teach a head from judgements and write it, with all that belongs to it, to the folder `out`.
+
+    The same call on the same folder goes on where it was interrupted. Under torchrun every process
+    makes the same call, and the first one writes.
+
+    Returns
+    -------
+    dict
+        The summary that is also written to ``summary.json``.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    check_lesson(lesson)
+    clock = Stopwatch(*STAGES)
+    judgements, held_from = _read(sources, lesson)
+    settings = replace(settings, device=device_of_process(settings.device))
+    # A trunk in half precision has lost digits; one that learns keeps them and is cast as it runs
+    whole = replace(settings, trunk_dtype="float32") if lesson.through_network else settings
+    check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
+    with open_session(settings, screen, clock) as session:
+        judged = find_judged(judgements, replace(session, settings=whole))
+        with joined(judged.collection.features.extractor.device) as processes:
+            return _train(judged, held_from, out, session, lesson, processes)
+
+
+def _read(sources: Sequence[Path], lesson: Lesson) -> tuple[Judgements, int | None]:
+    """Return all judgements, and the first of those sets that are to be held out on request."""
+    judgements = _choices(sources, lesson, lesson.split)
+    if lesson.held_out_from is None:
+        return judgements, None
+    held = _choices([lesson.held_out_from], lesson, "val")
+    return join([judgements, held]), len(judgements.sets)
+
+
+def _choices(sources: Sequence[Path], lesson: Lesson, split: str) -> Judgements:
+    found = read_judgements(sources, images=lesson.images, split=split)
+    if CHOICES not in found:
+        raise UsageError(
+            "training needs judgements of triplets (ref, p0, p1, judge); pairs of p0, p1 and same "
+            "are for lpipstore evaluate"
+        )
+    judgements = found[CHOICES]
+    if lesson.use_votes:
+        return judgements
+    return replace(judgements, votes=np.ones(len(judgements)))
+
+
+def _train(
+    judged: Judged,
+    held_from: int | None,
+    out: Path,
+    session: Session,
+    lesson: Lesson,
+    processes: Processes,
+) -> dict[str, Any]:
+    settings, clock, screen = session.settings, session.clock, session.screen
+    summary: dict[str, Any] = {}
+    manifest = _manifest(judged, held_from, settings, lesson)
+    split = _split(judged, held_from, lesson)  # what cannot be leaves no folder behind
+    if held_from is not None:
+        warn_of_seen(judged, *split, lesson, screen)
+    with writing_run(out, manifest) if processes.first else nullcontext():
+        statistics = None
+        if lesson.through_network:
+            judged = without_broken(judged, session, processes)
+        else:
+            if not processes.first:
+                processes.wait()  # until the first one has made the statistics that all then read
+            judged, statistics = pair_statistics_of(judged, session)
+            if processes.first:
+                processes.wait()
+        course, trunk = make_course(judged, statistics, held_from, settings, lesson)
+        if processes.first:
+            warn_of_few(course, lesson, screen)
+        start = judged.collection.head(settings)
+        training = begin_training(start, trunk, course, lesson)
+        checkpoint = load_checkpoint(out / CHECKPOINT)
+        if checkpoint is not None:
+            resume(training, checkpoint, manifest, out / CHECKPOINT)
+            screen.say(f"going on after epoch {training.epoch}")
+
+        def after_epoch() -> None:
+            screen.say(told_epoch(training.history))
+            if processes.first:
+                save_whole(training.state() | {"recipe": manifest}, out / CHECKPOINT)
+
+        with clock("train"), nullcontext() if statistics is None else one_thread():
+            teach(training, course, processes, after_epoch, screen.report)
+        training.take_best()
+        nothing = nothing_learned(training)
+        if nothing is not None:
+            screen.warn(f"the training learned nothing: {nothing}; {_ADVICE}")
+        if processes.first:
+            summary = {
+                **count_judged(judged, statistics),
+                "learned": nothing is None,
+                "learned_from": len(course.learn),
+                "held_out": len(course.held),
+                "epochs": training.epoch,
+                "best_epoch": training.best_epoch,
+                "heads": _heads(training, course, start),
+                "ceiling": _ceilings(judged.judgements.answers, course),
+                "seconds": {**clock.seconds, "total": clock.total()},
+            }
+            write_results(training, out, summary, tune_trunk=lesson.tune_trunk)
+    return summary
+
+
+def make_course(
+    judged: Judged,
+    statistics: PairStatistics | None,
+    held_from: int | None,
+    settings: Settings,
+    lesson: Lesson,
+) -> tuple[Course, TripletStatistics | None]:
+    """Return what to learn from, and the trunk that images go through, if they do."""
+    learn, held_out = _split(judged, held_from, lesson)
+    extractor = judged.collection.features.extractor
+    device = extractor.device
+    judge = torch.from_numpy(judged.judgements.answers).to(device, torch.float32)
+    votes = judged.judgements.votes
+    if statistics is not None:
+        known = KnownStatistics(
+            torch.from_numpy(statistics.numbers).to(device),
+            torch.from_numpy(statistics.place).to(device),
+            judge,
+        )
+        return Course(known, learn, held_out, learn, votes), None
+    changes = Augmentation(lesson.changes, lesson.independent) if lesson.changes else None
+    images = TripletImages(
+        files_of(judged),
+        judged.images,
+        judge,
+        extractor.size,
+        lesson.at_once,
+        changes,
+        cores() if settings.workers is None else settings.workers,
+    )
+    # Looking at all of them again would take as long as learning from them
+    shown = _some(learn, len(held_out) or _PROBES, lesson.seed)
+    trunk = TripletStatistics(
+        extractor.backbone.to().trunk,
+        scaled=extractor.backbone.version == "0.1",
+        tune=lesson.tune_trunk,
+        precision=TRUNK_DTYPES[settings.trunk_dtype],
+    )
+    return Course(images, learn, held_out, shown, votes), trunk
+
+
+def _manifest(
+    judged: Judged, held_from: int | None, settings: Settings, lesson: Lesson
+) -> dict[str, Any]:
+    asked = asdict(lesson.recipe())
+    del asked["at_once"]  # changes no figure
+    return {
+        **make_manifest("train", judged.collection, settings),
+        "trunk_dtype": settings.trunk_dtype,
+        "judgements": judged.digest(),
+        "held_out": lesson.held_out if held_from is None else f"sets from {held_from}",
+        "loss": lesson.loss,
+        "dropout": lesson.dropout,
+        "tune_trunk": lesson.tune_trunk,
+        "augment": sorted(lesson.changes),
+        "independent": lesson.independent,
+        **asked,
+        "betas": list(asked["betas"]),
+    }
+
+
+def _split(
+    judged: Judged, held_from: int | None, lesson: Lesson
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers of the judgements to learn from, and of those held out."""
+    if held_from is None:
+        learn, held_out = hold_out(judged.images, lesson.held_out, lesson.seed)
+    else:
+        ours = judged.judgements.set_of < held_from
+        learn, held_out = np.flatnonzero(ours), np.flatnonzero(~ours)
+        if not len(held_out):
+            raise UsageError("no judgement of --held-out-from can be used")
+    if not len(learn):
+        raise UsageError("no judgement is left to learn from: hold out fewer")
+    return learn, held_out
+
+
+def resume(
+    training: Training, checkpoint: Mapping[str, Any], manifest: Mapping[str, Any], path: Path
+) -> None:
+    """Let a training go on from a checkpoint.
+
+    Raises
+    ------
+    LpipstoreError
+        The checkpoint is that of another training.
+    """
+    recipe = checkpoint.get("recipe")
+    try:
+        if not isinstance(recipe, dict) or differences(recipe, manifest):
+            raise LpipstoreError("it does not belong to this training")
+        training.restore(checkpoint)
+    except LpipstoreError as error:
+        raise LpipstoreError(
+            f"cannot go on from {printable(str(path))}: {error}; remove it, and the same command "
+            "begins anew"
+        ) from error
+
+
+def warn_of_seen(
+    judged: Judged,
+    learn: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+    lesson: Lesson,
+    screen: Screen,
+) -> None:
+    """Say how many judgements of --held-out-from are about triplets to learn from.
+
+    Triplets are the same where their images have the same bytes, in whatever file.
+
+    Raises
+    ------
+    UsageError
+        All of them are, as in a copy of the table that is learned from.
+    """
+    seen, held = len(seen_before(judged.images, learn, held_out)), len(held_out)
+    name = printable(str(lesson.held_out_from))
+    if seen == held:
+        raise UsageError(
+            f"all {held:,} judgements of --held-out-from {name} are about triplets that the "
+            "training learns from, and would not tell how well the head does on others: name "
+            "others, or leave it out, and --held-out holds a share out"
+        )
+    if seen:
+        screen.warn(
+            f"{seen:,} of {held:,} judgements of --held-out-from {name} ({seen / held:.0%}) are "
+            "about triplets that the training learns from: the figures on what is held out look "
+            "better than they are"
+        )
+
+
+def warn_of_few(course: Course, lesson: Lesson, screen: Screen) -> None:
+    """Say so if there are too few judgements to hold any out, or to trust the figures on them."""
+    learn, held = len(course.learn), len(course.held)
+    if not held and lesson.held_out:
+        screen.warn(
+            f"there are too few judgements ({learn:,}) to hold out a share of {lesson.held_out:g}: "
+            "nothing tells how well the head does on others, nor which epoch to keep"
+        )
+    elif 0 < held < _FEW:
+        screen.warn(
+            f"few judgements are held out ({held:,}): the agreement with them is uncertain by "
+            f"about {0.5 / math.sqrt(held):.2f} (standard error)"
+        )
+
+
+def begin_training(
+    start: Head, trunk: TripletStatistics | None, course: Course, lesson: Lesson
+) -> Training:
+    """Return a training before its first epoch."""
+    device = course.lessons.judge.device
+    teacher = Teacher(LinearHead(start, lesson.dropout), LogisticJudge(1.0), trunk).to(device)
+    # Votes are to be about as sure of the typical difference as of the average judgement
+    d0, d1 = course.lessons.distances(teacher, _some(course.learn, _PROBES, lesson.seed))
+    spread = float((d0 - d1).double().square().mean().sqrt())
+    temperature = spread if spread > 0 and math.isfinite(spread) else 1.0
+    teacher.judge = make_judge(lesson.loss, temperature, lesson.seed).to(device)
+    return Training(teacher, lesson.recipe())
+
+
+def _some(numbers: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    if len(numbers) <= count:
+        return numbers
+    return np.sort(np.random.default_rng(seed).choice(numbers, count, replace=False))
+
+
+def _heads(training: Training, course: Course, start: Head) -> list[dict[str, Any]]:
+    """Return the figures of heads on both parts: unweighted and stock, at the start, trained.
+
+    Through a network that changes, only the start and what came out can be compared.
+    """
+    history = training.history
+    heads = [
+        {"head": f"start ({start.name})", **_parts(history, 0)},
+        {"head": "trained", **_parts(history, training.best_epoch)},
+    ]
+    if not isinstance(course.lessons, KnownStatistics):
+        return heads
+    channels = training.teacher.head.channels
+    baseline = load_head("none", "", channels)
+    if baseline.digest == start.digest:
+        return heads
+    others = {}
+    for part, numbers in (("train", course.learn), ("held_out", course.held)):
+        if len(numbers):
+            other = Teacher(LinearHead(baseline), training.teacher.judge)
+            other.to(course.lessons.judge.device)
+            found = figures_on(other, course.lessons, numbers, course.weights, Processes())
+            others[part] = {"choice": found.choice, "agreement": found.agreement, "loss": None}
+    return [{"head": "unweighted", **others}, *heads]
+
+
+def _parts(history: Sequence[Mapping[str, Any]], epoch: int) -> dict[str, Any]:
+    names = ("choice", "agreement", "loss")
+    return {
+        line["part"]: {name: line[name] for name in names}
+        for line in history
+        if line["epoch"] == epoch
+    }
+
+
+def _ceilings(answers: NDArray[np.float64], course: Course) -> dict[str, float]:
+    parts = {"train": course.shown, "held_out": course.held}
+    return {name: vote_ceiling(answers[part]) for name, part in parts.items() if len(part)}
+
+
+def write_results(
+    training: Training, out: Path, summary: dict[str, Any], *, tune_trunk: bool
+) -> None:
+    """Write head, metrics, curve and summary, and the trunk if it has learned."""
+    save_head(training.teacher.head.head("trained"), out / HEAD)
+    if tune_trunk and training.teacher.trunk is not None:
+        save_whole(training.teacher.trunk.trunk.state_dict(), out / TRUNK)
+    write_metrics(training.history, out / METRICS)
+    draw_curve(training.history, training.best_epoch, out / CURVE)
+    write_tensorboard(training.history, out)
+    write_json(out / SUMMARY, summary)
+
+
+def told_epoch(history: Sequence[Mapping[str, Any]]) -> str:
+    """Return what came out of the last epoch in a line: train and held out side by side."""
+    last = {line["part"]: line for line in history[-2:] if line["epoch"] == history[-1]["epoch"]}
+    shown = [
+        f"{'held out' if part == 'held_out' else part} loss {line['loss']:.4f} "
+        f"agreement {line['agreement']:.4f}"
+        for part, line in last.items()
+    ]
+    return f"epoch {history[-1]['epoch']:>3}  " + "   ".join(shown)
+
+
+def train_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    seconds = summary["seconds"]
+    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("forward", "score", "train"))
+    return [
+        *judged_facts(summary),
+        *([] if summary["learned"] else [("outcome", "nothing was learned: see the warning")]),
+        ("learned from", f"{summary['learned_from']:,} ({summary['held_out']:,} held out)"),
+        ("epochs", f"{summary['epochs']}, kept is number {summary['best_epoch']}"),
+        ("seconds", f"{seconds['total']:.2f} ({stages})"),
+        ("results", f"{printable(str(out))} ({HEAD}, {CHECKPOINT}, {METRICS}, {CURVE}, {SUMMARY})"),
+    ]
+
+
+TRAIN_HEADER = ("figure", "train", "held out", "difference")
+_SHOWN = {"choice": "2AFC score", "agreement": "agreement", "loss": "loss"}
+
+
+def train_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the lines of the table of heads: each figure on train and held-out judgements."""
+    rows: list[tuple[str, ...]] = [
+        (f"{shown}, {line['head']}", *_side_by_side(line, figure))
+        for figure, shown in _SHOWN.items()
+        for line in summary["heads"]
+        if line["train"][figure] is not None
+    ]
+    ceiling = {part: {"choice": value} for part, value in summary["ceiling"].items()}
+    after = len(summary["heads"])
+    rows.insert(after, ("2AFC score, ceiling of the votes", *_side_by_side(ceiling, "choice")))
+    return rows
+
+
+def _side_by_side(line: Mapping[str, Any], figure: str) -> tuple[str, str, str]:
+    train = line["train"][figure]
+    if "held_out" not in line:
+        return f"{train:.4f}", "none", ""
+    held_out = line["held_out"][figure]
+    return f"{train:.4f}", f"{held_out:.4f}", f"{held_out - train:+.4f}"

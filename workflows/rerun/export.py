@@ -1,0 +1,96 @@
+"""Hand the distances of a run to other programs."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ...cache.errors import UsageError
+from ...pipeline.common.text import printable
+from ...pipeline.runs.export import (
+    FORMATS,
+    export_matrix,
+    export_pairs,
+    is_matrix,
+    matrix_bytes,
+    writing_file,
+)
+from ...pipeline.runs.run import Run, open_run
+from ..session.collection import check_choice, check_new
+from ..session.screen import Screen, printing
+from ..session.settings import show_bytes
+
+STDOUT = Path("-")
+_LARGE = 1_000_000_000
+
+
+def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen) -> dict[str, Any]:
+    """Write the matrix or the list of pairs of a finished run into one file.
+
+    Parameters
+    ----------
+    kind
+        "csv", "parquet" or "npz"; None goes by the ending of `out`.
+    out
+        The file; None stands for ``export.KIND`` in the run's folder, "-" for the standard output
+        (csv only).
+
+    Returns
+    -------
+    dict
+        ``file``, ``format``, ``matrix`` (False for a list of pairs) and ``bytes``.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    run = open_run(folder)
+    if kind is None:
+        if out is None or out.suffix.lstrip(".") not in FORMATS:
+            raise UsageError(f"choose a --format: {', '.join(FORMATS)}")
+        kind = out.suffix.lstrip(".")
+    check_choice("--format", kind, FORMATS)
+    if out is not None and out.suffix.lstrip(".") in set(FORMATS) - {kind}:
+        raise UsageError(f"--format {kind} contradicts --out {printable(str(out))}")
+    own = folder / f"export.{kind}"  # may be written again
+    path = own if out is None else out
+    matrix = is_matrix(run)
+    if matrix:
+        _tell_size(run, kind, path, screen)
+    if path == STDOUT:
+        if kind != "csv":
+            raise UsageError(f"--out - prints csv only, not {kind}: name a file")
+        with printing():
+            _write(run, kind, sys.stdout.buffer, matrix, screen)
+            sys.stdout.flush()
+        return {"file": "-", "format": kind, "matrix": matrix, "bytes": None}
+    if path.absolute() != own.absolute():
+        check_new("--out", path)
+    with writing_file(path) as file:
+        _write(run, kind, file, matrix, screen)
+    written = path.stat().st_size
+    return {"file": str(path), "format": kind, "matrix": matrix, "bytes": written}
+
+
+def _write(run: Run, kind: str, file: Any, matrix: bool, screen: Screen) -> None:  # noqa: ANN401
+    if matrix:
+        export_matrix(run, kind, file, screen.report)
+    else:
+        export_pairs(run, kind, file)
+
+
+def _tell_size(run: Run, kind: str, path: Path, screen: Screen) -> None:
+    """Warn of a large file, and of a disk that has no room for it."""
+    need = matrix_bytes(run, kind)
+    parent = path.absolute().parent
+    if path != STDOUT and parent.exists() and need > shutil.disk_usage(parent).free:
+        screen.warn(f"the file takes about {show_bytes(need)}, more than the disk has room for")
+    elif need > _LARGE:
+        screen.warn(f"the file takes about {show_bytes(need)}")
+
+
+def export_facts(outcome: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what was written as lines for people: a name and a value each."""
+    what = "matrix" if outcome["matrix"] else "pairs"
+    return [(what, f"{printable(outcome['file'])} ({show_bytes(outcome['bytes'])})")]

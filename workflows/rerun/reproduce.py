@@ -1,0 +1,261 @@
+"""Make a run again from its manifest, and let a run decide the settings of another."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...cache.errors import LpipstoreError, UsageError
+from ...pipeline.common.progress import Stopwatch
+from ...pipeline.common.text import printable
+from ...pipeline.images.survey import ImageRecord
+from ...pipeline.pairlists.reopen import recall_pairs
+from ...pipeline.pairlists.table import PairList
+from ...pipeline.runs.files import MANIFEST, read_json
+from ...pipeline.runs.reopen import Recipe, recall_kind, recall_recipe, recall_records
+from ...pipeline.runs.run import Run, open_run
+from ..scoring.all_pairs import facts, score_records
+from ..scoring.close_pairs import close_facts, recall_question, search_records
+from ..scoring.compare import (
+    compare_facts,
+    compare_records,
+    folders_facts,
+    recall_couples,
+    score_couples,
+)
+from ..scoring.groups import group_facts, score_folders
+from ..scoring.pairlist import list_digest, list_facts, survey_list
+from ..scoring.table import score_list
+from ..session.collection import STAGES, Collection
+from ..session.manifest import versions
+from ..session.screen import Screen
+from ..session.session import Session, open_session
+from ..session.settings import Settings, parse_size
+
+_SHOWN = 10  # names in a message
+
+
+def run_of(manifest: Path) -> Run:
+    """Return the run that a path names: its folder, or the manifest in it.
+
+    Raises
+    ------
+    UsageError
+        There is no run.
+    """
+    if manifest.is_file() and manifest.name != MANIFEST:
+        raise UsageError(f"--from takes a run or its {MANIFEST}, not {printable(str(manifest))}")
+    run = Run(manifest.parent if manifest.name == MANIFEST else manifest)
+    read_json(run.path / MANIFEST)
+    return run
+
+
+def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> dict[str, Any]:
+    """Make a run again: the same images in the same order, the same question and settings.
+
+    Any run of ``pairs``, ``compare`` or ``score`` can be made again, and the result is the same to
+    the byte. A run that took over distances (an update) or was scored from statistics is made from
+    rows in one piece, which a warning says. Returns the summary.
+
+    Raises
+    ------
+    UsageError
+        The run is of another command or not finished, or an option contradicts it.
+    LpipstoreError
+        Images, weights or head are not what they were; the message names them.
+    """
+    clock = Stopwatch(*STAGES)
+    recipe = recall_recipe(run)
+    kind = recall_kind(run, "--from")
+    open_run(run.path)  # is it finished?
+    _tell_differences(run, screen)
+    settings = settings_of(run, recipe, settings, "--from")
+    check = partial(need_same_recipe, run, settings)
+    with open_session(settings, screen, clock, check) as session:
+        then = recall_records(run)
+        score = _scorer(run, kind, then)
+        now = survey_list([record.path for record in then], session)
+        _need_unchanged(then, now)
+        return score(now, out, session)
+
+
+def _scorer(
+    run: Run, kind: str, records: Sequence[ImageRecord]
+) -> Callable[[list[ImageRecord], Path, Session], dict[str, Any]]:
+    """Return what makes a run of this kind of its surveyed images."""
+    match kind:
+        case "pairs":
+            return score_records
+        case "groups":
+            return score_folders
+        case "close":
+            return partial(search_records, recall_question(run))
+        case "compare":
+            return partial(compare_records, _rows_of(run, records))
+    statistics = bool(run.manifest.get("statistics"))
+    if kind == "paired":
+        pairs, alone = recall_couples(run, records)
+        _need_same_pairs(run, pairs)
+        match = str(run.manifest.get("match", "name"))
+        return partial(score_couples, pairs, alone, match, statistics)
+    pairs = recall_pairs(run, records)
+    _need_same_pairs(run, pairs)
+    return partial(score_list, pairs, statistics)
+
+
+def _rows_of(run: Run, records: Sequence[ImageRecord]) -> int:
+    """Return how many images are of the first of two folders."""
+    first = run.manifest.get("first")
+    if not isinstance(first, int) or not 0 < first < len(records):
+        raise LpipstoreError(
+            f"{printable(str(run.path / MANIFEST))} is damaged: {first} of {len(records):,} images "
+            "would be of the first folder"
+        )
+    return first
+
+
+def _need_same_pairs(run: Run, pairs: PairList) -> None:
+    """Raise `LpipstoreError` unless the tables of a run tell the pairs that its manifest means."""
+    if list_digest(pairs) != run.manifest.get("list"):
+        raise LpipstoreError(
+            f"the pairs.parquet in {printable(str(run.path))} does not hold the pairs that its "
+            "manifest names: give the command that made the run"
+        )
+
+
+def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Settings:
+    """Fill in what a run decides.
+
+    Raises
+    ------
+    UsageError
+        Something was chosen that the run decides otherwise; `option` is what named the run.
+    """
+    decided = {
+        "backbone": recipe.backbone,
+        "taps": recipe.own_taps,
+        "lpips_version": recipe.lpips_version,
+        "size": recipe.size,
+        "row_dtype": recipe.row_choice,
+        "trunk_dtype": recipe.trunk_dtype,
+        "precision": recipe.precision,
+    }
+    default = Settings()
+    for name, value in decided.items():
+        chosen = getattr(settings, name)
+        left_open = chosen == getattr(default, name) and name not in settings.given
+        if name == "size":
+            left_open = parse_size(chosen) in (None, recipe.pixels)
+        if not left_open and chosen != value:
+            raise UsageError(
+                f"--{name.replace('_', '-')} {printable(chosen)} contradicts {option}: the run in "
+                f"{printable(str(run.path))} was made with {value}"
+            )
+    more: dict[str, Any] = dict(decided)
+    if settings.weights == default.weights and "weights" not in settings.given:
+        more["weights"] = recipe.weights_choice
+    if settings.heads is None:
+        more["heads"] = _head_choice(recipe)
+    return replace(settings, **more)
+
+
+def _head_choice(recipe: Recipe) -> str | None:
+    """Return what to write for ``--heads`` to get the head that the run had."""
+    if recipe.head.startswith("none ("):
+        return "none"
+    path = os.path.join(recipe.folder, recipe.head)
+    return path if os.path.isfile(path) else None
+
+
+def need_same_recipe(run: Run, settings: Settings, collection: Collection) -> None:
+    """Raise `LpipstoreError` unless rows and head are made of what they were made of in a run."""
+    extractor, head = collection.features.extractor, collection.head(settings)
+    now = {
+        **extractor.spec.recipe,
+        "row_dtype": extractor.spec.dtype,
+        "head_digest": head.digest,
+        "precision": settings.precision,
+    }
+    origins = _now_and_then(extractor.backbone.weights_origin, run.manifest.get("weights_origin"))
+    heads = _now_and_then(head.name, run.manifest.get("head"))
+    words = {
+        "weights": f"the weights of the trunk are others ({origins}): name them with "
+        "--weights FILE",
+        "head_digest": f"the head is another ({heads}): name it with --heads FILE",
+    }
+    different = [
+        words.get(name, f"{name} is {value} now and was {run.manifest.get(name)}")
+        for name, value in now.items()
+        if run.manifest.get(name) != value
+    ]
+    if different:
+        raise LpipstoreError(
+            f"this would not be like the run in {printable(str(run.path))}: {'; '.join(different)}"
+        )
+
+
+def _tell_differences(run: Run, screen: Screen) -> None:
+    then, now = run.manifest.get("versions", {}), versions()
+    different = [
+        f"{name} {then.get(name, 'none')} (now {now.get(name, 'none')})"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
+    ]
+    if different:
+        screen.warn(
+            f"the run was made with {', '.join(different)}: the last digits of distances can differ"
+        )
+    if "updated_from" in run.manifest:
+        screen.warn(
+            "the run took over distances of an earlier one (--update); all are computed now, and "
+            "can differ by 1e-7"
+        )
+    if run.manifest.get("from_statistics"):
+        screen.warn(
+            "the run was scored from kept statistics; distances are computed from rows now, and "
+            "can differ by 1e-6"
+        )
+
+
+def _need_unchanged(then: Sequence[ImageRecord], now: Sequence[ImageRecord]) -> None:
+    changed = [
+        f"{near(new.path)} ({new.error or 'other content'})"
+        for old, new in zip(then, now, strict=True)
+        if old.content != new.content
+    ]
+    if changed:
+        raise LpipstoreError(
+            f"{len(changed):,} of {len(then):,} images are not what they were, so that the run "
+            f"cannot be made again: {shorten(changed)}"
+        )
+
+
+def near(path: str) -> str:
+    """Return an absolute path for a message: from here, if it is below."""
+    below = os.path.relpath(path)
+    return printable(path if below.startswith(os.pardir) else below)
+
+
+def shorten(names: Sequence[str]) -> str:
+    """Return names for a message: all, or the first few and how many more there are."""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def again_facts(run: Run, summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people, as the command of the run does."""
+    kinds = {
+        "pairs": facts,
+        "groups": group_facts,
+        "close": close_facts,
+        "compare": folders_facts,
+        "paired": compare_facts,
+        "score": list_facts,
+    }
+    return kinds[recall_kind(run, "--from")](summary, out)
+
+
+def _now_and_then(now: object, then: object) -> str:
+    return f"{printable(str(now))} now, {printable(str(then))} then"

@@ -1,0 +1,320 @@
+"""Score a finished run again under other heads: the same images, the same pairs, no trunk."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...cache.errors import LpipstoreError, UsageError
+from ...pipeline.backbones.backbone import Backbone
+from ...pipeline.backbones.load import load_backbone
+from ...pipeline.common.atomic import replacing
+from ...pipeline.common.progress import Stopwatch
+from ...pipeline.common.text import printable
+from ...pipeline.distances.heads import Head, load_head
+from ...pipeline.features.extractor import choose_device
+from ...pipeline.images.survey import ImageRecord
+from ...pipeline.matrix.summary import cross_summary, pair_summary
+from ...pipeline.runs.files import DISTANCES, IMAGES, MANIFEST, PAIRS
+from ...pipeline.runs.reopen import (
+    Recipe,
+    recall_extractor,
+    recall_kind,
+    recall_recipe,
+    recall_records,
+)
+from ...pipeline.runs.run import Run, open_run
+from ...pipeline.runs.writing import writing_run
+from ..scoring.all_pairs import finish_matrix, score_to_files
+from ..scoring.close_pairs import rescore_close
+from ..session.collection import STAGES, Collection
+from ..session.manifest import versions
+from ..session.screen import Screen
+from ..session.session import Session, bind, open_session, warn_of_own_trunk
+from ..session.settings import Settings
+from .rescore_lists import rescore_rows, rescore_statistics
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """A head, and the folder of its run."""
+
+    head: Head
+    folder: Path
+
+
+class RowsMissing(LpipstoreError):  # noqa: N818 - it says what is the matter
+    """Rows have left the store, and are not to be computed; `paths` are their images."""
+
+    def __init__(self, message: str, paths: Sequence[str]) -> None:
+        super().__init__(message)
+        self.paths = list(paths)
+
+
+def rescore_run(
+    folder: Path,
+    heads: Sequence[str],
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+    *,
+    compute: bool = True,
+    from_rows: bool = False,
+) -> dict[str, Any]:
+    """Score the pairs of a finished run under other heads.
+
+    With one head `out` becomes the run; with several it gets a run for each, named after the file.
+    Each is what the command of the old run would make with that head, to the byte (a list that is
+    scored from its kept statistics: within 1e-6). Rows are read once for all heads, and weights
+    only if rows are missing.
+
+    Parameters
+    ----------
+    folder
+        The finished run.
+    heads
+        As for ``--heads``.
+    compute
+        Compute the rows that have left the store; otherwise they are an error.
+    from_rows
+        Read rows even where statistics were kept.
+
+    Returns
+    -------
+    dict
+        ``runs``: for each its head, its folder and its summary; what was forwarded and read for all
+        of them, and the seconds.
+
+    Raises
+    ------
+    RowsMissing
+        Rows have left the store and `compute` is False.
+    LpipstoreError
+        There is something else that a person has to change; the message says what.
+    """
+    clock = Stopwatch(*STAGES)
+    run = open_run(folder)
+    recipe = recall_recipe(run)
+    kind = recall_kind(run, "rescore")
+    _need_results(run, kind)
+    from_statistics = bool(run.manifest.get("statistics")) and not from_rows
+    settings = _settings_of(recipe, settings)
+    with open_session(settings, screen, clock) as session:
+        collection = recall_collection(run, recipe, session)
+        targets = _targets(heads, recipe, collection.features.extractor.backbone, out)
+        warn_of_own_trunk(heads, settings.weights, screen)
+        manifests = [_manifest(run, target.head) for target in targets]
+        if from_statistics:
+            manifests = [{**manifest, "from_statistics": True} for manifest in manifests]
+        elif not compute:
+            _need_rows(collection)
+        with ExitStack() as stack:
+            for target, manifest in zip(targets, manifests, strict=True):
+                stack.enter_context(writing_run(target.folder, manifest))
+                _copy_images(run, target.folder)
+            if from_statistics:
+                summaries = rescore_statistics(run, _pairs(targets), collection)
+            else:
+                stack.enter_context(collection.pinned(printable(str(out))))
+                score = _SCORERS[kind]
+                summaries = score(run, _pairs(targets), collection, session)
+    collection.warn_if_reading_is_slow(screen)
+    features = collection.features
+    return {
+        "runs": [
+            {"head": target.head.name, "folder": str(target.folder), **summary}
+            for target, summary in zip(targets, summaries, strict=True)
+        ],
+        "forwards": features.forwards,
+        "rows_read": features.rows_read,
+        "failed": len(collection.records) - len(collection.good),
+        "seconds": {**clock.seconds, "total": clock.total()},
+    }
+
+
+def recall_collection(run: Run, recipe: Recipe, session: Session) -> Collection:
+    """Bind the images of a run to the store that has, or had, their rows."""
+    settings = session.settings
+
+    def load() -> Backbone:
+        return load_backbone(
+            recipe.backbone,
+            version=recipe.lpips_version,
+            weights=settings.weights,
+            taps=settings.tap_names,
+            table=session.store,
+        )
+
+    records = recall_records(run)
+    extractor = recall_extractor(run, load, choose_device(settings.device))
+    return bind(records, extractor, session)
+
+
+def _need_results(run: Run, kind: str) -> None:
+    needed = PAIRS if kind == "close" else f"{DISTANCES}/zarr.json"
+    if not (run.path / needed).exists():
+        raise UsageError(f"{printable(str(run.path))} is a damaged run: it has no {needed}")
+
+
+def _settings_of(recipe: Recipe, settings: Settings) -> Settings:
+    """Let the run decide what its rows and products are; the rest is up to who asks."""
+    open_choice = settings.weights == Settings().weights and "weights" not in settings.given
+    return replace(
+        settings,
+        backbone=recipe.backbone,
+        taps=recipe.own_taps,
+        lpips_version=recipe.lpips_version,
+        weights=recipe.weights_choice if open_choice else settings.weights,
+        row_dtype=recipe.row_choice,
+        trunk_dtype=recipe.trunk_dtype,
+        precision=recipe.precision,
+    )
+
+
+def _targets(
+    choices: Sequence[str], recipe: Recipe, backbone: Backbone, out: Path
+) -> list[Rescored]:
+    """Load the heads, and choose a folder for each."""
+    heads = [
+        load_head(choice, recipe.backbone, backbone.channels, recipe.lpips_version)
+        for choice in choices
+    ]
+    if len(heads) == 1:
+        return [Rescored(heads[0], out)]
+    if (out / MANIFEST).exists():
+        raise UsageError(
+            f"{printable(str(out))} holds a run, and several heads take a folder with a run for "
+            "each: choose another --out"
+        )
+    names = [_folder_name(choice) for choice in choices]
+    names = [
+        name if names.count(name) == 1 else f"{name}-{head.digest[:8]}"
+        for name, head in zip(names, heads, strict=True)
+    ]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--heads {name.rpartition('-')[0]} is given twice")
+    return [Rescored(head, out / name) for head, name in zip(heads, names, strict=True)]
+
+
+def _folder_name(choice: str) -> str:
+    """Return what the folder of a head's run is called: as the head's file or folder is.
+
+    Raises
+    ------
+    UsageError
+        No folder can be called so: the run would lie in ``--out`` itself, or outside of it.
+    """
+    name = os.path.basename(os.path.abspath(os.path.expanduser(choice))).removesuffix(".pth")
+    if name in ("", os.curdir, os.pardir):
+        raise UsageError(
+            f"--heads {printable(choice)} leaves no name for the folder of its run: rename the "
+            "file, or score it in a command of its own"
+        )
+    return name
+
+
+def _pairs(targets: Sequence[Rescored]) -> list[tuple[Head, Path]]:
+    return [(target.head, target.folder) for target in targets]
+
+
+def _manifest(run: Run, head: Head) -> dict[str, Any]:
+    """Return the manifest that the old command would write with another head."""
+    folder = str(run.manifest["folder"])  # where paths start from, that of the head included
+    here = os.path.isfile(head.name) and folder != printable(os.getcwd())
+    changed = {
+        "head": printable(os.path.abspath(head.name)) if here else head.name,
+        "head_digest": head.digest,
+        "folder": folder,
+        "versions": versions(),
+        "rescored_from": printable(os.path.abspath(run.path)),
+    }
+    manifest = {**run.manifest, **changed}
+    if "statistics" in manifest:
+        manifest["statistics"] = False
+    return manifest
+
+
+def _copy_images(run: Run, folder: Path) -> None:
+    with (run.path / IMAGES).open("rb") as table, replacing(folder / IMAGES) as file:
+        shutil.copyfileobj(table, file)
+
+
+def _need_rows(collection: Collection) -> None:
+    """Raise `RowsMissing` unless all rows are in the store."""
+    features = collection.features
+    by_key = {features.key(content): content for content in collection.contents()}
+    missing = [features.names[by_key[key]] for key in features.store.missing(list(by_key))]
+    if missing:
+        raise RowsMissing(
+            f"{len(missing):,} of {len(by_key):,} rows are not in the store at "
+            f"{features.store.path}: leave out --no-compute to compute them (one forward each), "
+            "or name another --store",
+            [printable(path) for path in missing],
+        )
+
+
+def _rescore_matrix(
+    run: Run, heads: Sequence[tuple[Head, Path]], collection: Collection, session: Session
+) -> list[dict[str, Any]]:
+    """Score a matrix under each head; return the summaries."""
+    hits = collection.complete()
+    first = _rows_of(run, collection.records)
+    scored = score_to_files(collection, first, heads, session)
+    summaries = []
+    for (matrix, told), (_, out) in zip(scored, heads, strict=True):
+        with collection.features.clock("score"):
+            if first is None:
+                figures = pair_summary(matrix.band, len(collection.good), matrix.tile)
+            else:
+                figures = cross_summary(matrix.band, matrix.array.shape, matrix.tile)
+                figures |= {"first": first, "second": matrix.array.shape[1]}
+        summary = finish_matrix(collection, hits, {**told, **figures}, out, session.screen)
+        summaries.append(summary)
+    return summaries
+
+
+def _rows_of(run: Run, records: Sequence[ImageRecord]) -> int | None:
+    """How many usable images are rows of a matrix of two sides; None for all pairs of one side."""
+    if "side" not in run.images.column_names:
+        return None
+    sides: list[str] = run.images.column("side").to_pylist()
+    return sum(
+        side == "first" and not record.error for side, record in zip(sides, records, strict=True)
+    )
+
+
+_SCORERS = {
+    "pairs": _rescore_matrix,
+    "compare": _rescore_matrix,
+    "close": rescore_close,
+    "groups": rescore_rows,
+    "paired": rescore_rows,
+    "score": rescore_rows,
+}
+
+
+def _figure(run: dict[str, Any]) -> str:
+    """Say what came out under one head."""
+    if "listed" in run:
+        return f"{run['listed']:,} close of {run['pairs']:,} pairs"
+    error = run.get("precision_error")
+    fast = "" if error is None else f", fast: within {error:.1g} of exact (sampled)"
+    if "groups" in run:
+        groups = run["groups"]
+        return f"mean {groups['mean']:.4f} of {groups['scored']:,} groups{fast}"
+    return f"mean {run['mean']:.4f} of {run['pairs']:,} pairs{fast}"
+
+
+def rescore_facts(outcome: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what came out as lines for people: a name and a value each."""
+    lines = [
+        ("forwards", f"{outcome['forwards']:,} (rows read: {outcome['rows_read']:,})"),
+        *((printable(run["folder"]), _figure(run)) for run in outcome["runs"]),
+    ]
+    seconds = outcome["seconds"]
+    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("read", "score", "write"))
+    return [*lines, ("seconds", f"{seconds['total']:.2f} ({stages})")]

@@ -1,0 +1,253 @@
+"""All pairs of a collection that has changed since a run: only new rows and columns are scored."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...cache.errors import LpipstoreError, UsageError
+from ...pipeline.common.progress import Stopwatch
+from ...pipeline.common.text import printable
+from ...pipeline.distances.heads import column_weights
+from ...pipeline.images.decode import content_hash
+from ...pipeline.images.survey import ImageRecord
+from ...pipeline.matrix.merge import Pieces, assemble
+from ...pipeline.matrix.plan import plan_matrix
+from ...pipeline.matrix.score import fast_error, score_matrix
+from ...pipeline.matrix.summary import pair_summary
+from ...pipeline.runs.files import MANIFEST, write_json
+from ...pipeline.runs.reopen import recall_recipe, recall_records
+from ...pipeline.runs.run import Run, open_run
+from ...pipeline.runs.tables import write_images
+from ...pipeline.runs.writing import writing_run
+from ...pipeline.runs.zarr_array import MatrixFile
+from ..scoring.all_pairs import facts, finish_matrix, need_two, plan_pairs
+from ..session.collection import STAGES, Collection
+from ..session.manifest import head_attributes, make_manifest
+from ..session.preflight import tell_forwards, tell_matrix
+from ..session.screen import Screen
+from ..session.session import Session, find_collection, make_collection, open_session
+from ..session.settings import Settings, parse_bytes
+from .reproduce import near, need_same_recipe, settings_of, shorten
+
+CHANGES = "changes.json"
+_ADDED = ".lpipstore-added"  # a folder in the run, as long as it is being made
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs between a run and a collection: paths, as people see them.
+
+    A file that lies under another path now is `renamed`, from one to the other; one more copy of an
+    image is `added`.
+    """
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    renamed: list[tuple[str, str]]
+
+    @classmethod
+    def between(cls, run: Run, records: Sequence[ImageRecord]) -> "Changes":
+        """Compare the images of a run, usable ones only, with those that are there now."""
+        old = {_place(r.path): r.content for r in recall_records(run) if not r.error}
+        new = {_place(r.path): r.content for r in records if not r.error}
+        strangers = [path for path in new if path not in old]
+        gone: dict[bytes | None, list[str]] = {}
+        for path in reversed([path for path in old if path not in new]):
+            gone.setdefault(old[path], []).append(path)
+        renamed = [(gone[new[path]].pop(), path) for path in strangers if gone.get(new[path])]
+        moved = set(chain.from_iterable(renamed))
+        return cls(
+            added=[path for path in strangers if path not in moved],
+            removed=[path for path in old if path not in new and path not in moved],
+            changed=[path for path in new if path in old and old[path] != new[path]],
+            renamed=renamed,
+        )
+
+    def tell(self, screen: Screen) -> None:
+        """Say what changed, with the first names."""
+        shown = {
+            "added": [*map(near, self.added)],
+            "removed": [*map(near, self.removed)],
+            "changed": [*map(near, self.changed)],
+            "renamed": [f"{near(was)} → {near(now)}" for was, now in self.renamed],
+        }
+        for kind, names in shown.items():
+            if names:
+                screen.say(f"{len(names):,} {kind}: {shorten(names)}")
+        if not any(self.__dict__.values()):
+            screen.say("no image was added, removed or changed since the run")
+
+
+def _place(path: str) -> str:
+    return printable(os.path.abspath(path))
+
+
+def update_pairs(
+    sources: Sequence[str | os.PathLike[str]],
+    old: Path,
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+) -> dict[str, Any]:
+    """Score all pairs of the images in `sources`, taking over what the run `old` has of them.
+
+    The old run is only read, and decides the settings. The same call goes on where it was
+    interrupted. Distances are within 1e-7 of those of a fresh run. Returns the summary.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    clock = Stopwatch(*STAGES)
+    run = open_run(old)
+    recipe = recall_recipe(run)
+    if recipe.command != "pairs" or run.distances.ndim != 2 or "side" in run.images.column_names:
+        raise UsageError(
+            f"{printable(str(old))} is not a run of all pairs, which alone can be updated"
+        )
+    if out.exists() and out.samefile(old):
+        raise UsageError("--out has to be another folder than the run that --update names")
+    settings = settings_of(run, recipe, settings, "--update")
+    check = partial(need_same_recipe, run, settings)
+    with open_session(settings, screen, clock, check) as session:
+        records = find_collection(sources, session)
+        need_two(records)
+        collection = make_collection(records, session)
+        plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
+        tell_forwards(collection, screen)
+        tell_matrix(plan.area, out, screen)
+        manifest = {
+            **make_manifest("pairs", collection, settings),
+            "updated_from": content_hash((run.path / MANIFEST).read_bytes()).hex(),
+        }
+        with writing_run(out, manifest), collection.pinned(printable(str(out))):
+            return _update(run, collection, out, session)
+
+
+def _update(run: Run, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
+    settings, screen = session.settings, session.screen
+    places = _places(run)
+    if all(content in places for content in collection.contents()):
+        missing = collection.features.store.missing(
+            [collection.features.key(content) for content in collection.contents()]
+        )
+        hits = len(set(collection.contents())) - len(missing)  # and no row is needed
+    else:
+        hits = collection.extract()
+    need_two(collection.records)
+    write_images(out, collection.records)
+    changes = Changes.between(run, collection.records)
+    changes.tell(screen)
+    write_json(out / CHANGES, changes.__dict__)
+    new = [c for c in dict.fromkeys(collection.contents()) if c not in places]
+    kept = [c for c in dict.fromkeys(collection.contents()) if c in places]
+    matrix = _score(run, places, new, kept, collection, out, session)
+    count = len(collection.good)
+    told: dict[str, Any] = {
+        "pairs": count * (count - 1) // 2,
+        "precision": settings.precision,
+        "update": {
+            "run": printable(os.path.abspath(run.path)),
+            **{kind: len(names) for kind, names in changes.__dict__.items()},
+            "computed": len(new) * len(kept) + len(new) * (len(new) - 1) // 2,
+        },
+    }
+    if settings.precision == "fast":
+        weights = column_weights(collection.head(settings), collection.features.extractor.layout)
+        told["precision_error"] = fast_error(collection.features, collection.contents(), weights)
+    with collection.features.clock("score"):
+        told |= pair_summary(matrix.band, count, matrix.tile)
+    return finish_matrix(collection, hits, told, out, screen)
+
+
+def _places(run: Run) -> dict[bytes, int]:
+    """Where each content stands in the matrix of a run."""
+    contents = [r.content for r in recall_records(run) if not r.error]
+    places = {content: place for place, content in enumerate(contents) if content}
+    if run.distances.shape != (len(contents), len(contents)):
+        raise LpipstoreError(
+            f"the run in {printable(str(run.path))} is damaged: {len(contents):,} images, and a "
+            f"matrix of shape {run.distances.shape}"
+        )
+    return places
+
+
+def _score(
+    run: Run,
+    places: dict[bytes, int],
+    new: Sequence[bytes],
+    kept: Sequence[bytes],
+    collection: Collection,
+    out: Path,
+    session: Session,
+) -> MatrixFile:
+    """Score new images among themselves and against those that were kept; put all together."""
+    settings, screen = session.settings, session.screen
+    features, contents = collection.features, collection.contents()
+    head = collection.head(settings)
+    weights = column_weights(head, features.extractor.layout)
+    attributes = {**head_attributes(head, settings.precision), **features.extractor.spec.recipe}
+    plan = plan_pairs(collection, settings)
+    matrix = MatrixFile(out, contents, None, plan.tile, attributes)
+    todo = [tile for tile in plan.tiles() if not matrix.done(*tile)]
+    if not todo:  # a process may have been killed between the last tile and the end
+        _remove_added(out)
+        return matrix
+
+    def score(name: str, across: Sequence[bytes] | None) -> MatrixFile | None:
+        if not new or (across is not None and not across):
+            return None
+        memory, columns = parse_bytes(settings.memory), None if across is None else len(across)
+        part = plan_matrix(len(new), collection.row_bytes(), memory, columns=columns)
+        file = MatrixFile(out / _ADDED / name, new, across, part.tile, attributes)
+        fast = settings.precision == "fast"
+        score_matrix(features, new, across, weights, part, file, screen.report, fast=fast)
+        return file
+
+    among, against = score("among", None), score("against", kept)
+    number = {content: n for n, content in enumerate(new)}
+    column = {content: n for n, content in enumerate(kept)}
+    pieces = Pieces(
+        old=run.path,
+        among=None if among is None else among.array,
+        against=None if against is None else against.array,
+        places=_numbers(contents, places),
+        numbers=_numbers(contents, number),
+        columns=_numbers(contents, column),
+    )
+    with features.clock("write"):
+        assemble(pieces, matrix, todo, screen.report)
+    _remove_added(out)
+    return matrix
+
+
+def _remove_added(out: Path) -> None:
+    """Remove the matrices of what was added: they are part of the whole now."""
+    if (out / _ADDED).exists():
+        shutil.rmtree(out / _ADDED)
+
+
+def _numbers(contents: Sequence[bytes], of: dict[bytes, int]) -> NDArray[np.int64]:
+    return np.array([of.get(content, -1) for content in contents], np.int64)
+
+
+def update_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    update = summary["update"]
+    counts = ", ".join(
+        f"{update[kind]:,} {kind}" for kind in ("added", "removed", "changed", "renamed")
+    )
+    lines = facts(summary, out)
+    place = [name for name, _ in lines].index("pairs") + 1
+    told = [("changes", counts), ("computed", f"{update['computed']:,} pairs")]
+    return [*lines[:place], *told, *lines[place:]]

@@ -1,0 +1,186 @@
+"""Score all pairs of a collection."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...cache.errors import LpipstoreError
+from ...pipeline.common.text import printable
+from ...pipeline.distances.heads import Head, column_weights
+from ...pipeline.images.survey import ImageRecord
+from ...pipeline.matrix.plan import MatrixPlan, plan_matrix
+from ...pipeline.matrix.score import Target, fast_error, score_matrices
+from ...pipeline.matrix.summary import pair_summary
+from ...pipeline.runs.files import DISTANCES, SUMMARY, write_json
+from ...pipeline.runs.tables import write_images
+from ...pipeline.runs.writing import writing_run
+from ...pipeline.runs.zarr_array import MatrixFile
+from ..session.collection import Collection, count_images
+from ..session.dryrun import foretell, look_at, width_of
+from ..session.estimate import matrix_work
+from ..session.manifest import head_attributes, make_manifest
+from ..session.preflight import tell_forwards, tell_matrix
+from ..session.screen import Screen
+from ..session.session import Session, find_collection, make_collection, open_session
+from ..session.settings import Settings, parse_bytes
+from ..session.summary import show_figures, show_precision
+
+
+def score_pairs(
+    sources: Sequence[str | os.PathLike[str]], out: Path, settings: Settings, screen: Screen
+) -> dict[str, Any]:
+    """Score all pairs of the images in `sources` and write the run to the folder `out`.
+
+    The same call on the same folder goes on where it was interrupted. Returns the summary that is
+    also written to ``summary.json``.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    with open_session(settings, screen) as session:
+        records = find_collection(sources, session)
+        return score_records(records, out, session)
+
+
+def score_records(records: list[ImageRecord], out: Path, session: Session) -> dict[str, Any]:
+    """Score all pairs of images that were surveyed."""
+    settings, screen = session.settings, session.screen
+    need_two(records)
+    collection = make_collection(records, session)
+    manifest = make_manifest("pairs", collection, settings)
+    if settings.dry_run:
+        look_at(out, manifest, collection)
+    plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
+    if settings.dry_run:
+        todo = tiles_to_do(collection, None, plan, out, settings)
+        work = matrix_work(plan, todo, width_of(collection, settings))
+        return foretell(collection, work, session)
+    tell_forwards(collection, screen)
+    tell_matrix(plan.area, out, screen)
+    with writing_run(out, manifest), collection.pinned(printable(str(out))):
+        hits = collection.extract()
+        need_two(collection.records)
+        write_images(out, collection.records)
+        matrix, told = score_to_file(collection, None, out, session)
+        with session.clock("score"):
+            told |= pair_summary(matrix.band, len(collection.good), matrix.tile)
+        return finish_matrix(collection, hits, told, out, screen)
+
+
+def plan_pairs(collection: Collection, settings: Settings) -> MatrixPlan:
+    """Plan the matrix of all pairs; raises `UsageError` where memory is too small."""
+    return plan_matrix(len(collection.good), collection.row_bytes(), parse_bytes(settings.memory))
+
+
+def score_to_file(
+    collection: Collection, first: int | None, out: Path, session: Session
+) -> tuple[MatrixFile, dict[str, Any]]:
+    """Score a matrix under the head that the settings name; see `score_to_files`."""
+    heads = [(collection.head(session.settings), out)]
+    (scored,) = score_to_files(collection, first, heads, session)
+    return scored
+
+
+def score_to_files(
+    collection: Collection,
+    first: int | None,
+    heads: Sequence[tuple[Head, Path]],
+    session: Session,
+) -> list[tuple[MatrixFile, dict[str, Any]]]:
+    """Score what is not scored yet of a matrix under each head, into the folder of each.
+
+    `first` of the collection's usable images are the rows, the others the columns; None stands for
+    all pairs. Returns the matrices, each with what its summary says of it.
+    """
+    settings, screen = session.settings, session.screen
+    features, contents = collection.features, collection.contents()
+    down, across = contents[:first], None if first is None else contents[first:]
+    plan = plan_matrix(
+        len(down),
+        collection.row_bytes(),
+        parse_bytes(settings.memory),
+        columns=None if across is None else len(across),
+    )
+    collection.warn_of_repeats(plan, down, across, screen)
+    targets, files = [], []
+    for head, out in heads:
+        files.append(_matrix_file(collection, first, plan, head, out, settings))
+        targets.append(Target(column_weights(head, features.extractor.layout), files[-1]))
+    fast = settings.precision == "fast"
+    score_matrices(features, down, across, targets, plan, screen.report, fast=fast)
+    told: list[dict[str, Any]] = [
+        {"pairs": plan.pairs, "precision": settings.precision} for _ in heads
+    ]
+    if fast:
+        for target, one in zip(targets, told, strict=True):
+            one["precision_error"] = fast_error(features, contents, target.weights)
+    return list(zip(files, told, strict=True))
+
+
+def tiles_to_do(
+    collection: Collection, first: int | None, plan: MatrixPlan, out: Path, settings: Settings
+) -> set[tuple[int, int]]:
+    """Return the tiles that the folder `out` lacks of a matrix; nothing is written."""
+    todo = set(plan.tiles())
+    if (out / DISTANCES / "zarr.json").exists():
+        head = collection.head(settings)
+        matrix = _matrix_file(collection, first, plan, head, out, settings)
+        todo = {tile for tile in todo if not matrix.done(*tile)}
+    return todo
+
+
+def _matrix_file(
+    collection: Collection,
+    first: int | None,
+    plan: MatrixPlan,
+    head: Head,
+    out: Path,
+    settings: Settings,
+) -> MatrixFile:
+    """Create the matrix of a run, or open the one that it has begun."""
+    contents, recipe = collection.contents(), collection.features.extractor.spec.recipe
+    down, across = contents[:first], None if first is None else contents[first:]
+    attributes = {**head_attributes(head, settings.precision), **recipe}
+    return MatrixFile(out, down, across, plan.tile, attributes)
+
+
+def finish_matrix(
+    collection: Collection, hits: int, told: dict[str, Any], out: Path, screen: Screen
+) -> dict[str, Any]:
+    """Say what went wrong, write the summary of a matrix and return it."""
+    collection.warn_of_trouble(screen)
+    clock = collection.features.clock
+    summary = {
+        **collection.counts(hits),
+        **told,
+        "seconds": {**clock.seconds, "total": clock.total()},
+    }
+    write_json(out / SUMMARY, summary)
+    collection.warn_if_reading_is_slow(screen)
+    return summary
+
+
+def need_two(records: Sequence[ImageRecord]) -> None:
+    """Raise `LpipstoreError` with the reasons if fewer than two images can be used."""
+    good = [record for record in records if not record.error]
+    if len(good) < 2:
+        reasons = "".join(
+            f"\n  {printable(record.path)}: {record.error}" for record in records if record.error
+        )
+        raise LpipstoreError(
+            f"pairs need at least two images, and {len(good)} can be used" + reasons
+        )
+
+
+def facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    return [
+        *count_images(summary),
+        ("pairs", f"{summary['pairs']:,}"),
+        *show_precision(summary),
+        *show_figures(summary, "over images"),
+        ("results", f"{printable(str(out))} ({DISTANCES}, images.parquet, {SUMMARY})"),
+    ]

@@ -1,0 +1,422 @@
+"""Find the close pairs of a collection, without its matrix."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...cache.errors import LpipstoreError, UsageError
+from ...cache.pins import Pin
+from ...pipeline.common.progress import Report, Stopwatch
+from ...pipeline.common.text import printable
+from ...pipeline.distances.heads import Head, column_weights
+from ...pipeline.features.pooled import PooledRows
+from ...pipeline.features.pooling import useful_grids
+from ...pipeline.images.survey import ImageRecord
+from ...pipeline.matrix.summary import QUANTILES
+from ...pipeline.runs.files import MANIFEST, PAIRS, SUMMARY, write_json
+from ...pipeline.runs.run import Run
+from ...pipeline.runs.tables import write_images
+from ...pipeline.runs.writing import writing_run
+from ...pipeline.search.cascade import Tally
+from ...pipeline.search.results import SearchParts, finished_pairs, write_pairs
+from ...pipeline.search.search import Close, Search, rows_that_fit
+from ...pipeline.search.topk import SAVES, Neighbours
+from ..session.collection import STAGES, Collection, count_images
+from ..session.dryrun import foretell, look_at, width_of
+from ..session.estimate import matrix_work
+from ..session.manifest import make_manifest
+from ..session.preflight import tell_forwards
+from ..session.screen import Screen
+from ..session.session import Session, find_collection, make_collection, open_session
+from ..session.settings import Settings, parse_bytes
+from .all_pairs import need_two, plan_pairs
+
+Columns = dict[str, NDArray[Any]]
+
+_STAGES = (*STAGES[:3], "pool", *STAGES[3:])
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which pairs are close: those nearer than `below`, the `top_k` nearest of each image, or both.
+
+    Raises
+    ------
+    UsageError
+        A number that cannot be.
+    """
+
+    below: float | None = None
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.below is not None and not 0 <= self.below < math.inf:
+            raise UsageError(f"--below takes a distance such as 0.1, not {self.below}")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"--top-k takes a number from 1 on, not {self.top_k}")
+
+
+def recall_question(run: Run) -> Question:
+    """Return what a run of close pairs was asked.
+
+    Raises
+    ------
+    LpipstoreError
+        The manifest is damaged.
+    """
+    below, top_k = (run.manifest.get(name) for name in ("below", "top_k"))
+    if not isinstance(below, int | float | None) or not isinstance(top_k, int | None):
+        raise LpipstoreError(
+            f"{printable(str(run.path / MANIFEST))} is damaged: no numbers under below and top_k"
+        )
+    return Question(below, top_k)
+
+
+def find_close(
+    sources: Sequence[str | os.PathLike[str]],
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+    *,
+    below: float | None = None,
+    top_k: int | None = None,
+) -> dict[str, Any]:
+    """Find close pairs of images and write the run to the folder `out`.
+
+    The same call on the same folder goes on where it was interrupted.
+
+    Parameters
+    ----------
+    below
+        List all pairs that are closer than this.
+    top_k
+        List the nearest so many images of each image; with `below`, those of them that are closer.
+
+    Returns
+    -------
+    dict
+        The summary that is also written to ``summary.json``.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    question = Question(below, top_k)
+    if settings.precision != "exact":
+        raise UsageError("--below and --top-k are exact: leave out --precision fast")
+    with open_session(settings, screen) as session:
+        records = find_collection(sources, session)
+        return search_records(question, records, out, session)
+
+
+def search_records(
+    question: Question, records: list[ImageRecord], out: Path, session: Session
+) -> dict[str, Any]:
+    """Find close pairs of surveyed images."""
+    settings, screen = session.settings, session.screen
+    need_two(records)
+    collection = make_collection(records, session)
+    head = collection.head(settings)
+    # Too little memory is told before the forwards
+    rows_that_fit(collection.row_bytes(), parse_bytes(settings.memory))
+    manifest = {**make_manifest("pairs", collection, settings), **vars(question)}
+    if settings.dry_run:  # at most what all distances take
+        look_at(out, manifest, collection)
+        plan = plan_pairs(collection, settings)
+        todo = set() if finished_pairs(out, collection.good) else set(plan.tiles())
+        work = matrix_work(plan, todo, width_of(collection, settings), at_most=True)
+        return foretell(collection, work, session)
+    tell_forwards(collection, screen)
+    pooled = _pooled_for(head, collection, screen)
+    with writing_run(out, manifest), _pinned(pooled, collection, out):
+        hits = pooled.ensure(collection.contents())
+        collection.mark_failures()
+        collection.warn_of_trouble(screen)
+        need_two(collection.records)
+        write_images(out, collection.records)
+        return _list_close(question, head, collection, pooled, hits, out, session)
+
+
+def rescore_close(
+    run: Run, heads: Sequence[tuple[Head, Path]], collection: Collection, session: Session
+) -> list[dict[str, Any]]:
+    """Find the close pairs of a finished run under each head; return the summaries.
+
+    Which rows are read is up to each head: a search looks at what its bounds leave.
+    """
+    question, summaries = recall_question(run), []
+    for head, out in heads:
+        pooled = _pooled_for(head, collection, session.screen)
+        with _pinned(pooled, collection, out):
+            hits = collection.complete(pooled.ensure)
+            summaries.append(_list_close(question, head, collection, pooled, hits, out, session))
+    return summaries
+
+
+def _pooled_for(head: Head, collection: Collection, screen: Screen) -> PooledRows:
+    """Return the pooled rows that bound the distances of a head."""
+    if head.nonnegative:
+        grids = useful_grids(collection.features.extractor.layout)
+        return PooledRows(collection.features, grids)
+    screen.warn(
+        "the head has weights below 0, so that nothing bounds a distance from below: the distances "
+        "of all pairs are computed"
+    )
+    return PooledRows(collection.features, ())
+
+
+def _pinned(pooled: PooledRows, collection: Collection, out: Path) -> Pin:
+    features, contents = collection.features, collection.contents()
+    keys = [*map(features.key, contents), *pooled.keys(contents)]
+    return features.store.pin(printable(str(out)), keys)
+
+
+def _list_close(
+    question: Question,
+    head: Head,
+    collection: Collection,
+    pooled: PooledRows,
+    hits: int,
+    out: Path,
+    session: Session,
+) -> dict[str, Any]:
+    """Search a collection whose rows are there, write what is found; return the summary."""
+    features = collection.features
+    search = Search(
+        features,
+        pooled,
+        collection.contents(),
+        column_weights(head, features.extractor.layout),
+        parse_bytes(session.settings.memory),
+        revisit=question.top_k is not None,
+    )
+    parts, clock = SearchParts(out, collection.contents()), features.clock
+    done = finished_pairs(out, collection.good)
+    distances, tally = done or _search(
+        search, question, collection, parts, out, session.screen.report
+    )
+    parts.remove()  # here: whoever was killed between the table and this left them behind
+    summary = {
+        **collection.counts(hits),
+        "pairs": search.count * (search.count - 1) // 2,
+        "left": tally.left,
+        "listed": len(distances),
+        "arithmetic": tally.arithmetic,
+        "arithmetic_of_all": search.arithmetic,
+        **_statistics(distances),
+        "seconds": {**dict.fromkeys(_STAGES, 0.0), **clock.seconds, "total": clock.total()},
+    }
+    write_json(out / SUMMARY, summary)
+    collection.warn_if_reading_is_slow(session.screen)
+    return summary
+
+
+def _search(
+    search: Search,
+    question: Question,
+    collection: Collection,
+    parts: SearchParts,
+    out: Path,
+    report: Report,
+) -> tuple[NDArray[np.float32], Tally]:
+    """Find what is not found yet and write the table; return its distances and what it took."""
+    clock = collection.features.clock
+    limit = math.inf if question.below is None else question.below
+    if question.top_k is None:
+        columns, tally = all_below(search, parts, clock, limit, report)
+    else:
+        most = min(question.top_k, search.count - 1)
+        tried = Tally()
+        if search.pays(most, limit, tried):
+            columns, tally = _nearest(search, parts, clock, most, limit, report)
+        else:
+            columns, tally = _nearest_by_matrix(search, parts, most, limit, report)
+        tally.add(tried)
+    with clock("write"):
+        write_pairs(out, collection.good, columns, tally)
+    return columns["distance"], tally
+
+
+def all_below(
+    search: Search, parts: SearchParts, clock: Stopwatch, below: float, report: Report
+) -> tuple[Columns, Tally]:
+    """Find the pairs closer than `below`, part by part, sorted by distance.
+
+    By bounds as long as they pay, the other parts out of the matrix. Where that changes is written
+    down, so that an interrupted search goes on in the same way.
+    """
+    found: list[tuple[Columns, Tally]] = []
+    known, first = parts.read("matrix"), search.parts
+    if known is not None:
+        first, given_up = int(known[0]["first"]), known[1]
+    else:
+        given_up = Tally()
+        first = search.parts if search.bounds_pay(below, given_up) else 0
+    while len(found) < first:
+        number = len(found)
+        report("parts", number, search.parts)
+        part = parts.read(str(number))
+        if part is None:
+            taken = Tally()
+            close = search.try_below(number, below, taken)
+            if close is None:
+                given_up.arithmetic += taken.arithmetic
+                first = number
+                break
+            part = _keep(parts, number, close, taken, clock)
+        found.append(part)
+        if not search.part_paid(number, part[1]):
+            first = number + 1
+    if first < search.parts:
+        parts.write("matrix", {"first": np.array(first)}, given_up)
+        found += _below_by_matrix(search, parts, clock, first, below, report)
+    report("parts", search.parts, search.parts)
+    tally = Tally()
+    for taken in (*(part[1] for part in found), given_up):
+        tally.add(taken)
+    columns = {name: np.concatenate([part[0][name] for part in found]) for name in Close._fields}
+    order = np.lexsort((columns["j"], columns["i"], columns["distance"]))
+    return {name: values[order] for name, values in columns.items()}, tally
+
+
+def _below_by_matrix(
+    search: Search,
+    parts: SearchParts,
+    clock: Stopwatch,
+    first: int,
+    below: float,
+    report: Report,
+) -> list[tuple[Columns, Tally]]:
+    """Find the same for the parts from `first` on: candidates tile by tile, then part by part."""
+    saved = 0
+
+    def save(pairs: NDArray[np.int64], tiles: NDArray[np.int64]) -> None:
+        nonlocal saved
+        parts.write(f"tiles-{saved}", {"pairs": pairs, "tiles": tiles}, Tally())
+        saved += 1
+
+    candidates = search.candidates(first, below, save)
+    while (known := parts.read(f"tiles-{saved}")) is not None:
+        candidates.add(known[0]["pairs"], known[0]["tiles"])
+        saved += 1
+    tally = search.below_by_matrix(first, below, candidates, report)
+    pairs, found = candidates.pairs(), []
+    for number in range(first, search.parts):
+        report("parts", number, search.parts)
+        part = parts.read(str(number))
+        if part is None:
+            part = _keep(parts, number, *search.decide(number, pairs, below), clock)
+        found.append(part)
+    found[0][1].add(tally)
+    return found
+
+
+def _keep(
+    parts: SearchParts, number: int, close: Close, tally: Tally, clock: Stopwatch
+) -> tuple[Columns, Tally]:
+    """Write down what was found in a part; return it as it is read again."""
+    part = dict(close._asdict()), tally
+    with clock("write"):
+        parts.write(str(number), *part)
+    return part
+
+
+def _nearest(
+    search: Search,
+    parts: SearchParts,
+    clock: Stopwatch,
+    most: int,
+    below: float,
+    report: Report,
+) -> tuple[Columns, Tally]:
+    """Find the `most` nearest of each image, step by step, sorted by image and rank."""
+    known = parts.read("nearest")
+    found, tally, done = Neighbours(search.count, most), Tally(), 0
+    if known is not None:
+        found = Neighbours(search.count, most, known[0]["codes"])
+        tally, done = known[1], int(known[0]["done"])
+    every = -(-search.steps // SAVES)
+    for step in range(done, search.steps):
+        report("steps", step, search.steps)
+        tally.add(search.nearest(step, found, below))
+        if (step + 1) % every == 0:
+            with clock("write"):
+                parts.write("nearest", {"codes": found.codes, "done": np.array(step + 1)}, tally)
+    report("steps", search.steps, search.steps)
+    return _closer(found, below), tally
+
+
+def _nearest_by_matrix(
+    search: Search, parts: SearchParts, most: int, below: float, report: Report
+) -> tuple[Columns, Tally]:
+    """Find the same out of all distances, tile by tile."""
+    known = parts.read("tiles")
+    found, done = Neighbours(search.count, most), set[tuple[int, int]]()
+    if known is not None:
+        found = Neighbours(search.count, most, known[0]["codes"])
+        done = set(map(tuple, known[0]["done"].tolist()))
+
+    def save() -> None:
+        tiles = np.array(sorted(done), np.int64).reshape(-1, 2)
+        parts.write("tiles", {"codes": found.codes, "done": tiles}, Tally())
+
+    tally = search.by_matrix(found, done, save, report)
+    return _closer(found, below), tally
+
+
+def _closer(found: Neighbours, below: float) -> Columns:
+    """Return the table of neighbours that are closer than `below`."""
+    columns = found.table()
+    close = columns["distance"].astype(np.float64) < below
+    return {name: values[close] for name, values in columns.items()}
+
+
+def _statistics(distances: NDArray[np.float32]) -> dict[str, Any]:
+    """Summarise the distances that were listed; None where there are none.
+
+    There is no standard error: the pairs were chosen by their distances.
+    """
+    if not len(distances):
+        return {"mean": None, "std": None, "stderr": None, "quantiles": None}
+    listed = distances.astype(np.float64)
+    quantiles = np.quantile(listed, QUANTILES).tolist()
+    return {
+        "mean": float(listed.mean()),
+        "std": float(listed.std()),
+        "stderr": None,
+        "quantiles": {str(q): value for q, value in zip(QUANTILES, quantiles, strict=True)},
+    }
+
+
+def close_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    seconds, quantiles = summary["seconds"], summary["quantiles"]
+    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in _STAGES)
+    left = ", ".join(f"{pairs:,} after {level}" for level, pairs in summary["left"].items())
+    facts = [
+        *count_images(summary),
+        ("pairs", f"{summary['pairs']:,}{left and f' ({left})'}"),
+        ("listed", f"{summary['listed']:,}"),
+    ]
+    if quantiles is not None:
+        facts.append(
+            (
+                "distances",
+                f"smallest {quantiles['0.0']:.4f}, median {quantiles['0.5']:.4f}, "
+                f"largest {quantiles['1.0']:.4f}",
+            )
+        )
+    share = summary["arithmetic"] / max(1, summary["arithmetic_of_all"])
+    return [
+        *facts,
+        ("arithmetic", f"{share:.1%} of that for all distances"),
+        ("seconds", f"{seconds['total']:.2f} ({stages})"),
+        ("results", f"{printable(str(out))} ({PAIRS}, images.parquet, {SUMMARY})"),
+    ]

@@ -1,0 +1,287 @@
+"""Compare two folders."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from ...cache.errors import LpipstoreError, UsageError
+from ...pipeline.common.progress import Stopwatch
+from ...pipeline.common.text import printable
+from ...pipeline.images.find import Found, find_images
+from ...pipeline.images.survey import ImageRecord
+from ...pipeline.matrix.plan import plan_matrix
+from ...pipeline.matrix.summary import cross_summary
+from ...pipeline.pairlists.file import write_table
+from ...pipeline.pairlists.reopen import recall_pairs
+from ...pipeline.pairlists.table import PairList
+from ...pipeline.runs.files import PAIRS
+from ...pipeline.runs.reopen import reading
+from ...pipeline.runs.run import Run
+from ...pipeline.runs.tables import write_images
+from ...pipeline.runs.writing import writing_run
+from ..session.collection import STAGES, check_choice, need_images
+from ..session.dryrun import foretell, look_at, width_of
+from ..session.estimate import matrix_work
+from ..session.manifest import make_manifest
+from ..session.preflight import tell_forwards, tell_matrix
+from ..session.screen import Screen
+from ..session.session import Session, find_collection, make_collection, open_session
+from ..session.settings import Settings, parse_bytes
+from .all_pairs import facts, finish_matrix, score_to_file, tiles_to_do
+from .pairlist import ListJob, Scored, list_facts, run_list, survey_list
+
+Loners = list[list[tuple[str, str]]]
+"""Names and paths of the images of either folder that have no namesake in the other."""
+
+MATCHES = ("name", "stem")
+_COUPLES = ("scored", "failed")  # what a pair is called in ``pairs.parquet``
+_ALONE = (("path_i", "only in first"), ("path_j", "only in second"))  # and the others
+
+
+def compare_folders(
+    first: Path, second: Path, out: Path, settings: Settings, screen: Screen
+) -> dict[str, Any]:
+    """Score each image of a folder against each of another; write the run to `out`.
+
+    The matrix has a row for each image of the first and a column for each of the second. Returns
+    the summary.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    with open_session(settings, screen) as session:
+        sides = [find_collection([folder], session) for folder in (first, second)]
+        return compare_records(len(sides[0]), sides[0] + sides[1], out, session)
+
+
+def compare_records(
+    first: int, records: list[ImageRecord], out: Path, session: Session
+) -> dict[str, Any]:
+    """Score the first so many of surveyed images against the others."""
+    settings, screen = session.settings, session.screen
+    collection = make_collection(records, session)
+    manifest = {
+        **make_manifest("compare", collection, settings),
+        "paired": False,
+        "first": first,
+    }
+    if settings.dry_run:
+        look_at(out, manifest, collection)
+    surveyed = collection.records
+    down, across = (_usable(side) for side in (surveyed[:first], surveyed[first:]))
+    memory = parse_bytes(settings.memory)
+    plan = plan_matrix(down, collection.row_bytes(), memory, columns=across)
+    if settings.dry_run:
+        todo = tiles_to_do(collection, down, plan, out, settings)
+        work = matrix_work(plan, todo, width_of(collection, settings))
+        return foretell(collection, work, session)
+    tell_forwards(collection, screen)
+    tell_matrix(first * (len(records) - first), out, screen)
+    with writing_run(out, manifest), collection.pinned(printable(str(out))):
+        hits = collection.extract()
+        sides = collection.records[:first], collection.records[first:]
+        for side in sides:
+            need_images(side)
+        names = ["first"] * len(sides[0]) + ["second"] * len(sides[1])
+        write_images(out, collection.records, names)
+        count = _usable(sides[0])
+        matrix, told = score_to_file(collection, count, out, session)
+        with session.clock("score"):
+            told |= cross_summary(matrix.band, matrix.array.shape, matrix.tile)
+        told |= {"first": count, "second": matrix.array.shape[1]}
+        return finish_matrix(collection, hits, told, out, screen)
+
+
+def _usable(records: Sequence[ImageRecord]) -> int:
+    return sum(not record.error for record in records)
+
+
+def folders_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    both = f"{summary['first']:,} × {summary['second']:,}"
+    return [
+        ("pairs", both) if name == "pairs" else (name, told) for name, told in facts(summary, out)
+    ]
+
+
+def compare_paired(
+    first: Path,
+    second: Path,
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+    *,
+    match: str = "name",
+    statistics: bool = False,
+) -> dict[str, Any]:
+    """Score each image of a folder against its namesake in another; write the run to `out`.
+
+    Namesakes have the same path within their folders, subfolders and suffix included, or with
+    `match` "stem" all but the suffix. Images without one are listed in ``pairs.parquet`` after the
+    pairs, and counted in the summary, which this returns.
+
+    Raises
+    ------
+    UsageError
+        One of the two is not a folder, or two images of one folder have the same stem.
+    LpipstoreError
+        There is something else that a person has to change; the message says what.
+    """
+    check_choice("--match", match, MATCHES)
+    clock = Stopwatch(*STAGES)
+    with clock("hash"):
+        sides = [_find(folder) for folder in (first, second)]
+        naming = _by_name if match == "name" else _by_stem
+        names = [naming(sides[0], first), naming(sides[1], second)]
+    common = [name for name in names[0] if name in names[1]]
+    alone = [
+        [(name, path) for name, path in side.items() if name not in other]
+        for side, other in (names, names[::-1])
+    ]
+    missed = _same_stems(alone) if match == "name" else 0
+    if not common:
+        raise LpipstoreError(_strangers((first, second), names, match, missed))
+    if missed:
+        screen.warn(
+            f"{len(common):,} images have a namesake, and {missed:,} more would have one but for "
+            "the suffix, as a.png and a.jpg: --match stem pairs them"
+        )
+    pairs = _pair([(names[0][name], names[1][name]) for name in common], common)
+    unreadable = [ImageRecord(path, error=why) for found in sides for path, why in found.unreadable]
+
+    with open_session(settings, screen, clock) as session:
+        records = survey_list(pairs.paths, session) + unreadable
+        return score_couples(pairs, alone, match, statistics, records, out, session)
+
+
+def score_couples(
+    pairs: PairList,
+    alone: Loners,
+    match: str,
+    statistics: bool,
+    records: list[ImageRecord],
+    out: Path,
+    session: Session,
+) -> dict[str, Any]:
+    """Score surveyed images against their namesakes."""
+
+    def write(scored: Scored, folder: Path) -> dict[str, Any]:
+        write_table(folder / PAIRS, _table(scored, alone))
+        return {"only_in_first": len(alone[0]), "only_in_second": len(alone[1])}
+
+    asked = {"paired": True} | ({} if match == "name" else {"match": match})
+    job = ListJob("compare", pairs, write, asked=asked, statistics=statistics)
+    return run_list(job, records, out, session)
+
+
+def recall_couples(run: Run, records: Sequence[ImageRecord]) -> tuple[PairList, Loners]:
+    """Return the pairs of a run of namesakes, and the images that have none.
+
+    `records` are what `recall_records` gave.
+
+    Raises
+    ------
+    LpipstoreError
+        The tables of the run are damaged.
+    """
+    folder = str(run.manifest["folder"])
+    with reading(run, PAIRS):
+        status = run.pairs.column("status")
+        alone = []
+        for column, where in _ALONE:
+            part = run.pairs.filter(pa.compute.equal(status, where))
+            names, paths = (part.column(name).to_pylist() for name in ("name", column))
+            alone.append(
+                [(n, os.path.join(folder, path)) for n, path in zip(names, paths, strict=True)]
+            )
+        couples = run.pairs.filter(pa.compute.is_in(status, pa.array(_COUPLES)))
+    return recall_pairs(run, records, couples), alone
+
+
+def _find(folder: Path) -> Found:
+    if not folder.is_dir():
+        raise UsageError(
+            f"{printable(str(folder))} is not a folder: compare --paired takes two folders and "
+            "pairs images of the same name"
+        )
+    return find_images([folder])
+
+
+def _by_name(found: Found, folder: Path) -> dict[str, str]:
+    return {os.path.relpath(path, folder): path for path in found.paths}
+
+
+def _by_stem(found: Found, folder: Path) -> dict[str, str]:
+    stems: dict[str, str] = {}
+    for name, path in _by_name(found, folder).items():
+        other = stems.setdefault(_stem(name), path)
+        if other != path:
+            raise UsageError(
+                f"--match stem cannot tell {printable(other)} from {printable(path)}: remove one "
+                "of them, or pair by --match name"
+            )
+    return stems
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _same_stems(alone: Loners) -> int:
+    """Count the images without a namesake that have one but for the suffix."""
+    first, second = ({_stem(name) for name, _ in side} for side in alone)
+    return len(first & second)
+
+
+def _strangers(
+    folders: tuple[Path, Path], names: list[dict[str, str]], match: str, missed: int
+) -> str:
+    told = [
+        f"{printable(str(folder))} has {len(side):,} images"
+        + (f", such as {printable(next(iter(side)))}" if side else "")
+        for folder, side in zip(folders, names, strict=True)
+    ]
+    stem = f"; --match stem would pair {missed:,} of them" if missed else ""
+    return f"no two images have the same {match}: {'; '.join(told)}{stem}"
+
+
+def _pair(couples: list[tuple[str, str]], names: list[str]) -> PairList:
+    numbers: dict[str, int] = {}
+    left, right = (
+        np.array([numbers.setdefault(couple[side], len(numbers)) for couple in couples], np.int64)
+        for side in (0, 1)
+    )
+    return PairList(list(numbers), left, right, pa.table({"name": list(map(printable, names))}))
+
+
+def _table(scored: Scored, alone: Loners) -> pa.Table:
+    """Return the pairs and, after them, the images without a partner; `status` tells which."""
+    table = scored.table().append_column("name", scored.pairs.extra["name"])
+    status = np.where(scored.usable, *_COUPLES)
+    parts = [table.append_column("status", pa.array(status, pa.string()))]
+    for side, (column, where) in zip(alone, _ALONE, strict=True):
+        part = {
+            column: pa.array([printable(path) for _, path in side], pa.string()),
+            "name": pa.array([printable(name) for name, _ in side], pa.string()),
+            "status": pa.array([where] * len(side), pa.string()),
+        }
+        parts.append(pa.table(part))
+    return pa.concat_tables(parts, promote_options="default")
+
+
+def compare_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    """Return the summary as lines for people: a name and a value each."""
+    facts = list_facts(summary, out)
+    alone = (
+        f"{summary['only_in_first']:,} only in the first folder, "
+        f"{summary['only_in_second']:,} only in the second"
+    )
+    place = [name for name, _ in facts].index("pairs") + 1
+    return [*facts[:place], ("no partner", alone), *facts[place:]]

@@ -1,0 +1,81 @@
+"""Score a list of pairs of images."""
+
+from pathlib import Path
+from typing import Any
+
+from ...cache.errors import UsageError
+from ...pipeline.common.progress import Stopwatch
+from ...pipeline.common.text import printable
+from ...pipeline.images.survey import ImageRecord
+from ...pipeline.pairlists.file import write_table
+from ...pipeline.pairlists.table import PairList, read_pairs
+from ...pipeline.runs.files import PAIRS
+from ..session.collection import STAGES
+from ..session.screen import Screen
+from ..session.session import Session, open_session
+from ..session.settings import Settings
+from .pairlist import ListJob, Scored, run_list, survey_list
+
+
+def score_table(
+    table: Path,
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+    *,
+    columns: str | None = None,
+    images: Path | None = None,
+    statistics: bool = False,
+) -> dict[str, Any]:
+    """Score the pairs that a table lists and write the run to the folder `out`.
+
+    Parameters
+    ----------
+    table
+        A CSV, TSV or Parquet file (see `lpipstore.pipeline.pairlists.table.read_pairs`).
+    columns
+        The names of the two columns of paths, with a comma in between.
+    images
+        The folder that paths start from; None stands for the table's own folder.
+    statistics
+        Keep the pairs' statistics, so that other heads need no rows.
+
+    Returns
+    -------
+    dict
+        The summary that is also written to ``summary.json``.
+
+    Raises
+    ------
+    LpipstoreError
+        There is something that a person has to change; the message says what.
+    """
+    clock = Stopwatch(*STAGES)
+    if images is not None and not images.is_dir():
+        raise UsageError(f"--images {printable(str(images))} is not a folder")
+    with clock("hash"):
+        pairs = read_pairs(table, None if columns is None else columns.split(","), images)
+    with open_session(settings, screen, clock) as session:
+        records = survey_list(pairs.paths, session)
+        return score_list(pairs, statistics, records, out, session)
+
+
+def score_list(
+    pairs: PairList, statistics: bool, records: list[ImageRecord], out: Path, session: Session
+) -> dict[str, Any]:
+    """Score a list whose images were surveyed."""
+    job = ListJob("score", pairs, _write, statistics=statistics)
+    return run_list(job, records, out, session)
+
+
+def _write(scored: Scored, out: Path) -> dict[str, Any]:
+    """Write ``pairs.parquet``; columns of the input with names of ours get ``input_`` in front."""
+    table = scored.table()
+    extra = scored.pairs.extra
+    for given, column in zip(extra.column_names, extra.columns, strict=True):
+        name = given
+        while name in table.column_names:
+            name = f"input_{name}"
+        table = table.append_column(name, column)
+    write_table(out / PAIRS, table)
+    return {}

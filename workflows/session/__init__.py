@@ -1,0 +1,5 @@
+"""What every command begins with: settings, screen, store, and the collection.
+
+In: settings. Out: an open session and a collection whose rows can be asked for. Read first:
+`settings`, `session`, `collection`; `preflight` and `dryrun` say what a run will cost.
+"""

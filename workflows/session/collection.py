@@ -1,0 +1,235 @@
+"""What the commands have in common: checked settings, an open store, images with their rows."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...cache.errors import LpipstoreError, UsageError
+from ...cache.pins import Pin
+from ...cache.store import FeatureStore
+from ...pipeline.backbones.load import check_backbone, load_backbone
+from ...pipeline.common.text import printable
+from ...pipeline.distances.heads import Head, load_head
+from ...pipeline.features.extractor import TRUNK_DTYPES, Extractor, choose_device
+from ...pipeline.features.features import Features
+from ...pipeline.features.rows import ROW_DTYPES
+from ...pipeline.images.survey import ImageRecord
+from ...pipeline.matrix.plan import MatrixPlan
+from .screen import Screen
+from .settings import Settings, first_limit, parse_bytes, parse_size, show_bytes, store_path
+
+PRECISIONS = ("exact", "fast")
+_NAMED = 100  # broken images, one in a line
+STAGES = ("hash", "decode", "load", "forward", "read", "score", "write")
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise `UsageError` for what is written wrong, before anything is read for long."""
+    parse_size(settings.size)
+    check_choice("--row-dtype", settings.row_dtype, ROW_DTYPES)
+    check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
+    check_choice("--precision", settings.precision, PRECISIONS)
+    check_backbone(settings.backbone, settings.lpips_version, settings.tap_names)
+    choose_device(settings.device)
+
+
+def open_store(settings: Settings) -> FeatureStore:
+    """Open the feature store that the settings name, if these make sense.
+
+    ``--store-limit`` changes the limit that the store keeps, unless this is a dry run on a store
+    that is there.
+    """
+    check_settings(settings)
+    path = store_path(settings.store)
+    limit = None if settings.store_limit is None else parse_bytes(settings.store_limit)
+    return FeatureStore(
+        path,
+        limit=None if settings.dry_run and path.exists() else limit,
+        first_limit=lambda: first_limit(path),
+        durable=settings.durable,
+        compress=settings.compress,
+    )
+
+
+def need_images(records: Sequence[ImageRecord]) -> None:
+    """Raise `LpipstoreError`, with an example, if none of the records can be used."""
+    if all(record.error for record in records):
+        raise LpipstoreError(
+            f"none of {len(records):,} files can be used as an image, such as "
+            f"{printable(records[0].path)}: {records[0].error}"
+        )
+
+
+@dataclass
+class Collection:
+    """Images with the extractor that makes their rows; `records` are in the order of the search."""
+
+    records: list[ImageRecord]
+    features: Features
+
+    @property
+    def good(self) -> list[ImageRecord]:
+        """The images that can be scored; number k of them is row k of a matrix."""
+        return [record for record in self.records if not record.error]
+
+    def contents(self) -> list[bytes]:
+        """Content hashes of the good images."""
+        return [record.content for record in self.good if record.content]
+
+    def extract(self, contents: Sequence[bytes] | None = None) -> int:
+        """Run the backbone where rows are missing; return how many images had theirs already.
+
+        `contents` are those of the images that need a row; None stands for all.
+        Images that turn out not to be decodable get their ``error`` in `records`.
+        """
+        hits = self.features.ensure(self.contents() if contents is None else contents)
+        self.mark_failures()
+        return hits
+
+    def complete(self, ensure: Callable[[Sequence[bytes]], int] | None = None) -> int:
+        """Make the rows that the store lost of images that had them; return how many were there.
+
+        `ensure` makes what is needed of the images' rows; None stands for the rows themselves.
+
+        Raises
+        ------
+        LpipstoreError
+            An image cannot be used any more.
+        """
+        hits = (ensure or self.features.ensure)(self.contents())
+        for content, reason in self.features.failures.items():
+            raise LpipstoreError(
+                f"{len(self.features.failures):,} rows are not in the store, and their images "
+                f"cannot be used any more, such as {printable(self.features.names[content])}: "
+                f"{reason}"
+            )
+        return hits
+
+    def mark_failures(self) -> None:
+        """Give images that turned out not to be decodable their ``error``."""
+        failures = self.features.failures
+        self.records = [
+            replace(record, error=failures[record.content])
+            if not record.error and record.content in failures
+            else record
+            for record in self.records
+        ]
+
+    def row_bytes(self) -> int:
+        """Bytes of one row as stored."""
+        spec = self.features.extractor.spec
+        return spec.length * (4 if spec.dtype == "float32" else 2)
+
+    def counts(self, hits: int) -> dict[str, Any]:
+        """Return what a summary says of the images."""
+        contents = self.contents()
+        unique = len(set(contents))
+        return {
+            "images": len(contents),
+            "unique": unique,
+            "failed": len(self.records) - len(contents),
+            "forwards": self.features.forwards,
+            "hits": hits,
+            "bytes": unique * self.row_bytes(),
+            "trained": self.features.extractor.backbone.trained,
+        }
+
+    def warn_of_trouble(self, screen: Screen) -> None:
+        """Name each image that is left out, and say so when the store took no more rows."""
+        broken = [record for record in self.records if record.error]
+        for record in broken[:_NAMED]:
+            name = printable(record.path) or "a line"
+            screen.warn(f"{name} is left out: {record.error}")
+        if broken[_NAMED:]:
+            screen.warn(f"{len(broken) - _NAMED:,} more are left out; images.parquet names all")
+        if self.features.full:
+            screen.warn(f"{self.features.full}; the run goes on without keeping more rows")
+
+    def head(self, settings: Settings) -> Head:
+        """Load the head that the settings name."""
+        backbone = self.features.extractor.backbone
+        return load_head(settings.heads, backbone.name, backbone.channels, backbone.version)
+
+    def warn_of_repeats(
+        self,
+        plan: MatrixPlan,
+        down: Sequence[bytes],
+        across: Sequence[bytes] | None,
+        screen: Screen,
+    ) -> None:
+        """Say how many forwards a matrix costs whose rows have no room in the store."""
+        features = self.features
+        absent = set(features.store.missing([features.key(content) for content in self.contents()]))
+        if not absent:
+            return
+        sides = {False: down, True: across or ()}
+        forwards = sum(
+            features.key(content) in absent
+            for slab in plan.loads()
+            for content in set(sides[slab.across][slab.rows])
+        )
+        screen.warn(
+            f"{len(absent):,} rows have no room in the store ({show_bytes(self.row_bytes())} each):"
+            f" scoring takes {forwards:,} more forwards; a larger --store-limit saves them"
+        )
+
+    def pinned(self, run: str) -> Pin:
+        """Keep this collection's rows from eviction as long as the returned pin is held."""
+        return self.features.store.pin(run, [self.features.key(c) for c in self.contents()])
+
+    def warn_if_reading_is_slow(self, screen: Screen) -> None:
+        """Say so if it would have been quicker to compute rows than to read them."""
+        read, computed = self.features.row_seconds()
+        if read is not None and computed is not None and read > computed:
+            screen.warn(
+                f"reading a row from the store took {read * 1e3:.1f} ms and computing one "
+                f"{computed * 1e3:.1f} ms: a faster disk for --store would help"
+            )
+
+
+def count_images(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the counts of a summary as lines for people: a name and a value each."""
+    duplicates = summary["images"] - summary["unique"]
+    return [
+        ("images", f"{summary['images']:,} ({duplicates:,} duplicates by hash)"),
+        ("failed", f"{summary['failed']:,}"),
+        ("forwards", f"{summary['forwards']:,} (already in the store: {summary['hits']:,})"),
+        ("trunk", "trained" if summary["trained"] else "UNTRAINED: distances mean little"),
+    ]
+
+
+def make_extractor(size: tuple[int, int], store: FeatureStore, settings: Settings) -> Extractor:
+    """Load the backbone that the settings name, for images of `size` (height, width)."""
+    check_settings(settings)
+    device = choose_device(settings.device)
+    backbone = load_backbone(
+        settings.backbone,
+        version=settings.lpips_version,
+        weights=settings.weights,
+        taps=settings.tap_names,
+        table=store,
+    )
+    return Extractor(
+        backbone,
+        size,
+        row_dtype=settings.row_dtype,
+        device=device,
+        trunk_dtype=settings.trunk_dtype,
+    )
+
+
+def check_new(option: str, path: Path) -> None:
+    """Raise `UsageError` if there is something at `path`: nobody's file is written over."""
+    if os.path.lexists(path):
+        raise UsageError(
+            f"{option} {printable(str(path))} exists: choose another, or remove it if it is not "
+            "needed"
+        )
+
+
+def check_choice(option: str, choice: str, choices: Iterable[str]) -> None:
+    """Raise `UsageError` with the choices that there are unless `choice` is one of them."""
+    if choice not in tuple(choices):
+        raise UsageError(f"unknown {option} {choice!r}: choose {', '.join(choices)}")

@@ -1,0 +1,99 @@
+"""`--dry-run`: what a command would do, and how long that would take, with nothing done."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...pipeline.distances.heads import column_weights
+from ...pipeline.distances.panels import Columns, live
+from ...pipeline.images.loader import Decoded, cores, decode_files
+from ...pipeline.runs.files import IMAGES
+from ...pipeline.runs.reopen import recall_records
+from ...pipeline.runs.run import Run
+from ...pipeline.runs.writing import check_run
+from .collection import Collection
+from .estimate import Work, estimate
+from .session import Session
+from .settings import Settings, show_bytes
+
+
+def foretell(collection: Collection, work: Work, session: Session) -> dict[str, Any]:
+    """Return what a command would do with a collection; nothing is forwarded for keeps.
+
+    The keys are those of `lpipstore.workflows.session.estimate`, and ``failed``.
+    """
+    settings = session.settings
+    session.screen.say("calibrating: a batch through the trunk, a few rows, a product")
+    features = replace(collection.features, decode=_decoding_here(collection))
+    weights = column_weights(collection.head(settings), features.extractor.layout)
+    workers = cores() if settings.workers is None else settings.workers
+    told = estimate(features, collection.contents(), weights, work, workers)
+    return {
+        **told,
+        "failed": len(collection.records) - len(collection.good),
+        "trained": features.extractor.backbone.trained,
+    }
+
+
+def look_at(out: Path, manifest: Mapping[str, Any], collection: Collection) -> None:
+    """See whether the command could write its run to `out`, and what it would find there.
+
+    Images that a run which has begun there could not decode get their ``error``.
+
+    Raises
+    ------
+    UsageError, LpipstoreError
+        The command would be refused: see `lpipstore.pipeline.runs.writing.writing_run`.
+    """
+    if check_run(out, manifest) and (out / IMAGES).exists():
+        collection.features.failures.update(
+            {
+                record.content: record.error
+                for record in recall_records(Run(out))
+                if record.content and record.error
+            }
+        )
+        collection.mark_failures()
+
+
+def _decoding_here(
+    collection: Collection,
+) -> Callable[[Sequence[bytes], int], Iterator[Decoded]]:
+    """Return a decoder without workers: starting them would be most of the time of a few images."""
+    names, size = collection.features.names, collection.features.extractor.size
+    return lambda contents, batch: decode_files([(names[c], c) for c in contents], size, batch, 0)
+
+
+def width_of(collection: Collection, settings: Settings) -> int:
+    """Return how many columns take part in a distance under the head that the settings name."""
+    extractor = collection.features.extractor
+    weights = column_weights(collection.head(settings), extractor.layout)
+    return live(Columns.of(weights, extractor.spec.dtype, extractor.device))
+
+
+def plan_facts(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what was foretold as lines for people: a name and a value each."""
+    seconds = told["seconds"]
+    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("forward", "read", "score"))
+    most = "at most " if told["at_most"] else ""
+    kept = f", rows of {show_bytes(told['bytes_kept'])} to keep" if told["bytes_kept"] else ""
+    tiles = "1 tile" if told["tiles"] == 1 else f"{told['tiles']:,} tiles"
+    done = f" (done already: {told['tiles_done']:,})" if told["tiles_done"] else ""
+    return [
+        ("images", f"{told['images']:,} ({told['images'] - told['unique']:,} duplicates by hash)"),
+        ("failed", f"{told['failed']:,}"),
+        (
+            "forwards",
+            f"{told['forwards']:,} (already in the store: {told['hits']:,}){kept}",
+        ),
+        ("pairs", f"{told['pairs']:,} in {tiles}{done}"),
+        ("rows read", f"{most}{told['rows_read']:,}, {show_bytes(told['bytes_read'])}"),
+        ("operations", f"{most}{told['operations']:.3g}"),
+        ("results", f"{most}{show_bytes(told['result_bytes'])}"),
+        (
+            "seconds",
+            f"about {seconds['total']:.2f} ({stages}), besides Python's start; score takes up to "
+            "four times as long if most images are nearly equal",
+        ),
+    ]

@@ -1,0 +1,170 @@
+"""What a person can choose, and what the choices mean in bytes, pixels and folders."""
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...cache.errors import LpipstoreError, UsageError
+from ...pipeline.common.text import printable
+
+if TYPE_CHECKING:
+    from ...pipeline.images.survey import ImageRecord
+
+STORE_VARIABLE = "LPIPSTORE_STORE"
+DEFAULT_SIZE = (224, 224)
+DEFAULT_LIMIT = 10_000_000_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options that commands share, as they were written; defaults are those of the prompt.
+
+    `given` names those that somebody chose, if only to say what is the default anyway.
+    """
+
+    backbone: str = "alex"
+    taps: str = ""
+    lpips_version: str = "0.1"
+    heads: str | None = None
+    weights: str = "imagenet"
+    size: str = "auto"
+    store: Path | None = None
+    store_limit: str | None = None
+    row_dtype: str = "uint16"
+    compress: bool = False
+    durable: bool = False
+    rehash: bool = False
+    trunk_dtype: str = "float32"
+    memory: str = "4GB"
+    precision: str = "exact"
+    device: str = "auto"
+    workers: int | None = None
+    dry_run: bool = False
+    quiet: bool = False
+    given: frozenset[str] = frozenset()
+
+    @property
+    def tap_names(self) -> tuple[str, ...]:
+        """The layers that ``--taps A,B`` names."""
+        return tuple(tap.strip() for tap in self.taps.split(",") if tap.strip())
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that ``500MB``, ``20GB``, ``4GiB`` or a plain number stands for.
+
+    Raises
+    ------
+    UsageError
+        It is none of those, or not above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kMGT]?)(i?)B?)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise UsageError(f"{text!r} is no size: write 500MB, 20GB, 4GiB or a number of bytes")
+    power = " KMGT".index(match[2].upper() or " ") if match[2] is not None else 0
+    count = int(Decimal(match[1]) * (1024 if match[3] else 1000) ** power)
+    if count <= 0:
+        raise UsageError(f"{text!r} is no size: it must be more than 0")
+    return count
+
+
+def show_bytes(count: int) -> str:
+    """Return bytes as people write them: the inverse of `parse_bytes`, to three digits."""
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 999.5:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"
+
+
+def parse_size(choice: str) -> tuple[int, int] | None:
+    """Return the (height, width) that ``224`` or ``240x320`` says; None for auto and native.
+
+    Raises
+    ------
+    UsageError
+        It is none of those.
+    """
+    if choice in ("auto", "native"):
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", choice)
+    if match is None:
+        raise UsageError(f"unknown --size {choice!r}: write auto, native, 224 or 240x320")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def choose_size(
+    choice: str, records: "Sequence[ImageRecord]"
+) -> tuple[tuple[int, int], str | None]:
+    """Return ((height, width), a line that people should see or None) for the option ``--size``.
+
+    ``auto`` takes the images' own size when all have the same one, otherwise 224×224; ``native``
+    insists on one size; ``N`` or ``HEIGHTxWIDTH`` scales all images, aspect ratio not kept.
+
+    Raises
+    ------
+    UsageError
+        The option is written wrong, or is ``native`` and the images have different sizes.
+    """
+    wanted = parse_size(choice)
+    if wanted is not None:
+        return wanted, None
+    sizes: dict[tuple[int, int], str] = {}
+    for record in records:
+        sizes.setdefault((record.height, record.width), record.path)
+    if len(sizes) == 1:
+        return next(iter(sizes)), None
+    if choice == "auto":
+        height, width = DEFAULT_SIZE
+        return DEFAULT_SIZE, (
+            f"the images have {len(sizes)} different sizes: all are scaled to {width}×{height} "
+            "(bilinear, antialiased); --size chooses another size"
+        )
+    first, second = list(sizes.items())[:2]
+    examples = " and ".join(
+        f"{printable(path)} ({width}×{height})" for (height, width), path in (first, second)
+    )
+    raise UsageError(
+        f"--size native needs images of one size, but there are {len(sizes)} sizes, such as "
+        f"{examples}: choose --size auto or a number"
+    )
+
+
+def store_path(choice: Path | None) -> Path:
+    """Return the store's folder: the option, else $LPIPSTORE_STORE, else the user's cache."""
+    if choice is not None:
+        return choice.expanduser()
+    if os.environ.get(STORE_VARIABLE):
+        return Path(os.environ[STORE_VARIABLE]).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("lpipstore") / "store"
+
+
+def first_limit(path: Path) -> int:
+    """Return the limit in bytes of a store that is made now: 10 GB, or half of what is free.
+
+    The store keeps it from then on, until ``--store-limit`` says another.
+
+    Raises
+    ------
+    LpipstoreError
+        The disk is as good as full.
+    """
+    from ...cache.store import SMALLEST_LIMIT
+
+    folders = (path, *path.absolute().parents)
+    existing = next(folder for folder in folders if os.path.exists(folder))  # never raises
+    free = shutil.disk_usage(existing).free
+    limit = min(DEFAULT_LIMIT, free // 2)
+    if limit < SMALLEST_LIMIT:
+        raise LpipstoreError(
+            f"the disk of the store has {show_bytes(free)} free ({path}): make room, or choose "
+            "another folder (--store)"
+        )
+    return limit

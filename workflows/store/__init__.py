@@ -1,0 +1,1 @@
+"""Look after the feature store: fill it, describe, verify, evict, clear."""

@@ -1,0 +1,44 @@
+"""Fill the store with the rows of a collection, without scoring anything."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ..session.collection import count_images
+from ..session.preflight import tell_forwards
+from ..session.screen import Screen
+from ..session.session import find_collection, make_collection, open_session
+from ..session.settings import Settings
+
+
+def extract_features(
+    sources: Sequence[str | os.PathLike[str]], settings: Settings, screen: Screen
+) -> dict[str, Any]:
+    """Run the backbone on every image in `sources` whose row the store lacks.
+
+    Returns counts of images, forwards and hits, and seconds for each stage.
+    """
+    with open_session(settings, screen) as session:
+        records = find_collection(sources, session)
+        collection = make_collection(records, session)
+        tell_forwards(collection, screen)
+        hits = collection.extract()
+        collection.warn_of_trouble(screen)
+        return {
+            **collection.counts(hits),
+            "store": str(session.store.path),
+            "seconds": {**session.clock.seconds, "total": session.clock.total()},
+        }
+
+
+def facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the summary as lines for people."""
+    seconds = summary["seconds"]
+    stages = ", ".join(
+        f"{name} {seconds[name]:.2f}" for name in ("hash", "decode", "load", "forward")
+    )
+    return [
+        *count_images(summary),
+        ("seconds", f"{seconds['total']:.2f} ({stages})"),
+        ("store", summary["store"]),
+    ]

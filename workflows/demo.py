@@ -144,7 +144,7 @@ def demo_rows(outcome: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def demo_facts(outcome: dict[str, Any]) -> list[tuple[str, str]]:
+def demo_lines(outcome: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what both runs did as lines for people: a name and a value each."""
     first, second = outcome["first"], outcome["second"]
     trained = "" if first["trained"] else ": distances only show how it works"

@@ -1,6 +1,6 @@
 """Products of rows with rows, panel by panel of columns, added up in float64.
 
-The panels are shared between two lanes. The shape of every product and the order of every sum
+The panels are shared between two threads. The shape of every product and the order of every sum
 follow from sizes alone. Each product is made by one thread, and panels are a multiple of what MKL
 adds up at a time: neither the number of threads nor the shape of a product changes a bit. Other
 processors and other versions of MKL give other bits; distances then differ by up to 1e-7.
@@ -14,7 +14,7 @@ import torch
 
 from ..common.memory import fresh_zeros
 from .panels import WHOLE, Columns, take
-from .threads import LANES, in_lanes, spread
+from .threads import THREADS, in_threads, spread
 
 _STRIP = 64  # rows of a product on the diagonal, of which half a square is computed in vain
 _TOGETHER = 256  # rows by panels that are multiplied in one call: few rows take several panels
@@ -45,18 +45,21 @@ def inner_products(
         Without `right` products under the diagonal are of no use.
     """
     batches = _Batch.of(columns, centre, panels_together(block))
-    lanes = [_Lane(left, right, batches[lane::LANES], block, spared) for lane in range(LANES)]
-    in_lanes(lambda lane: lanes[lane].add(), left.device)
-    first, *others = lanes
-    for lane in others:
-        first.products.add_(lane.products)
-        for side, more in zip(first.sides, lane.sides, strict=True):
+    threads = [
+        _ThreadSum(left, right, batches[thread::THREADS], block, spared)
+        for thread in range(THREADS)
+    ]
+    in_threads(lambda thread: threads[thread].add(), left.device)
+    first, *others = threads
+    for thread in others:
+        first.products.add_(thread.products)
+        for side, more in zip(first.sides, thread.sides, strict=True):
             side.norms.add_(more.norms)
     return first.products, first.sides[0].norms, first.sides[-1].norms
 
 
 def panels_together(block: int) -> int:
-    """Return how many panels a lane converts and multiplies at a time.
+    """Return how many panels a thread converts and multiplies at a time.
 
     Calls on a few rows of one panel would take longer to make than to carry out.
     """
@@ -78,7 +81,7 @@ def padded(count: int, block: int) -> int:
 class _Batch:
     """Some equally wide panels that are converted and multiplied at a time.
 
-    What belongs to their columns is [panels, 1, width]. It is put together before the lanes set
+    What belongs to their columns is [panels, 1, width]. It is put together before the threads set
     out: every call that they make costs them a turn at the interpreter.
     """
 
@@ -89,12 +92,12 @@ class _Batch:
 
     @classmethod
     def of(cls, columns: Columns, centre: torch.Tensor, together: int) -> "list[_Batch]":
-        """Cut the panels into batches: as many for each lane, if there are several."""
+        """Cut the panels into batches: as many for each thread, if there are several."""
         batches = []
         for _, alike in groupby(range(len(columns.panels)), lambda k: len(columns.roots[k])):
             numbers = list(alike)
-            rounds = -(-len(numbers) // (together * LANES))
-            size = -(-len(numbers) // (rounds * LANES))
+            rounds = -(-len(numbers) // (together * THREADS))
+            size = -(-len(numbers) // (rounds * THREADS))
             for start in range(0, len(numbers), size):
                 part = slice(numbers[start], numbers[start : start + size][-1] + 1)
                 panels = columns.panels[part]
@@ -158,7 +161,7 @@ class _Side:
                 self.norms[block].add_(part)
 
 
-class _Lane:
+class _ThreadSum:
     """Sums over some of the panels."""
 
     def __init__(
@@ -176,7 +179,7 @@ class _Lane:
         self.products = fresh_zeros(lengths, torch.float64, left.device)
 
     def add(self) -> None:
-        """Add the products of this lane's panels, block by block."""
+        """Add the products of this thread's panels, block by block."""
         products = list(self._products())
         for batch in self._batches:
             for side in self.sides:

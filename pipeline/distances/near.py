@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..common.memory import fresh, fresh_zeros
 from .direct import WORDS, direct_distances
 from .panels import Columns
-from .threads import LANES, in_lanes
+from .threads import THREADS, in_threads
 
 _TILE = 128  # rows of a product on either side
 _TILES = 4  # on either side, whose rows are converted together
@@ -204,7 +204,7 @@ def _neighbourhoods(ends: NDArray[np.int64], height: int, mirrored: bool) -> tup
 
 
 class _Products:
-    """The arithmetic of a square: panels are shared between the lanes."""
+    """The arithmetic of a square: panels are shared between the threads."""
 
     def __init__(
         self, left: torch.Tensor, right: torch.Tensor, square: _Square, columns: Columns
@@ -224,12 +224,12 @@ class _Products:
         """Return the distances of the square's pairs; NaN where their float32 is in doubt."""
         lengths = [len(rows) for _, rows, _ in self._sides]
         shape = lengths[0], lengths[-1]
-        products = [fresh_zeros(shape, torch.float64, self._device) for _ in range(LANES)]
+        products = [fresh_zeros(shape, torch.float64, self._device) for _ in range(THREADS)]
         norms = [
             torch.zeros(2, len(lengths), max(lengths), dtype=torch.float64, device=self._device)
-            for _ in range(LANES)
+            for _ in range(THREADS)
         ]
-        in_lanes(lambda lane: self._add(lane, products[lane], norms[lane]), self._device)
+        in_threads(lambda thread: self._add(thread, products[thread], norms[thread]), self._device)
         rows, others = self._to(self._square.places).T
         both, absolute = sum(norms[1:], norms[0])
         inner = sum((part[rows, others] for part in products[1:]), products[0][rows, others])
@@ -240,13 +240,13 @@ class _Products:
         sure = (found - doubt).to(torch.float32) == (found + doubt).to(torch.float32)
         return torch.where(sure, found, torch.nan)
 
-    def _add(self, lane: int, products: torch.Tensor, norms: torch.Tensor) -> None:
+    def _add(self, thread: int, products: torch.Tensor, norms: torch.Tensor) -> None:
         columns = self._columns
         width = max(map(len, columns.roots))
         rooms = [
             fresh((len(rows), width), torch.float64, self._device) for _, rows, _ in self._sides
         ]
-        for panel in range(lane, len(columns.panels), LANES):
+        for panel in range(thread, len(columns.panels), THREADS):
             roots = columns.roots[panel].to(torch.float64)
             signs = None if columns.signs is None else columns.signs[panel].to(torch.float64)
             sides = []

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..features.rows import STEPS
-from .threads import LANES
+from .threads import THREADS
 
 WHOLE = 384
 """Columns that MKL's products add up at a time: whatever the shape of a product, sums over a
@@ -88,11 +88,11 @@ def _panels(live: NDArray[np.bool_]) -> Iterator[tuple[slice, ...]]:
 
 
 def _width(live: int) -> int:
-    """Return how wide panels are: equally wide, and as many for each lane, if there are several."""
+    """Return how wide panels are: equally wide, and equally many per thread."""
     if live <= PANEL:
         return PANEL
-    rounds = -(-live // (PANEL * LANES))
-    return -(-live // (rounds * LANES * WHOLE)) * WHOLE
+    rounds = -(-live // (PANEL * THREADS))
+    return -(-live // (rounds * THREADS * WHOLE)) * WHOLE
 
 
 def take(rows: torch.Tensor, panel: Sequence[slice], out: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""Two lanes of arithmetic side by side, each with half of torch's threads.
+"""Arithmetic on two threads side by side, instead of threads that share each operation.
 
-torch's threads share every single operation and wait for one another after it: where a core is busy
-with something else, all of them wait, at every step, for the one that has to share that core. Two
-lanes that each do a whole share of the work meet once. On two cores each lane is one thread, and
-nobody waits.
+torch shares every single operation among its threads, which wait for one another after it: where a
+core is busy with something else, all of them wait, at every step, for the one that has to share
+that core. Two threads of ours that each do a whole share of the work meet once. On two cores each
+computes on one core, and nobody waits; on more, each has half of torch's threads.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,26 +15,26 @@ import torch
 
 T = TypeVar("T")
 
-LANES = 2  # fixed, whatever the machine: sums are added up by lanes
+THREADS = 2  # whatever the machine has: sums are added up thread by thread
 
 
-def in_lanes(work: Callable[[int], None], device: torch.device) -> None:
-    """Call ``work(lane)`` for each lane, side by side where the CPU does the work.
+def in_threads(work: Callable[[int], None], device: torch.device) -> None:
+    """Call ``work(thread)`` for each thread, side by side where the CPU does the work.
 
-    Raises what a lane raises, when the other has ended.
+    Raises what a thread raises, when the other has ended.
     """
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads < LANES:
-        for lane in range(LANES):
-            work(lane)
+    if device.type != "cpu" or threads < THREADS:
+        for thread in range(THREADS):
+            work(thread)
         return
-    share = threads // LANES
+    share = threads // THREADS
     torch.set_num_threads(share)
     try:
         with ThreadPoolExecutor(
-            LANES - 1, "lpipstore-lane", torch.set_num_threads, (share,)
+            THREADS - 1, "lpipstore-thread", torch.set_num_threads, (share,)
         ) as others:
-            running = [others.submit(work, lane) for lane in range(1, LANES)]
+            running = [others.submit(work, thread) for thread in range(1, THREADS)]
             work(0)
         for other in running:
             other.result()

@@ -13,11 +13,11 @@ from ...cache.errors import UsageError
 from ..distances.distances import block_of
 from ..distances.gram import panels_together
 from ..distances.panels import PANEL
-from ..distances.threads import LANES
+from ..distances.threads import THREADS
 
 _TILE = 512
 _PIECES = (2048, 1024, 512, 256, 128, 64, 32, 16)
-_PANEL_BYTES = LANES * 4 * PANEL  # of one row, converted
+_PANEL_BYTES = THREADS * 4 * PANEL  # of one row, converted
 _PAIR_BYTES = 28  # of one pair in a piece: float64 sums, distances, their mirror, the result
 _PIECE_SHARE = 4  # of the memory, one part in so many may go to the arithmetic
 
@@ -161,7 +161,7 @@ def plan_matrix(
     longest = max(rows, columns or 0)
     block = block_of(longest, row_bytes)
     tile = min(_TILE if block == block_of(_TILE, 1) else block, longest)
-    panels = min(panels_together(block), -(-row_bytes // (2 * PANEL * LANES)))  # 2 bytes at least
+    panels = min(panels_together(block), -(-row_bytes // (2 * PANEL * THREADS)))  # 2 bytes at least
     least = _piece_bytes(tile, panels) + 2 * tile * row_bytes
     for side in _PIECES:
         piece = max(tile, min(side, -(-longest // tile) * tile) // tile * tile)

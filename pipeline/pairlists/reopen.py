@@ -15,7 +15,7 @@ from .table import PairList
 _OF_PAIRS = 5  # columns of pairs.parquet that are not the list's own: i, j, two paths, distance
 
 
-def recall_pairs(
+def reopen_pairs(
     run: Run, records: Sequence[ImageRecord], table: pa.Table | None = None
 ) -> PairList:
     """Return the list of a run, its ends numbered as its images.
@@ -23,7 +23,7 @@ def recall_pairs(
     Parameters
     ----------
     records
-        What `recall_records` gave.
+        What `reopen_records` gave.
     table
         Lines of the run's ``pairs.parquet`` that are pairs; None stands for all.
 

@@ -85,7 +85,7 @@ class Recipe:
         return "uint16" if self.row_dtype == "int16" else self.row_dtype
 
 
-def recall_kind(run: Run, asked: str) -> str:
+def reopen_kind(run: Run, asked: str) -> str:
     """Tell what kind of distances a run has.
 
     Returns
@@ -114,7 +114,7 @@ def recall_kind(run: Run, asked: str) -> str:
     )
 
 
-def recall_recipe(run: Run) -> Recipe:
+def reopen_recipe(run: Run) -> Recipe:
     """Read the recipe of a run from its manifest.
 
     Raises
@@ -140,7 +140,7 @@ def recall_recipe(run: Run) -> Recipe:
     return recipe
 
 
-def recall_records(run: Run) -> list[ImageRecord]:
+def reopen_records(run: Run) -> list[ImageRecord]:
     """Return the images of a run, in its order; paths are made absolute where they were not.
 
     Raises
@@ -180,7 +180,7 @@ def reading(run: Run, table: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
-class RecalledBackbone(Backbone):
+class ReopenedBackbone(Backbone):
     """A backbone that a manifest names; its weights are loaded when the trunk is asked for."""
 
     def layout(self, height: int, width: int) -> RowLayout:
@@ -191,7 +191,7 @@ class RecalledBackbone(Backbone):
         return layout_of(self.name, trunk, height, width)
 
 
-def recall_extractor(
+def reopen_extractor(
     run: Run, load: Callable[[], Backbone], device: torch.device, *, batch: int | None = None
 ) -> Extractor:
     """Return the extractor that made the rows of a run.
@@ -209,7 +209,7 @@ def recall_extractor(
         The manifest is damaged, or this version makes rows in another way. Later, when `load` was
         called: its weights are not those of the run.
     """
-    recipe = recall_recipe(run)
+    recipe = reopen_recipe(run)
     spec = LPIPS_BACKBONES.get(recipe.backbone)
     taps = tuple(recipe.taps.split(","))
     if spec is None:
@@ -225,7 +225,7 @@ def recall_extractor(
             )
         return backbone.trunk
 
-    backbone = RecalledBackbone(
+    backbone = ReopenedBackbone(
         name=recipe.backbone,
         taps=taps,
         channels=spec.channels if spec else checked_channels(trunk, recipe.backbone, taps),

@@ -1,4 +1,4 @@
-"""The points of a collection at each level of a search: read, prepared, and held by number."""
+"""The points of a collection at each stage of a search: read, prepared, and held by number."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,17 @@ from ..features.features import Features
 from ..features.pooled import PooledRows
 from ..features.rowcache import Read, RowCache
 from .blocks import BLOCK
-from .bounds import Level
+from .bounds import BoundStage
 from .pooled_bounds import Grid, images_to_see, project
 
-Levels = list[tuple[Level, RowCache]]
+Levels = list[tuple[BoundStage, RowCache]]
 """Levels with the points of all images, coarse to fine."""
 
 
 def grids_of(
     pooled: PooledRows, contents: Sequence[bytes], weights: NDArray[np.float32], memory: int
 ) -> Levels:
-    """Return the levels of pooled rows.
+    """Return the stages of pooled rows.
 
     Parameters
     ----------
@@ -29,20 +29,20 @@ def grids_of(
     weights
         Column weights of a head, none of them negative, float32 [length].
     memory
-        Bytes for the points of all of these levels.
+        Bytes for the points of all of these stages.
     """
     room = memory // max(1, sum(4 * pool.length for pool in pooled.specs.values()))
-    extractor, levels = pooled.features.extractor, Levels()
+    extractor, stages = pooled.features.extractor, Levels()
     for grid in pooled.grids:
         some = torch.from_numpy(pooled.read(grid, pooled.features.central(contents)))
-        level = Grid.of(grid, weights, extractor.layout, extractor.spec.dtype, some)
-        read = _reading(pooled, grid, level, contents)
-        levels.append((level, _held(read, len(contents), room, extractor.device)))
-    return levels
+        stage = Grid.of(grid, weights, extractor.layout, extractor.spec.dtype, some)
+        read = _reading(pooled, grid, stage, contents)
+        stages.append((stage, _held(read, len(contents), room, extractor.device)))
+    return stages
 
 
 def directions_of(features: Features, contents: Sequence[bytes], grids: Levels) -> Levels:
-    """Return the level that comes before the first grid, if it pays: all images are projected."""
+    """Return the stage that comes before the first grid, if it pays: all images are projected."""
     if not grids or not images_to_see(len(contents)):
         return []
     grid, points = grids[0]
@@ -51,9 +51,9 @@ def directions_of(features: Features, contents: Sequence[bytes], grids: Levels) 
     made = project(grid, seen, blocks)
     if made is None:
         return []
-    level, projected = made
+    stage, projected = made
     read = projected.__getitem__
-    return [(level, _held(read, len(contents), len(contents), features.extractor.device))]
+    return [(stage, _held(read, len(contents), len(contents), features.extractor.device))]
 
 
 def central_numbers(features: Features, contents: Sequence[bytes], count: int) -> NDArray[np.int64]:
@@ -62,9 +62,9 @@ def central_numbers(features: Features, contents: Sequence[bytes], count: int) -
     return np.sort([places[content] for content in features.central(contents, count)])
 
 
-def _reading(pooled: PooledRows, grid: int, level: Grid, contents: Sequence[bytes]) -> Read:
+def _reading(pooled: PooledRows, grid: int, stage: Grid, contents: Sequence[bytes]) -> Read:
     def read(which: NDArray[np.int64]) -> NDArray[np.generic]:
-        return level.prepare(pooled.read(grid, [contents[number] for number in which]))
+        return stage.prepare(pooled.read(grid, [contents[number] for number in which]))
 
     return read
 

@@ -56,15 +56,15 @@ _DIRECT = sure_error(2 * _AROUND)  # relative error of a distance from differenc
 
 
 @dataclass(frozen=True)
-class Level:
-    """One level of the cascade: points whose squared distances are bounds, under one head.
+class BoundStage:
+    """One stage of the cascade: points whose squared distances are bounds, under one head.
 
     A point is a row of float32 numbers [width + 1], of which the last is its squared norm.
 
     Attributes
     ----------
     name
-        What the level is called in summaries.
+        What the stage is called in summaries.
     width
         Numbers of a point.
     slack

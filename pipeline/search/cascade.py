@@ -1,7 +1,7 @@
-"""Which pairs can be close: bounds from pooled rows, level by level from coarse to fine.
+"""Which pairs can be close: bounds from pooled rows, stage by stage from coarse to fine.
 
 Nothing here holds a matrix. The images are taken a block at a time, and each block with all later
-ones; what one level rules out is not looked at again.
+ones; what one stage rules out is not looked at again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from ..features.rowcache import Pairs, RowCache
 from .blocks import BLOCK, split, windows
-from .bounds import Level
+from .bounds import BoundStage
 
 Bounds = NDArray[np.float32]
 
-_STRIP = 8  # blocks that a block meets in one product of the coarsest level
+_STRIP = 8  # blocks that a block meets in one product of the coarsest stage
 _MOST_PAIRS = 1 << 20  # that are passed on together
 _DENSE_SHARE = 24  # a product pays when one pair in so many is left
 _MOST_ROWS = 2048  # of one direct computation
@@ -31,12 +31,12 @@ COMPARING = 40
 PRODUCTS = 1.5
 PRODUCT_PAYS = 64
 """A product of two blocks of rows pays when one pair in so many is left."""
-HANDLING = 20_000  # a pair that a level leaves, in numbers of the dense matrix
+HANDLING = 20_000  # a pair that a stage leaves, in numbers of the dense matrix
 
 
 @dataclass
 class Tally:
-    """What a search did: pairs that each level left, and multiply-adds.
+    """What a search did: pairs that each stage left, and multiply-adds.
 
     Everything that is computed counts, wanted or not, zeros that fill up blocks included; a direct
     difference counts two for each number. `compared` counts the numbers of direct differences.
@@ -46,9 +46,9 @@ class Tally:
     arithmetic: int = 0
     compared: int = 0
 
-    def leave(self, level: str, pairs: int) -> None:
-        """Count pairs that a level did not rule out."""
-        self.left[level] = self.left.get(level, 0) + pairs
+    def leave(self, stage: str, pairs: int) -> None:
+        """Count pairs that a stage did not rule out."""
+        self.left[stage] = self.left.get(stage, 0) + pairs
 
     def compare(self, numbers: int) -> None:
         """Count numbers of which the difference was taken."""
@@ -64,26 +64,26 @@ class Tally:
 
     def add(self, other: "Tally") -> None:
         """Add what another search did."""
-        for level, pairs in other.left.items():
-            self.leave(level, pairs)
+        for stage, pairs in other.left.items():
+            self.leave(stage, pairs)
         self.arithmetic += other.arithmetic
         self.compared += other.compared
 
 
 class Cascade:
-    """The levels of a search among `count` images.
+    """The stages of a search among `count` images.
 
     Parameters
     ----------
-    levels
-        Each level with the pooled rows that it needs, in blocks of `BLOCK`; coarse to fine. Without
+    stages
+        Each stage with the pooled rows that it needs, in blocks of `BLOCK`; coarse to fine. Without
         any, all pairs are left.
     count
         Images.
     """
 
-    def __init__(self, levels: Sequence[tuple[Level, RowCache]], count: int) -> None:
-        self._levels = levels
+    def __init__(self, stages: Sequence[tuple[BoundStage, RowCache]], count: int) -> None:
+        self._stages = stages
         self._count = count
 
     def left(
@@ -95,7 +95,7 @@ class Cascade:
         itself: bool,
         few: int = 0,
     ) -> Iterator[tuple[Pairs, Bounds, int]]:
-        """Yield the pairs of some blocks with later ones that the coarsest level leaves.
+        """Yield the pairs of some blocks with later ones that the coarsest stage leaves.
 
         Parameters
         ----------
@@ -141,109 +141,114 @@ class Cascade:
         limits: NDArray[np.float64],
         tally: Tally,
     ) -> tuple[Pairs, Bounds]:
-        """Return those of the pairs of `left` that no finer level rules out, and their bounds.
+        """Return those of the pairs of `left` that no finer stage rules out, and their bounds.
 
         Where most would be left anyway finer bounds are not worth their time: all are left.
         """
         most_stay = self._most_stay(pairs, out_of, limits, tally)
-        for level, rows in self._levels[1:]:
+        for stage, rows in self._stages[1:]:
             if not most_stay:
-                reach = _reach(level.limit(limits), pairs)
-                bounds = self._bounds(level, rows, pairs, reach, tally)
+                reach = _reach(stage.limit(limits), pairs)
+                bounds = self._bounds(stage, rows, pairs, reach, tally)
                 possible = bounds <= reach
                 pairs, bounds = pairs[possible], bounds[possible]
-            tally.leave(level.name, len(pairs))
+            tally.leave(stage.name, len(pairs))
         return pairs, bounds
 
     def pass_by(self, pairs: int, tally: Tally) -> None:
-        """Count pairs of `left` that are compared before any finer level has seen them."""
-        for level, _ in self._levels[1:]:
-            tally.leave(level.name, pairs)
+        """Count pairs of `left` that are compared before any finer stage has seen them."""
+        for stage, _ in self._stages[1:]:
+            tally.leave(stage.name, pairs)
 
     def matters(
         self, bounds: Bounds, limits: NDArray[np.float64], pairs: Pairs
     ) -> NDArray[np.bool_]:
         """Tell which pairs are still left under smaller limits."""
-        if not self._levels:
+        if not self._stages:
             return np.ones(len(pairs), bool)
-        loosest = max((level for level, _ in self._levels), key=lambda level: level.slack)
+        loosest = max((stage for stage, _ in self._stages), key=lambda stage: stage.slack)
         return np.asarray(bounds <= _reach(loosest.limit(limits), pairs))
 
     def _most_stay(
         self, pairs: Pairs, out_of: int, limits: NDArray[np.float64], tally: Tally
     ) -> bool:
         """Tell from a few pairs whether finer bounds would leave more than one in `_FEW` of all."""
-        if not self._levels[1:] or len(pairs) * _FEW <= out_of:
+        if not self._stages[1:] or len(pairs) * _FEW <= out_of:
             return False
         some = pairs[:: max(1, len(pairs) // _SAMPLE)]
-        level, rows = self._levels[-1]
-        reach = _reach(level.limit(limits), some)
+        stage, rows = self._stages[-1]
+        reach = _reach(stage.limit(limits), some)
         points, within = rows.pick(some, few=True)
-        tally.compare(len(some) * level.width)
-        stay = np.mean(_singly(level, points, within, reach) <= reach)
+        tally.compare(len(some) * stage.width)
+        stay = np.mean(_singly(stage, points, within, reach) <= reach)
         return bool(stay * len(pairs) * _FEW > out_of)
 
     def _coarsest(
         self, block: int, strip: range, limits: NDArray[np.float64], tally: Tally
     ) -> tuple[Pairs, Bounds]:
-        """Return the pairs of a block with a strip of blocks that the first level leaves."""
+        """Return the pairs of a block with a strip of blocks that the first stage leaves."""
         top = np.arange(block * BLOCK, min((block + 1) * BLOCK, self._count))
         across = np.arange(strip.start * BLOCK, min(strip.stop * BLOCK, self._count))
         later = across[None, :] > top[:, None]
         bounds = np.zeros(later.shape, np.float32)
-        if self._levels:
-            level, rows = self._levels[0]
-            bounds = level.bounds(rows.block(block), rows.take(across)).cpu().numpy()
-            tally.arithmetic += bounds.size * level.width
-            own, others = (_rounded_up(level.limit(limits[which])) for which in (top, across))
+        if self._stages:
+            stage, rows = self._stages[0]
+            bounds = stage.bounds(rows.block(block), rows.take(across)).cpu().numpy()
+            tally.arithmetic += bounds.size * stage.width
+            own, others = (_rounded_up(stage.limit(limits[which])) for which in (top, across))
             later &= (bounds <= own[:, None]) | (bounds <= others[None, :])
-            tally.leave(level.name, int(later.sum()))
+            tally.leave(stage.name, int(later.sum()))
         return np.argwhere(later) + np.array([top[0], across[0]]), bounds[later]
 
     def _bounds(
-        self, level: Level, rows: RowCache, pairs: Pairs, reach: NDArray[np.float64], tally: Tally
+        self,
+        stage: BoundStage,
+        rows: RowCache,
+        pairs: Pairs,
+        reach: NDArray[np.float64],
+        tally: Tally,
     ) -> Bounds:
-        """Return the bounds of a level: by products where many pairs are left, else one by one."""
+        """Return the bounds of a stage: by products where many pairs are left, else one by one."""
         bounds = np.empty(len(pairs), np.float32)
         dense, sparse = split(pairs, BLOCK, _DENSE_SHARE)
         for which in dense:
             top, left = (int(number) for number in pairs[which[0]] // BLOCK)
-            cell = level.bounds(rows.block(top), rows.block(left)).cpu().numpy()
+            cell = stage.bounds(rows.block(top), rows.block(left)).cpu().numpy()
             places = pairs[which] - (top * BLOCK, left * BLOCK)
             bounds[which] = cell[places[:, 0], places[:, 1]]
-            tally.arithmetic += cell.size * level.width
+            tally.arithmetic += cell.size * stage.width
         for which in windows(pairs, sparse, _MOST_ROWS):
-            bounds[which] = _singly(level, *rows.pick(pairs[which]), reach[which])
-        tally.compare(len(sparse) * level.width)
+            bounds[which] = _singly(stage, *rows.pick(pairs[which]), reach[which])
+        tally.compare(len(sparse) * stage.width)
         return bounds
 
 
-def few_stay(
-    level: Level,
+def few_remain(
+    stage: BoundStage,
     rows: RowCache,
     images: NDArray[np.int64],
     limits: NDArray[np.float64],
     tally: Tally,
 ) -> bool:
-    """Tell whether a level rules out most pairs of some images, of which each has its limit.
+    """Tell whether a stage rules out most pairs of some images, of which each has its limit.
 
     Parameters
     ----------
     images
         Their numbers, sorted; float64 limits as for `Cascade.left`.
     """
-    stay = _stay(level, rows, images, limits, tally)
+    stay = _stay(stage, rows, images, limits, tally)
     return bool(stay[np.triu_indices(len(images), 1)].mean() * _FEW <= 1)
 
 
-def foreseen_cost(
-    level: Level,
+def estimated_cost(
+    stage: BoundStage,
     rows: RowCache,
     images: NDArray[np.int64],
     limits: NDArray[np.float64],
     tally: Tally,
 ) -> float:
-    """Estimate from some images what comparing the pairs that a level leaves will cost.
+    """Estimate from some images what comparing the pairs that a stage leaves will cost.
 
     Returns
     -------
@@ -252,7 +257,7 @@ def foreseen_cost(
         collection are looked at together: where the pairs that stay lie close to one another, as
         in a film, few products are needed.
     """
-    stay = _stay(level, rows, images, limits, tally)
+    stay = _stay(stage, rows, images, limits, tally)
     np.fill_diagonal(stay, False)
     edges = np.linspace(0, len(images), _CELLS + 1).astype(int)[:-1]
     sizes = np.diff(edges, append=len(images))
@@ -264,25 +269,25 @@ def foreseen_cost(
 
 
 def _stay(
-    level: Level,
+    stage: BoundStage,
     rows: RowCache,
     images: NDArray[np.int64],
     limits: NDArray[np.float64],
     tally: Tally,
 ) -> NDArray[np.bool_]:
-    """Tell for all pairs of some images whether a level leaves them."""
+    """Tell for all pairs of some images whether a stage leaves them."""
     points, _ = rows.pick(np.stack([images, images], 1), few=True)
-    bounds = level.bounds(points, points).cpu().numpy()
-    tally.arithmetic += bounds.size * level.width
-    reach = level.limit(limits)
+    bounds = stage.bounds(points, points).cpu().numpy()
+    tally.arithmetic += bounds.size * stage.width
+    reach = stage.limit(limits)
     return np.asarray(bounds <= np.maximum(reach[:, None], reach))
 
 
 def _singly(
-    level: Level, points: torch.Tensor, within: torch.Tensor, reach: NDArray[np.float64]
+    stage: BoundStage, points: torch.Tensor, within: torch.Tensor, reach: NDArray[np.float64]
 ) -> Bounds:
     beyond = torch.from_numpy(_rounded_up(reach)).to(points.device)
-    return np.asarray(level.bounds_of(points, within, beyond).cpu().numpy())
+    return np.asarray(stage.bounds_of(points, within, beyond).cpu().numpy())
 
 
 def _reach(limits: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:

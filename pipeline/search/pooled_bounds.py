@@ -1,4 +1,4 @@
-"""The levels of a search: points of which distances have lower bounds, made of pooled rows.
+"""The stages of a search: points of which distances have lower bounds, made of pooled rows.
 
 A `Grid` takes pooled rows as they are. `project` takes the points of a grid onto few directions in
 which images of the collection differ most: a projection is never longer than what is projected,
@@ -19,7 +19,7 @@ from ..distances.panels import PANEL, Columns
 from ..distances.threads import one_thread
 from ..features.pooling import POOLED_ERROR, pooled_weights
 from ..features.rows import centre_of
-from .bounds import UNIT, Level, sure_error
+from .bounds import UNIT, BoundStage, sure_error
 
 _DIRECTIONS = 128
 _FEWEST_SEEN = 128  # images that directions are found from: an eighth of all, within limits
@@ -31,7 +31,7 @@ _SMALLEST = 1e-5  # share of the largest variance, under which a direction is ro
 
 
 @dataclass(frozen=True)
-class Grid(Level):
+class Grid(BoundStage):
     """Bounds from the pooled rows of one grid.
 
     Attributes
@@ -55,7 +55,7 @@ class Grid(Level):
         dtype: str,
         some: torch.Tensor,
     ) -> "Grid":
-        """Prepare a level for a head of non-negative column weights (see `column_weights`).
+        """Prepare a stage for a head of non-negative column weights (see `column_weights`).
 
         `some` are pooled rows that stand for all, [n, length].
         """
@@ -63,11 +63,11 @@ class Grid(Level):
         slack = 2 * POOLED_ERROR[dtype] * math.sqrt(float(pooled.sum(dtype=np.float64)))
         columns = Columns.of(pooled, dtype, torch.device("cpu"))
         width = sum(map(len, columns.roots))
-        level = cls(f"{grid}x{grid}", width, slack, columns, centre_of(some), ())
-        return level._tell(torch.from_numpy(level.prepare(some.numpy())))
+        stage = cls(f"{grid}x{grid}", width, slack, columns, centre_of(some), ())
+        return stage._tell(torch.from_numpy(stage.prepare(some.numpy())))
 
     def _tell(self, points: torch.Tensor) -> "Grid":
-        """Return this level with the parts first in which some points differ most."""
+        """Return this stage with the parts first in which some points differ most."""
         parts = super().parts()
         apart = [float(points[:, part].square().sum()) for part in parts]
         order = np.argsort(apart, kind="stable")[::-1].tolist()
@@ -105,14 +105,14 @@ def images_to_see(count: int) -> int:
 
 
 def project(
-    grid: Level, seen: torch.Tensor, blocks: Iterable[torch.Tensor]
-) -> tuple[Level, NDArray[np.float32]] | None:
+    grid: BoundStage, seen: torch.Tensor, blocks: Iterable[torch.Tensor]
+) -> tuple[BoundStage, NDArray[np.float32]] | None:
     """Project the points of a grid onto the directions in which some of them differ most.
 
     Parameters
     ----------
     grid
-        The level that the points belong to.
+        The stage that the points belong to.
     seen
         The points that directions are found from (principal components, about the grid's centre).
     blocks
@@ -120,8 +120,8 @@ def project(
 
     Returns
     -------
-    (Level, ndarray) or None
-        The level of the projections, and its points, float32 [points, directions + 1]. None where
+    (BoundStage, ndarray) or None
+        The stage of the projections, and its points, float32 [points, directions + 1]. None where
         all of the seen are alike.
     """
     with one_thread(), exact_arithmetic():
@@ -137,7 +137,7 @@ def project(
     terms = min(grid.width, _PART) + -(-grid.width // _PART)
     off = (sure_error(terms) + UNIT) * math.sqrt(basis.shape[1] * longest) * 1.001
     name = f"{basis.shape[1]} directions"
-    return Level(name, basis.shape[1], grid.slack + 2 * off), np.concatenate(projected)
+    return BoundStage(name, basis.shape[1], grid.slack + 2 * off), np.concatenate(projected)
 
 
 def _basis(points: torch.Tensor) -> torch.Tensor | None:

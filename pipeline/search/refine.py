@@ -15,7 +15,7 @@ from .cascade import PRODUCT_PAYS, Tally
 _DENSE_SHARE = PRODUCT_PAYS
 
 
-class ExactRows:
+class Refiner:
     """The stored rows of a collection under one head, with the arithmetic of its dense matrix.
 
     Parameters

@@ -19,10 +19,10 @@ from ..matrix.plan import plan_matrix
 from ..matrix.score import score_matrix
 from .blocks import BLOCK
 from .bound_rows import central_numbers, directions_of, grids_of
-from .bounds import DenseError, Level
+from .bounds import BoundStage, DenseError
 from .candidates import CandidateTiles
-from .cascade import Bounds, Cascade, Tally, few_stay, foreseen_cost
-from .refine import ExactRows
+from .cascade import Bounds, Cascade, Tally, estimated_cost, few_remain
+from .refine import Refiner
 from .topk import SAVES, Neighbours, NeighbourTiles
 
 _SHARE_OF_ROWS = 0.75  # of the memory; the rest is for pooled rows
@@ -105,10 +105,10 @@ class Search:
         dense = DenseError.of(weights, extractor.layout, spec.dtype, columns)
         centre = features.centre(contents)
         self._side, self._block = side, block
-        self._exact = ExactRows(rows, single, side, room, columns, centre, block, dense)
+        self._exact = Refiner(rows, single, side, room, columns, centre, block, dense)
 
     @cached_property
-    def _grids(self) -> list[tuple[Level, RowCache]]:
+    def _grids(self) -> list[tuple[BoundStage, RowCache]]:
         room = int(self._memory * (1 - _SHARE_OF_ROWS))
         return grids_of(self._pooled, self._contents, self._weights, room)
 
@@ -122,9 +122,9 @@ class Search:
 
     @cached_property
     def _cascade(self) -> Cascade:
-        """All levels, made ready once a part is searched."""
-        levels = directions_of(self._features, self._contents, self._grids) + self._grids
-        return Cascade(levels, self.count)
+        """All stages, made ready once a part is searched."""
+        stages = directions_of(self._features, self._contents, self._grids) + self._grids
+        return Cascade(stages, self.count)
 
     def below(self, part: int, below: float) -> tuple[Close, Tally]:
         """Find the pairs of one part of the images with later ones that are closer than `below`.
@@ -133,7 +133,7 @@ class Search:
         -------
         Close
             The pairs (i, j), i < j, whose distance in the dense matrix is under `below`, sorted by
-            i, then j. See `ExactRows.below` for the distances.
+            i, then j. See `Refiner.below` for the distances.
         Tally
             What that took.
         """
@@ -191,7 +191,7 @@ class Search:
         chosen = central_numbers(self._features, self._contents, BLOCK)
         with self._features.clock("score"):
             limits = self._exact.dense.reach(np.full(len(chosen), below))
-            return foreseen_cost(*self._grids[-1], chosen, limits, tally) < 1
+            return estimated_cost(*self._grids[-1], chosen, limits, tally) < 1
 
     def below_by_matrix(
         self, first: int, below: float, found: CandidateTiles, report: Report
@@ -275,7 +275,7 @@ class Search:
             # An image is the nearest of itself, and then the first of its neighbours comes
             reach = np.partition(distances, rank, axis=1)[:, rank].astype(np.float64)
             limits = self._exact.dense.reach(np.minimum(reach, below))
-            return few_stay(*self._grids[-1], chosen, limits, tally)
+            return few_remain(*self._grids[-1], chosen, limits, tally)
 
     def by_matrix(
         self,
@@ -315,7 +315,7 @@ class Search:
         below: float,
         tally: Tally,
     ) -> None:
-        """Compare those of the pairs that the coarsest level left that can matter."""
+        """Compare those of the pairs that the coarsest stage left that can matter."""
         # Limits are loose before an image has met those that may well be near
         compared, pairs, bounds = self._promising(pairs, bounds, found, tally)
         self._cascade.pass_by(compared, tally)

@@ -15,15 +15,15 @@ from ..common.text import printable
 from ..images.decode import ImageError, content_hash, decode, read_file
 from ..images.loader import ahead
 from .augmentation import Augmentation, Drawn
-from .models import Teacher
+from .models import HeadModel
 
 Numbers = NDArray[np.int64]
 Batch = tuple[Sequence[Tensor], Tensor]
-"""Inputs of a teacher, and the share of votes for p1, [B]."""
+"""Inputs of a model, and the share of votes for p1, [B]."""
 
 
-class Lessons(Protocol):
-    """Judgements that a teacher learns from."""
+class TrainingData(Protocol):
+    """Judgements that a model learns from."""
 
     @property
     def judge(self) -> Tensor:
@@ -32,7 +32,7 @@ class Lessons(Protocol):
     def batches(self, which: Sequence[Numbers], seed: int) -> Iterator[Batch]:
         """Yield batches of judgements for a step, augmented where that is wanted, by `seed`."""
 
-    def distances(self, teacher: Teacher, which: Numbers) -> tuple[Tensor, Tensor]:
+    def distances(self, model: HeadModel, which: Numbers) -> tuple[Tensor, Tensor]:
         """Return the distances of judgements as they are, [len(which)] each, without gradients."""
 
 
@@ -62,9 +62,9 @@ class KnownStatistics:
             yield (self.statistics[first], self.statistics[second]), self.judge[chosen]
 
     @torch.no_grad()
-    def distances(self, teacher: Teacher, which: Numbers) -> tuple[Tensor, Tensor]:
+    def distances(self, model: HeadModel, which: Numbers) -> tuple[Tensor, Tensor]:
         """Return the distances of judgements; each different pair is computed once."""
-        distances = self.statistics @ teacher.head.weights
+        distances = self.statistics @ model.head.weights
         first, second = self.pairs[torch.from_numpy(which).to(self.pairs.device)].unbind(1)
         return distances[first], distances[second]
 
@@ -80,7 +80,7 @@ class TripletImages:
     images : ndarray
         int64 [judgements, 3]: files of ref, p0, p1.
     judge : Tensor
-        [judgements], on the device of the teacher.
+        [judgements], on the device of the model.
     size : (int, int)
         Height and width that images are scaled to.
     at_once : int
@@ -103,13 +103,13 @@ class TripletImages:
         yield from self._load(which, self.augmentation, seed)
 
     @torch.no_grad()
-    def distances(self, teacher: Teacher, which: Numbers) -> tuple[Tensor, Tensor]:
+    def distances(self, model: HeadModel, which: Numbers) -> tuple[Tensor, Tensor]:
         """Return the distances of judgements, by a forward of their images."""
         parts = [
             which[start : start + self.at_once] for start in range(0, len(which), self.at_once)
         ]
-        teacher.eval()
-        found = [teacher.distances(inputs) for inputs, _ in self._load(parts, None, 0)]
+        model.eval()
+        found = [model.distances(inputs) for inputs, _ in self._load(parts, None, 0)]
         d0, d1 = (torch.cat(side) for side in zip(*found, strict=True))
         return d0, d1
 

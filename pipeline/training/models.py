@@ -146,7 +146,7 @@ class TripletStatistics(nn.Module):
         return first, second
 
 
-class Teacher(nn.Module):
+class HeadModel(nn.Module):
     """All that learns: perhaps a trunk, a head, and the judge that only the training needs.
 
     `trunk` None stands for statistics that are known already.

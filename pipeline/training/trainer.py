@@ -17,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from ...cache.errors import LpipstoreError
 from ..common.progress import Report, silent
 from ..judgements.scores import choice_scores, majority_agreement
-from .data import Lessons
+from .data import TrainingData
 from .distributed import Processes
-from .models import Teacher
+from .models import HeadModel
 from .sampler import share, shuffled, steps
 
 SCHEDULES = ("constant", "cosine", "paper")
@@ -29,7 +29,7 @@ _SHOWN = 5e-5  # half of the last digit of a loss that is shown
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Hyperparameters:
     """How to train.
 
     Attributes
@@ -68,7 +68,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Figures:
-    """How well a teacher does on some judgements.
+    """How well a model does on some judgements.
 
     `loss` is the mean binary cross-entropy, weighted by votes; `choice` the 2AFC score; `agreement`
     the share of judgements with a majority on which the distances side with it.
@@ -96,8 +96,8 @@ class Training:
     `history` has a mapping for each epoch and each part (train, held_out); epoch 0 is the start.
     """
 
-    teacher: Teacher
-    recipe: Recipe
+    model: HeadModel
+    recipe: Hyperparameters
     epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
@@ -105,7 +105,7 @@ class Training:
     best_state: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        learning = [p for p in self.teacher.parameters() if p.requires_grad]
+        learning = [p for p in self.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(
             learning, lr=self.recipe.learning_rate, betas=self.recipe.betas
         )
@@ -113,7 +113,7 @@ class Training:
             self.optimiser,
             lambda epoch: rate_of(self.recipe.schedule, self.recipe.epochs, epoch),
         )
-        trunk = self.teacher.trunk
+        trunk = self.model.trunk
         half = trunk is not None and trunk.precision == torch.float16
         self.scaler = torch.amp.GradScaler(learning[0].device.type, enabled=half)
         self.generator = torch.Generator().manual_seed(self.recipe.seed)
@@ -127,7 +127,7 @@ class Training:
     def state(self) -> dict[str, Any]:
         """Return all that another process needs to go on: tensors, numbers and strings only."""
         return {
-            "teacher": self.teacher.state_dict(),
+            "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -153,7 +153,7 @@ class Training:
             raise LpipstoreError("it does not belong to this training") from error
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self.teacher.load_state_dict(state["teacher"])
+        self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
@@ -163,17 +163,17 @@ class Training:
         self.best_state = dict(state["best"])
 
     def take_best(self) -> None:
-        """Put the teacher back to its best epoch."""
-        self.teacher.load_state_dict(self.best_state)
+        """Put the model back to its best epoch."""
+        self.model.load_state_dict(self.best_state)
 
 
 @dataclass(frozen=True)
-class Course:
+class Split:
     """What a training learns from, and what it is told apart by.
 
     Attributes
     ----------
-    lessons : Lessons
+    data : TrainingData
         All judgements.
     learn, held : ndarray
         Numbers of the judgements to learn from, and of those held out (perhaps none).
@@ -183,7 +183,7 @@ class Course:
         float64, one for each of all judgements: the votes.
     """
 
-    lessons: Lessons
+    data: TrainingData
     learn: Numbers
     held: Numbers
     shown: Numbers
@@ -192,7 +192,7 @@ class Course:
 
 def teach(
     training: Training,
-    course: Course,
+    split: Split,
     processes: Processes,
     after_epoch: Callable[[], None],
     report: Report = silent,
@@ -206,42 +206,42 @@ def teach(
     LpipstoreError
         The loss is not a finite number any more.
     """
-    teacher = training.teacher
+    model = training.model
     # In several processes a step waits for the gradients of all; once, as it leaves hooks behind
-    together = teacher if processes.world == 1 else DistributedDataParallel(teacher)
+    together = model if processes.world == 1 else DistributedDataParallel(model)
     if not training.history:
-        look(training, course, processes, 0.0)
+        look(training, split, processes, 0.0)
         after_epoch()
     while not training.finished:
         start = time.perf_counter()
-        run_epoch(training, course, processes, together, report)
+        run_epoch(training, split, processes, together, report)
         training.epoch += 1
-        look(training, course, processes, time.perf_counter() - start)
+        look(training, split, processes, time.perf_counter() - start)
         after_epoch()
 
 
 def run_epoch(
     training: Training,
-    course: Course,
+    split: Split,
     processes: Processes,
     together: nn.Module,
     report: Report = silent,
 ) -> None:
     """Train for one epoch; the random states of torch outside stay as they were.
 
-    `together` is the teacher, or what sums its gradients over the processes.
+    `together` is the model, or what sums its gradients over the processes.
     """
-    recipe, teacher = training.recipe, training.teacher
-    order = shuffled(course.learn, training.generator)
+    recipe, model = training.recipe, training.model
+    order = shuffled(split.learn, training.generator)
     seed = int(torch.randint(1 << 62, (), generator=training.generator))
     plan = [
-        (share(step, processes.rank, processes.world, recipe.at_once), course.weights[step].sum())
+        (share(step, processes.rank, processes.world, recipe.at_once), split.weights[step].sum())
         for step in steps(order, recipe.batch)
     ]
     parts = [numbers for part, _ in plan for numbers in part.batches]
-    batches = course.lessons.batches(parts, seed % (1 << 32))
-    device = next(teacher.parameters()).device
-    teacher.train()
+    batches = split.data.batches(parts, seed % (1 << 32))
+    device = next(model.parameters()).device
+    model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed + processes.rank)
         for number, (part, total) in enumerate(plan):
@@ -249,7 +249,7 @@ def run_epoch(
             for place, (numbers, counts) in enumerate(zip(part.batches, part.counts, strict=True)):
                 inputs, judge = next(batches)
                 # Gradients of processes are averaged, and those of a step are to add up
-                weight = course.weights[numbers] * counts * processes.world / total
+                weight = split.weights[numbers] * counts * processes.world / total
                 last = place == len(part.batches) - 1
                 with nullcontext() if last else _alone(together):
                     loss = together(inputs, judge, torch.from_numpy(weight).to(judge))
@@ -272,20 +272,20 @@ def _alone(together: nn.Module) -> AbstractContextManager[None]:
 def _step(training: Training) -> None:
     if training.recipe.clip is not None:
         training.scaler.unscale_(training.optimiser)
-        nn.utils.clip_grad_norm_(training.teacher.parameters(), training.recipe.clip)
+        nn.utils.clip_grad_norm_(training.model.parameters(), training.recipe.clip)
     training.scaler.step(training.optimiser)
     training.scaler.update()
-    training.teacher.head.project()
+    training.model.head.project()
 
 
-def look(training: Training, course: Course, processes: Processes, seconds: float) -> None:
-    """Note how well the teacher does now; remember it if it is the best so far."""
-    teacher = training.teacher
+def look(training: Training, split: Split, processes: Processes, seconds: float) -> None:
+    """Note how well the model does now; remember it if it is the best so far."""
+    model = training.model
     rate = training.optimiser.param_groups[0]["lr"]
-    parts = {"train": course.shown} | ({"held_out": course.held} if len(course.held) else {})
+    parts = {"train": split.shown} | ({"held_out": split.held} if len(split.held) else {})
     figures = {}
     for name, numbers in parts.items():
-        figures[name] = figures_on(teacher, course.lessons, numbers, course.weights, processes)
+        figures[name] = figures_on(model, split.data, numbers, split.weights, processes)
         training.history.append(
             {
                 "epoch": training.epoch,
@@ -308,7 +308,7 @@ def look(training: Training, course: Course, processes: Processes, seconds: floa
     if judged_by < training.best_loss:
         training.best_loss, training.best_epoch = judged_by, training.epoch
         training.best_state = {
-            name: tensor.detach().clone() for name, tensor in teacher.state_dict().items()
+            name: tensor.detach().clone() for name, tensor in model.state_dict().items()
         }
 
 
@@ -322,7 +322,7 @@ def nothing_learned(training: Training) -> str | None:
         [line for line in training.history if line["epoch"] == epoch][-1]  # the last: held out
         for epoch in (0, training.best_epoch)
     )
-    if not training.teacher.head.weights.any():
+    if not training.model.head.weights.any():
         return "all weights of the head have fallen to 0, and so has every distance"
     if not kept["loss"] < start["loss"]:
         return f"no epoch had a lower loss than the head at the start ({start['loss']:.4f})"
@@ -337,22 +337,22 @@ def nothing_learned(training: Training) -> str | None:
 
 
 def figures_on(
-    teacher: Teacher,
-    lessons: Lessons,
+    model: HeadModel,
+    data: TrainingData,
     numbers: Numbers,
     weights: NDArray[np.float64],
     processes: Processes,
 ) -> Figures:
-    """Return how well a teacher does on judgements; each process looks at its share of them."""
+    """Return how well a model does on judgements; each process looks at its share of them."""
     mine = numbers[processes.rank :: processes.world]
     sums = torch.zeros(6, dtype=torch.float64)
-    teacher.eval()
+    model.eval()
     if len(mine):
-        d0, d1 = lessons.distances(teacher, mine)
-        chosen = torch.from_numpy(mine).to(lessons.judge.device)
-        judge, weight = lessons.judge[chosen], torch.from_numpy(weights[mine]).to(lessons.judge)
+        d0, d1 = data.distances(model, mine)
+        chosen = torch.from_numpy(mine).to(data.judge.device)
+        judge, weight = data.judge[chosen], torch.from_numpy(weights[mine]).to(data.judge)
         with torch.no_grad():
-            loss = teacher.loss(d0, d1, judge, weight)
+            loss = model.loss(d0, d1, judge, weight)
         near, far, said = (side.double().cpu().numpy() for side in (d0, d1, judge))
         agrees = majority_agreement(near, far, said)
         sums += torch.tensor(
@@ -366,7 +366,7 @@ def figures_on(
             ],
             dtype=torch.float64,
         )
-    sum_of_loss, votes, choice, count, agreed, decided = _sum(sums, lessons, processes)
+    sum_of_loss, votes, choice, count, agreed, decided = _sum(sums, data, processes)
     return Figures(
         sum_of_loss / votes,
         choice / count,
@@ -375,6 +375,6 @@ def figures_on(
     )
 
 
-def _sum(sums: Tensor, lessons: Lessons, processes: Processes) -> Sequence[float]:
+def _sum(sums: Tensor, data: TrainingData, processes: Processes) -> Sequence[float]:
     # nccl knows tensors on GPUs only
-    return cast(list[float], processes.add(sums.to(lessons.judge.device)).tolist())
+    return cast(list[float], processes.add(sums.to(data.judge.device)).tolist())

@@ -28,8 +28,8 @@ from lpipstore.pipeline.distances.panels import Columns
 from lpipstore.pipeline.features.rows import centre_of
 from lpipstore.pipeline.images.decode import decode, read_file
 from lpipstore.pipeline.images.find import find_images
-from lpipstore.pipeline.runs.reopen import recall_recipe
-from lpipstore.workflows.rerun.rescore import recall_collection, rescore_run
+from lpipstore.pipeline.runs.reopen import reopen_recipe
+from lpipstore.workflows.rerun.rescore import reopen_collection, rescore_run
 from lpipstore.workflows.scoring.all_pairs import score_pairs
 from lpipstore.workflows.scoring.table import score_table
 from lpipstore.workflows.session.screen import Screen
@@ -58,9 +58,9 @@ def arithmetic(run: Path, heads: list, settings: Settings) -> tuple[float, torch
     """Seconds for the matrices of all heads, rows being in memory."""
     opened = lpipstore.open_run(run)
     with FeatureStore(settings.store) as store:
-        recipe = recall_recipe(opened)
+        recipe = reopen_recipe(opened)
         session = Session(store, settings, Stopwatch(), Screen())
-        collection = recall_collection(opened, recipe, session)
+        collection = reopen_collection(opened, recipe, session)
         rows = collection.features.load(collection.contents())
         layout = collection.features.extractor.layout
         row_bytes = collection.row_bytes()

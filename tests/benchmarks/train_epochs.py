@@ -22,8 +22,8 @@ from lpipstore.pipeline.judgements.table import CHOICES, read_judgements
 from lpipstore.pipeline.training.distributed import Processes
 from lpipstore.pipeline.training.trainer import run_epoch
 from lpipstore.workflows.learning.judged import find_judged, pair_statistics_of
-from lpipstore.workflows.learning.lesson import Lesson
-from lpipstore.workflows.learning.train import begin_training, make_course
+from lpipstore.workflows.learning.options import TrainOptions
+from lpipstore.workflows.learning.train import begin_training, make_split
 from lpipstore.workflows.session.screen import Screen, print_table
 from lpipstore.workflows.session.session import open_session
 from lpipstore.workflows.session.settings import Settings
@@ -31,14 +31,14 @@ from lpipstore.workflows.session.settings import Settings
 ROUNDS = 9
 
 
-def epoch_seconds(judged, known, settings, lesson, rounds: int) -> float:
+def epoch_seconds(judged, known, settings, options, rounds: int) -> float:
     """Median seconds of an epoch; `known` None sends images through the trunk."""
-    course, trunk = make_course(judged, known, None, settings, lesson)
-    training = begin_training(judged.collection.head(settings), trunk, course, lesson)
+    split, trunk = make_split(judged, known, None, settings, options)
+    training = begin_training(judged.collection.head(settings), trunk, split, options)
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
-        run_epoch(training, course, Processes(), training.teacher)
+        run_epoch(training, split, Processes(), training.model)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 
@@ -68,7 +68,7 @@ def main() -> None:
             judged, known = pair_statistics_of(judged, session)
             making = time.perf_counter() - start
         common = {"images": options.images, "held_out": 0.0, "batch": 50}
-        frozen, tuned = (Lesson(**common, tune_trunk=tune) for tune in (False, True))
+        frozen, tuned = (TrainOptions(**common, tune_trunk=tune) for tune in (False, True))
         with one_thread():
             cached = epoch_seconds(judged, known, settings, frozen, ROUNDS)
         seconds = {

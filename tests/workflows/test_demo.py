@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 import lpipstore
-from lpipstore.workflows.demo import DISTORTIONS, SCENES, STRENGTHS, demo_facts
+from lpipstore.workflows.demo import DISTORTIONS, SCENES, STRENGTHS, demo_lines
 
 PICTURES = SCENES * (1 + len(DISTORTIONS) * len(STRENGTHS))
 
@@ -55,5 +55,5 @@ def test_the_table_is_for_people(cli, no_network):
 
 def test_a_path_of_weights_is_shown_without_control_characters():
     run = {"trained": True, "images": 1, "pairs": 0, "forwards": 1, "seconds": {"total": 1.0}}
-    facts = dict(demo_facts({"first": run, "second": run, "weights": "a\nb/w.pth"}))
+    facts = dict(demo_lines({"first": run, "second": run, "weights": "a\nb/w.pth"}))
     assert facts["weights"] == "a\\nb/w.pth"

@@ -93,7 +93,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score the pairs of images that a table lists, in its order."""
-    from ..scoring.pairlist import list_facts
+    from ..scoring.pairlist import list_lines
     from ..scoring.table import score_table
 
     summary = _watched(
@@ -111,7 +111,7 @@ def score(
     if settings.dry_run:
         show_plan(summary, as_json, strict=strict)
         return
-    _show(summary, "Scored", lambda: list_facts(summary, out), as_json)
+    _show(summary, "Scored", lambda: list_lines(summary, out), as_json)
     _exit_strictly(summary, strict)
 
 
@@ -144,7 +144,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Score each image of a folder against each of another, or against its namesake."""
-    from ..scoring.compare import compare_facts, compare_folders, compare_paired, folders_facts
+    from ..scoring.compare import compare_folders, compare_lines, compare_paired, folders_lines
 
     if not paired:
         if keep_statistics:
@@ -158,7 +158,7 @@ def compare(
         if settings.dry_run:
             show_plan(summary, as_json, strict=strict)
             return
-        _show(summary, "Compared", lambda: folders_facts(summary, out), as_json)
+        _show(summary, "Compared", lambda: folders_lines(summary, out), as_json)
         _exit_strictly(summary, strict)
         return
     summary = _watched(
@@ -176,7 +176,7 @@ def compare(
     if settings.dry_run:
         show_plan(summary, as_json, strict=strict)
         return
-    _show(summary, "Compared", lambda: compare_facts(summary, out), as_json)
+    _show(summary, "Compared", lambda: compare_lines(summary, out), as_json)
     _exit_strictly(summary, strict)
 
 
@@ -186,12 +186,12 @@ def extract(
     sources: Sources, settings: Settings, strict: Strict = False, as_json: Json = False
 ) -> None:
     """Run the backbone on images and keep their rows in the store, scoring nothing yet."""
-    from ..store.extract import extract_features, facts
+    from ..store.extract import extract_features, extract_lines
 
     summary = _watched(
         lambda screen: extract_features(sources, settings, screen), quiet=settings.quiet
     )
-    _show(summary, "Extracted", lambda: facts(summary), as_json)
+    _show(summary, "Extracted", lambda: extract_lines(summary), as_json)
     _exit_strictly(summary, strict)
 
 
@@ -199,10 +199,10 @@ def extract(
 def store_info(store: Store = None, as_json: Json = False) -> None:
     """Tell what the store holds and how it has been used."""
     from ..session.screen import print_table
-    from ..store.stores import describe_store, pool_rows, store_facts
+    from ..store.stores import describe_store, pool_rows, store_lines
 
     stat = describe_store(store_path(store))
-    _show(stat, "Feature store", lambda: store_facts(stat), as_json)
+    _show(stat, "Feature store", lambda: store_lines(stat), as_json)
     if not as_json and stat["pools"]:
         header = ("pool", "numbers in a row", "dtype", "rows", "on disk")
         print_table("Pools", header, pool_rows(stat))
@@ -217,10 +217,10 @@ def store_verify(
     as_json: Json = False,
 ) -> None:
     """Read every row with its checksum, cross-check index and files. Exits with 1 if not sound."""
-    from ..store.stores import verify_facts, verify_store
+    from ..store.stores import verify_lines, verify_store
 
     report = verify_store(store_path(store), repair=repair)
-    _show(report, "Verified", lambda: verify_facts(report), as_json)
+    _show(report, "Verified", lambda: verify_lines(report), as_json)
     if not report["ok"]:
         raise typer.Exit(1)
 
@@ -232,10 +232,10 @@ def store_evict(
     as_json: Json = False,
 ) -> None:
     """Evict the least recently used rows until the store is small enough."""
-    from ..store.stores import evict_store, freed_facts
+    from ..store.stores import evict_store, freed_lines
 
     freed = evict_store(store_path(store), to)
-    _show(freed, "Evicted", lambda: freed_facts(freed), as_json)
+    _show(freed, "Evicted", lambda: freed_lines(freed), as_json)
 
 
 @store_app.command("clear", epilog="Example: lpipstore store clear --backbone vgg")
@@ -247,10 +247,10 @@ def store_clear(
     as_json: Json = False,
 ) -> None:
     """Remove rows; they are computed again when they are needed."""
-    from ..store.stores import clear_store, freed_facts
+    from ..store.stores import clear_store, freed_lines
 
     freed = clear_store(store_path(store), backbone)
-    _show(freed, "Cleared", lambda: freed_facts(freed), as_json)
+    _show(freed, "Cleared", lambda: freed_lines(freed), as_json)
 
 
 @app.command(epilog="Example: lpipstore demo --out demo")
@@ -265,13 +265,13 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Draw pictures with graded distortions, score all pairs twice, show what came out."""
-    from ..demo import STRENGTHS, demo_facts, demo_rows, run_demo
+    from ..demo import STRENGTHS, demo_lines, demo_rows, run_demo
     from ..session.screen import print_table
 
     with tempfile.TemporaryDirectory(prefix="lpipstore-demo-") as scratch:
         folder = out or Path(scratch) / "demo"
         outcome = _watched(lambda screen: run_demo(folder, screen), quiet=quiet, goes_on=False)
-    _show(outcome, "Demo", lambda: demo_facts(outcome), as_json)
+    _show(outcome, "Demo", lambda: demo_lines(outcome), as_json)
     if not as_json:
         header = ("distortion", *(f"strength {s}" for s in STRENGTHS), "distance")
         print_table("Mean distance to the undistorted picture", header, demo_rows(outcome))

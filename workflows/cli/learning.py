@@ -176,11 +176,11 @@ def train(
 ) -> None:
     """Teach a head from human judgements: from statistics, or through the whole network."""
     from ...pipeline.training.distributed import rank_here
-    from ..learning.lesson import Lesson
-    from ..learning.train import TRAIN_HEADER, train_facts, train_head, train_rows
+    from ..learning.options import TrainOptions
+    from ..learning.train import TRAIN_HEADER, train_head, train_lines, train_rows
     from ..session.screen import Screen, print_table
 
-    lesson = Lesson(
+    options = TrainOptions(
         held_out=held_out,
         held_out_from=held_out_from,
         images=images,
@@ -202,14 +202,14 @@ def train(
     )
     if rank_here():  # the first process speaks for all
         watched(
-            lambda _: train_head(sources, out, settings, lesson, Screen(quiet=True)), quiet=True
+            lambda _: train_head(sources, out, settings, options, Screen(quiet=True)), quiet=True
         )
         return
     summary = watched(
-        lambda screen: train_head(sources, out, settings, lesson, screen), quiet=settings.quiet
+        lambda screen: train_head(sources, out, settings, options, screen), quiet=settings.quiet
     )
     title = "Trained" if summary["learned"] else "Nothing learned"
-    show(summary, title, lambda: train_facts(summary, out), as_json)
+    show(summary, title, lambda: train_lines(summary, out), as_json)
     if not as_json:
         print_table("Agreement with people", TRAIN_HEADER, train_rows(summary))
 
@@ -249,7 +249,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score how well heads and metrics agree with human judgements (2AFC and JND)."""
-    from ..learning.evaluate import evaluate_facts, evaluate_heads, evaluate_tables
+    from ..learning.evaluate import evaluate_heads, evaluate_lines, evaluate_tables
     from ..session.screen import print_table
 
     summary = watched(
@@ -266,7 +266,7 @@ def evaluate(
         ),
         quiet=settings.quiet,
     )
-    show(summary, "Evaluated", lambda: evaluate_facts(summary, out), as_json)
+    show(summary, "Evaluated", lambda: evaluate_lines(summary, out), as_json)
     if not as_json:
         for title, header, rows in evaluate_tables(summary):
             print_table(title, header, rows)

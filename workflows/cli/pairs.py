@@ -105,7 +105,7 @@ def pairs(
     if settings.dry_run:
         show_plan(summary, as_json, strict=strict)
         return
-    show(summary, way.title, lambda: way.facts(summary, out), as_json)
+    show(summary, way.title, lambda: way.lines(summary, out), as_json)
     exit_strictly(summary, strict)
 
 
@@ -115,55 +115,57 @@ class _Way:
 
     title: str
     work: "Callable[[Screen], dict[str, Any]]"
-    facts: Callable[[dict[str, Any], Path], list[tuple[str, str]]]
+    lines: Callable[[dict[str, Any], Path], list[tuple[str, str]]]
 
 
 def _all(sources: Sequence[str], out: Path, settings: Settings) -> _Way:
-    from ..scoring.all_pairs import facts, score_pairs
+    from ..scoring.all_pairs import matrix_lines, score_pairs
 
-    return _Way("All pairs", lambda screen: score_pairs(sources, out, settings, screen), facts)
+    return _Way(
+        "All pairs", lambda screen: score_pairs(sources, out, settings, screen), matrix_lines
+    )
 
 
 def _groups(sources: Sequence[str], choice: str, out: Path, settings: Settings) -> _Way:
-    from ..scoring.groups import group_facts, score_groups
+    from ..scoring.groups import group_lines, score_groups
     from ..session.collection import check_choice
 
     check_choice("--group-by", choice, ("folder",))
     return _Way(
         "Pairs within folders",
         lambda screen: score_groups(sources, out, settings, screen),
-        group_facts,
+        group_lines,
     )
 
 
 def _close(
     sources: Sequence[str], out: Path, settings: Settings, below: float | None, top_k: int | None
 ) -> _Way:
-    from ..scoring.close_pairs import close_facts, find_close
+    from ..scoring.close_pairs import close_lines, find_close
 
     return _Way(
         "Close pairs",
         lambda screen: find_close(sources, out, settings, screen, below=below, top_k=top_k),
-        close_facts,
+        close_lines,
     )
 
 
 def _update(sources: Sequence[str], run: Path, out: Path, settings: Settings) -> _Way:
-    from ..rerun.update import update_facts, update_pairs
+    from ..rerun.update import update_lines, update_pairs
 
     return _Way(
         "All pairs, updated",
         lambda screen: update_pairs(sources, run, out, settings, screen),
-        update_facts,
+        update_lines,
     )
 
 
 def _again(manifest: Path, out: Path, settings: Settings) -> _Way:
-    from ..rerun.reproduce import again_facts, reproduce_run, run_of
+    from ..rerun.reproduce import again_lines, reproduce_run, run_of
 
     run = run_of(manifest)
     return _Way(
         "Made again",
         lambda screen: reproduce_run(run, out, settings, screen),
-        partial(again_facts, run),
+        partial(again_lines, run),
     )

@@ -82,23 +82,23 @@ def _stopped_by_signals(screen: "Screen") -> Iterator[None]:
 def show(
     summary: dict[str, Any],
     title: str,
-    facts: Callable[[], list[tuple[str, str]]],
+    lines: Callable[[], list[tuple[str, str]]],
     as_json: bool,
 ) -> None:
-    """Print a summary: as JSON, or as the facts that people want to know."""
-    from ..session.screen import print_facts, print_text
+    """Print a summary: as JSON, or as the lines that people want to know."""
+    from ..session.screen import print_lines, print_text
 
     if as_json:
         print_text(json_text(summary, default=str))
     else:
-        print_facts(title, facts())
+        print_lines(title, lines())
 
 
 def show_plan(told: dict[str, Any], as_json: bool, *, strict: bool) -> None:
     """Print what ``--dry-run`` foretells; end as the command would with ``--strict``."""
-    from ..session.dryrun import plan_facts
+    from ..session.dryrun import plan_lines
 
-    show(told, "Would do", lambda: plan_facts(told), as_json)
+    show(told, "Would do", lambda: plan_lines(told), as_json)
     exit_strictly(told, strict)
 
 

@@ -66,7 +66,7 @@ def rescore(
     as_json: Json = False,
 ) -> None:
     """Score a finished run again with other heads, without running the trunk."""
-    from ..rerun.rescore import RowsMissing, rescore_facts, rescore_run
+    from ..rerun.rescore import RowsMissing, rescore_lines, rescore_run
     from ..session.screen import print_text
 
     try:
@@ -80,7 +80,7 @@ def rescore(
         for path in missing.paths:
             print_text(path)
         raise
-    show(outcome, "Rescored", lambda: rescore_facts(outcome), as_json)
+    show(outcome, "Rescored", lambda: rescore_lines(outcome), as_json)
 
 
 def export(
@@ -108,8 +108,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the distances of a run for pandas, SciPy or a spreadsheet."""
-    from ..rerun.export import STDOUT, export_facts, export_run
+    from ..rerun.export import STDOUT, export_lines, export_run
 
     outcome = watched(lambda screen: export_run(run, kind, out, screen), quiet=quiet, goes_on=False)
     if out != STDOUT:
-        show(outcome, "Exported", lambda: export_facts(outcome), as_json)
+        show(outcome, "Exported", lambda: export_lines(outcome), as_json)

@@ -40,7 +40,7 @@ from .judged import (
     count_judged,
     files_of,
     find_judged,
-    judged_facts,
+    judged_lines,
     pair_statistics_of,
 )
 
@@ -274,11 +274,11 @@ def _writing(out: Path) -> Iterator[None]:
         ) from error
 
 
-def evaluate_facts(summary: dict[str, Any], out: Path | None) -> list[tuple[str, str]]:
+def evaluate_lines(summary: dict[str, Any], out: Path | None) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
-    facts = [fact for counts in summary["kinds"].values() for fact in judged_facts(counts)]
-    facts.append(("seconds", f"{summary['seconds']['total']:.2f}"))
-    return facts if out is None else [*facts, ("results", printable(str(out)))]
+    lines = [fact for counts in summary["kinds"].values() for fact in judged_lines(counts)]
+    lines.append(("seconds", f"{summary['seconds']['total']:.2f}"))
+    return lines if out is None else [*lines, ("results", printable(str(out)))]
 
 
 def evaluate_tables(

@@ -220,19 +220,19 @@ def count_judged(judged: Judged, statistics: PairStatistics | None) -> dict[str,
     return told
 
 
-def judged_facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def judged_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what `count_judged` says as lines for people."""
     lost = f" ({summary['left_out']:,} left out)" if summary["left_out"] else ""
-    facts = [
+    lines = [
         ("judgements", f"{summary['judgements']:,} of {summary['images']:,} images{lost}"),
     ]
     if "pairs" in summary:
-        facts += [
+        lines += [
             ("forwards", f"{summary['forwards']:,}"),
             ("pairs", f"{summary['pairs']:,} (statistics kept before: {summary['pairs_kept']:,})"),
         ]
     trunk = "trained" if summary["trained"] else "UNTRAINED: distances mean little"
-    return [*facts, ("trunk", trunk)]
+    return [*lines, ("trunk", trunk)]
 
 
 def check_folder(option: str, folder: Path | None) -> None:

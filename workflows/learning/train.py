@@ -36,14 +36,14 @@ from ...pipeline.training.checkpoint import (
 from ...pipeline.training.data import KnownStatistics, TripletImages
 from ...pipeline.training.distributed import Processes, device_of_process, joined
 from ...pipeline.training.models import (
+    HeadModel,
     LinearHead,
     LogisticJudge,
-    Teacher,
     TripletStatistics,
     make_judge,
 )
 from ...pipeline.training.sampler import hold_out, seen_before
-from ...pipeline.training.trainer import Course, Training, figures_on, nothing_learned, teach
+from ...pipeline.training.trainer import Split, Training, figures_on, nothing_learned, teach
 from ..session.collection import STAGES, check_choice
 from ..session.manifest import make_manifest
 from ..session.screen import Screen
@@ -55,11 +55,11 @@ from .judged import (
     count_judged,
     files_of,
     find_judged,
-    judged_facts,
+    judged_lines,
     pair_statistics_of,
     without_broken,
 )
-from .lesson import Lesson, check_lesson
+from .options import TrainOptions, check_options
 
 _FEW = 25  # held-out judgements whose agreement has a standard error of up to 0.1
 _PROBES = 256  # judgements that the first temperature is taken from
@@ -67,7 +67,7 @@ _ADVICE = "more answers, a smaller --learning-rate or more --epochs may help"
 
 
 def train_head(
-    sources: Sequence[Path], out: Path, settings: Settings, lesson: Lesson, screen: Screen
+    sources: Sequence[Path], out: Path, settings: Settings, options: TrainOptions, screen: Screen
 ) -> dict[str, Any]:
     """Teach a head from judgements and write it, with all that belongs to it, to the folder `out`.
 
@@ -84,37 +84,37 @@ def train_head(
     LpipstoreError
         There is something that a person has to change; the message says what.
     """
-    check_lesson(lesson)
+    check_options(options)
     clock = Stopwatch(*STAGES)
-    judgements, held_from = _read(sources, lesson)
+    judgements, held_from = _read(sources, options)
     settings = replace(settings, device=device_of_process(settings.device))
     # A trunk in half precision has lost digits; one that learns keeps them and is cast as it runs
-    whole = replace(settings, trunk_dtype="float32") if lesson.through_network else settings
+    whole = replace(settings, trunk_dtype="float32") if options.through_network else settings
     check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
     with open_session(settings, screen, clock) as session:
         judged = find_judged(judgements, replace(session, settings=whole))
         with joined(judged.collection.features.extractor.device) as processes:
-            return _train(judged, held_from, out, session, lesson, processes)
+            return _train(judged, held_from, out, session, options, processes)
 
 
-def _read(sources: Sequence[Path], lesson: Lesson) -> tuple[Judgements, int | None]:
+def _read(sources: Sequence[Path], options: TrainOptions) -> tuple[Judgements, int | None]:
     """Return all judgements, and the first of those sets that are to be held out on request."""
-    judgements = _choices(sources, lesson, lesson.split)
-    if lesson.held_out_from is None:
+    judgements = _choices(sources, options, options.split)
+    if options.held_out_from is None:
         return judgements, None
-    held = _choices([lesson.held_out_from], lesson, "val")
+    held = _choices([options.held_out_from], options, "val")
     return join([judgements, held]), len(judgements.sets)
 
 
-def _choices(sources: Sequence[Path], lesson: Lesson, split: str) -> Judgements:
-    found = read_judgements(sources, images=lesson.images, split=split)
+def _choices(sources: Sequence[Path], options: TrainOptions, split: str) -> Judgements:
+    found = read_judgements(sources, images=options.images, split=split)
     if CHOICES not in found:
         raise UsageError(
             "training needs judgements of triplets (ref, p0, p1, judge); pairs of p0, p1 and same "
             "are for lpipstore evaluate"
         )
     judgements = found[CHOICES]
-    if lesson.use_votes:
+    if options.use_votes:
         return judgements
     return replace(judgements, votes=np.ones(len(judgements)))
 
@@ -124,18 +124,18 @@ def _train(
     held_from: int | None,
     out: Path,
     session: Session,
-    lesson: Lesson,
+    options: TrainOptions,
     processes: Processes,
 ) -> dict[str, Any]:
     settings, clock, screen = session.settings, session.clock, session.screen
     summary: dict[str, Any] = {}
-    manifest = _manifest(judged, held_from, settings, lesson)
-    split = _split(judged, held_from, lesson)  # what cannot be leaves no folder behind
+    manifest = _manifest(judged, held_from, settings, options)
+    parts = _split(judged, held_from, options)  # before the folder: an error leaves none behind
     if held_from is not None:
-        warn_of_seen(judged, *split, lesson, screen)
+        warn_of_seen(judged, *parts, options, screen)
     with writing_run(out, manifest) if processes.first else nullcontext():
         statistics = None
-        if lesson.through_network:
+        if options.through_network:
             judged = without_broken(judged, session, processes)
         else:
             if not processes.first:
@@ -143,11 +143,11 @@ def _train(
             judged, statistics = pair_statistics_of(judged, session)
             if processes.first:
                 processes.wait()
-        course, trunk = make_course(judged, statistics, held_from, settings, lesson)
+        split, trunk = make_split(judged, statistics, held_from, settings, options)
         if processes.first:
-            warn_of_few(course, lesson, screen)
+            warn_of_few(split, options, screen)
         start = judged.collection.head(settings)
-        training = begin_training(start, trunk, course, lesson)
+        training = begin_training(start, trunk, split, options)
         checkpoint = load_checkpoint(out / CHECKPOINT)
         if checkpoint is not None:
             resume(training, checkpoint, manifest, out / CHECKPOINT)
@@ -159,7 +159,7 @@ def _train(
                 save_whole(training.state() | {"recipe": manifest}, out / CHECKPOINT)
 
         with clock("train"), nullcontext() if statistics is None else one_thread():
-            teach(training, course, processes, after_epoch, screen.report)
+            teach(training, split, processes, after_epoch, screen.report)
         training.take_best()
         nothing = nothing_learned(training)
         if nothing is not None:
@@ -168,27 +168,27 @@ def _train(
             summary = {
                 **count_judged(judged, statistics),
                 "learned": nothing is None,
-                "learned_from": len(course.learn),
-                "held_out": len(course.held),
+                "learned_from": len(split.learn),
+                "held_out": len(split.held),
                 "epochs": training.epoch,
                 "best_epoch": training.best_epoch,
-                "heads": _heads(training, course, start),
-                "ceiling": _ceilings(judged.judgements.answers, course),
+                "heads": _heads(training, split, start),
+                "ceiling": _ceilings(judged.judgements.answers, split),
                 "seconds": {**clock.seconds, "total": clock.total()},
             }
-            write_results(training, out, summary, tune_trunk=lesson.tune_trunk)
+            write_results(training, out, summary, tune_trunk=options.tune_trunk)
     return summary
 
 
-def make_course(
+def make_split(
     judged: Judged,
     statistics: PairStatistics | None,
     held_from: int | None,
     settings: Settings,
-    lesson: Lesson,
-) -> tuple[Course, TripletStatistics | None]:
+    options: TrainOptions,
+) -> tuple[Split, TripletStatistics | None]:
     """Return what to learn from, and the trunk that images go through, if they do."""
-    learn, held_out = _split(judged, held_from, lesson)
+    learn, held_out = _split(judged, held_from, options)
     extractor = judged.collection.features.extractor
     device = extractor.device
     judge = torch.from_numpy(judged.judgements.answers).to(device, torch.float32)
@@ -199,54 +199,54 @@ def make_course(
             torch.from_numpy(statistics.place).to(device),
             judge,
         )
-        return Course(known, learn, held_out, learn, votes), None
-    changes = Augmentation(lesson.changes, lesson.independent) if lesson.changes else None
+        return Split(known, learn, held_out, learn, votes), None
+    changes = Augmentation(options.changes, options.independent) if options.changes else None
     images = TripletImages(
         files_of(judged),
         judged.images,
         judge,
         extractor.size,
-        lesson.at_once,
+        options.at_once,
         changes,
         cores() if settings.workers is None else settings.workers,
     )
     # Looking at all of them again would take as long as learning from them
-    shown = _some(learn, len(held_out) or _PROBES, lesson.seed)
+    shown = _some(learn, len(held_out) or _PROBES, options.seed)
     trunk = TripletStatistics(
         extractor.backbone.to().trunk,
         scaled=extractor.backbone.version == "0.1",
-        tune=lesson.tune_trunk,
+        tune=options.tune_trunk,
         precision=TRUNK_DTYPES[settings.trunk_dtype],
     )
-    return Course(images, learn, held_out, shown, votes), trunk
+    return Split(images, learn, held_out, shown, votes), trunk
 
 
 def _manifest(
-    judged: Judged, held_from: int | None, settings: Settings, lesson: Lesson
+    judged: Judged, held_from: int | None, settings: Settings, options: TrainOptions
 ) -> dict[str, Any]:
-    asked = asdict(lesson.recipe())
+    asked = asdict(options.recipe())
     del asked["at_once"]  # changes no figure
     return {
         **make_manifest("train", judged.collection, settings),
         "trunk_dtype": settings.trunk_dtype,
         "judgements": judged.digest(),
-        "held_out": lesson.held_out if held_from is None else f"sets from {held_from}",
-        "loss": lesson.loss,
-        "dropout": lesson.dropout,
-        "tune_trunk": lesson.tune_trunk,
-        "augment": sorted(lesson.changes),
-        "independent": lesson.independent,
+        "held_out": options.held_out if held_from is None else f"sets from {held_from}",
+        "loss": options.loss,
+        "dropout": options.dropout,
+        "tune_trunk": options.tune_trunk,
+        "augment": sorted(options.changes),
+        "independent": options.independent,
         **asked,
         "betas": list(asked["betas"]),
     }
 
 
 def _split(
-    judged: Judged, held_from: int | None, lesson: Lesson
+    judged: Judged, held_from: int | None, options: TrainOptions
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the numbers of the judgements to learn from, and of those held out."""
     if held_from is None:
-        learn, held_out = hold_out(judged.images, lesson.held_out, lesson.seed)
+        learn, held_out = hold_out(judged.images, options.held_out, options.seed)
     else:
         ours = judged.judgements.set_of < held_from
         learn, held_out = np.flatnonzero(ours), np.flatnonzero(~ours)
@@ -283,7 +283,7 @@ def warn_of_seen(
     judged: Judged,
     learn: NDArray[np.int64],
     held_out: NDArray[np.int64],
-    lesson: Lesson,
+    options: TrainOptions,
     screen: Screen,
 ) -> None:
     """Say how many judgements of --held-out-from are about triplets to learn from.
@@ -296,7 +296,7 @@ def warn_of_seen(
         All of them are, as in a copy of the table that is learned from.
     """
     seen, held = len(seen_before(judged.images, learn, held_out)), len(held_out)
-    name = printable(str(lesson.held_out_from))
+    name = printable(str(options.held_out_from))
     if seen == held:
         raise UsageError(
             f"all {held:,} judgements of --held-out-from {name} are about triplets that the "
@@ -311,12 +311,13 @@ def warn_of_seen(
         )
 
 
-def warn_of_few(course: Course, lesson: Lesson, screen: Screen) -> None:
+def warn_of_few(split: Split, options: TrainOptions, screen: Screen) -> None:
     """Say so if there are too few judgements to hold any out, or to trust the figures on them."""
-    learn, held = len(course.learn), len(course.held)
-    if not held and lesson.held_out:
+    learn, held = len(split.learn), len(split.held)
+    if not held and options.held_out:
         screen.warn(
-            f"there are too few judgements ({learn:,}) to hold out a share of {lesson.held_out:g}: "
+            f"there are too few judgements ({learn:,}) to hold out a share of "
+            f"{options.held_out:g}: "
             "nothing tells how well the head does on others, nor which epoch to keep"
         )
     elif 0 < held < _FEW:
@@ -327,17 +328,17 @@ def warn_of_few(course: Course, lesson: Lesson, screen: Screen) -> None:
 
 
 def begin_training(
-    start: Head, trunk: TripletStatistics | None, course: Course, lesson: Lesson
+    start: Head, trunk: TripletStatistics | None, split: Split, options: TrainOptions
 ) -> Training:
     """Return a training before its first epoch."""
-    device = course.lessons.judge.device
-    teacher = Teacher(LinearHead(start, lesson.dropout), LogisticJudge(1.0), trunk).to(device)
+    device = split.data.judge.device
+    model = HeadModel(LinearHead(start, options.dropout), LogisticJudge(1.0), trunk).to(device)
     # Votes are to be about as sure of the typical difference as of the average judgement
-    d0, d1 = course.lessons.distances(teacher, _some(course.learn, _PROBES, lesson.seed))
+    d0, d1 = split.data.distances(model, _some(split.learn, _PROBES, options.seed))
     spread = float((d0 - d1).double().square().mean().sqrt())
     temperature = spread if spread > 0 and math.isfinite(spread) else 1.0
-    teacher.judge = make_judge(lesson.loss, temperature, lesson.seed).to(device)
-    return Training(teacher, lesson.recipe())
+    model.judge = make_judge(options.loss, temperature, options.seed).to(device)
+    return Training(model, options.recipe())
 
 
 def _some(numbers: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
@@ -346,7 +347,7 @@ def _some(numbers: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64
     return np.sort(np.random.default_rng(seed).choice(numbers, count, replace=False))
 
 
-def _heads(training: Training, course: Course, start: Head) -> list[dict[str, Any]]:
+def _heads(training: Training, split: Split, start: Head) -> list[dict[str, Any]]:
     """Return the figures of heads on both parts: unweighted and stock, at the start, trained.
 
     Through a network that changes, only the start and what came out can be compared.
@@ -356,18 +357,18 @@ def _heads(training: Training, course: Course, start: Head) -> list[dict[str, An
         {"head": f"start ({start.name})", **_parts(history, 0)},
         {"head": "trained", **_parts(history, training.best_epoch)},
     ]
-    if not isinstance(course.lessons, KnownStatistics):
+    if not isinstance(split.data, KnownStatistics):
         return heads
-    channels = training.teacher.head.channels
+    channels = training.model.head.channels
     baseline = load_head("none", "", channels)
     if baseline.digest == start.digest:
         return heads
     others = {}
-    for part, numbers in (("train", course.learn), ("held_out", course.held)):
+    for part, numbers in (("train", split.learn), ("held_out", split.held)):
         if len(numbers):
-            other = Teacher(LinearHead(baseline), training.teacher.judge)
-            other.to(course.lessons.judge.device)
-            found = figures_on(other, course.lessons, numbers, course.weights, Processes())
+            other = HeadModel(LinearHead(baseline), training.model.judge)
+            other.to(split.data.judge.device)
+            found = figures_on(other, split.data, numbers, split.weights, Processes())
             others[part] = {"choice": found.choice, "agreement": found.agreement, "loss": None}
     return [{"head": "unweighted", **others}, *heads]
 
@@ -381,8 +382,8 @@ def _parts(history: Sequence[Mapping[str, Any]], epoch: int) -> dict[str, Any]:
     }
 
 
-def _ceilings(answers: NDArray[np.float64], course: Course) -> dict[str, float]:
-    parts = {"train": course.shown, "held_out": course.held}
+def _ceilings(answers: NDArray[np.float64], split: Split) -> dict[str, float]:
+    parts = {"train": split.shown, "held_out": split.held}
     return {name: vote_ceiling(answers[part]) for name, part in parts.items() if len(part)}
 
 
@@ -390,9 +391,9 @@ def write_results(
     training: Training, out: Path, summary: dict[str, Any], *, tune_trunk: bool
 ) -> None:
     """Write head, metrics, curve and summary, and the trunk if it has learned."""
-    save_head(training.teacher.head.head("trained"), out / HEAD)
-    if tune_trunk and training.teacher.trunk is not None:
-        save_whole(training.teacher.trunk.trunk.state_dict(), out / TRUNK)
+    save_head(training.model.head.head("trained"), out / HEAD)
+    if tune_trunk and training.model.trunk is not None:
+        save_whole(training.model.trunk.trunk.state_dict(), out / TRUNK)
     write_metrics(training.history, out / METRICS)
     draw_curve(training.history, training.best_epoch, out / CURVE)
     write_tensorboard(training.history, out)
@@ -410,12 +411,12 @@ def told_epoch(history: Sequence[Mapping[str, Any]]) -> str:
     return f"epoch {history[-1]['epoch']:>3}  " + "   ".join(shown)
 
 
-def train_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+def train_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
     seconds = summary["seconds"]
     stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("forward", "score", "train"))
     return [
-        *judged_facts(summary),
+        *judged_lines(summary),
         *([] if summary["learned"] else [("outcome", "nothing was learned: see the warning")]),
         ("learned from", f"{summary['learned_from']:,} ({summary['held_out']:,} held out)"),
         ("epochs", f"{summary['epochs']}, kept is number {summary['best_epoch']}"),

@@ -90,7 +90,7 @@ def _tell_size(run: Run, kind: str, path: Path, screen: Screen) -> None:
         screen.warn(f"the file takes about {show_bytes(need)}")
 
 
-def export_facts(outcome: dict[str, Any]) -> list[tuple[str, str]]:
+def export_lines(outcome: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what was written as lines for people: a name and a value each."""
     what = "matrix" if outcome["matrix"] else "pairs"
     return [(what, f"{printable(outcome['file'])} ({show_bytes(outcome['bytes'])})")]

@@ -11,22 +11,22 @@ from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.images.survey import ImageRecord
-from ...pipeline.pairlists.reopen import recall_pairs
+from ...pipeline.pairlists.reopen import reopen_pairs
 from ...pipeline.pairlists.table import PairList
 from ...pipeline.runs.files import MANIFEST, read_json
-from ...pipeline.runs.reopen import Recipe, recall_kind, recall_recipe, recall_records
+from ...pipeline.runs.reopen import Recipe, reopen_kind, reopen_recipe, reopen_records
 from ...pipeline.runs.run import Run, open_run
-from ..scoring.all_pairs import facts, score_records
-from ..scoring.close_pairs import close_facts, recall_question, search_records
+from ..scoring.all_pairs import matrix_lines, score_records
+from ..scoring.close_pairs import close_lines, reopen_question, search_records
 from ..scoring.compare import (
-    compare_facts,
+    compare_lines,
     compare_records,
-    folders_facts,
-    recall_couples,
+    folders_lines,
+    reopen_couples,
     score_couples,
 )
-from ..scoring.groups import group_facts, score_folders
-from ..scoring.pairlist import list_digest, list_facts, survey_list
+from ..scoring.groups import group_lines, score_folders
+from ..scoring.pairlist import list_digest, list_lines, survey_list
 from ..scoring.table import score_list
 from ..session.collection import STAGES, Collection
 from ..session.manifest import versions
@@ -67,14 +67,14 @@ def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> di
         Images, weights or head are not what they were; the message names them.
     """
     clock = Stopwatch(*STAGES)
-    recipe = recall_recipe(run)
-    kind = recall_kind(run, "--from")
+    recipe = reopen_recipe(run)
+    kind = reopen_kind(run, "--from")
     open_run(run.path)  # is it finished?
     _tell_differences(run, screen)
     settings = settings_of(run, recipe, settings, "--from")
     check = partial(need_same_recipe, run, settings)
     with open_session(settings, screen, clock, check) as session:
-        then = recall_records(run)
+        then = reopen_records(run)
         score = _scorer(run, kind, then)
         now = survey_list([record.path for record in then], session)
         _need_unchanged(then, now)
@@ -91,16 +91,16 @@ def _scorer(
         case "groups":
             return score_folders
         case "close":
-            return partial(search_records, recall_question(run))
+            return partial(search_records, reopen_question(run))
         case "compare":
             return partial(compare_records, _rows_of(run, records))
     statistics = bool(run.manifest.get("statistics"))
     if kind == "paired":
-        pairs, alone = recall_couples(run, records)
+        pairs, alone = reopen_couples(run, records)
         _need_same_pairs(run, pairs)
         match = str(run.manifest.get("match", "name"))
         return partial(score_couples, pairs, alone, match, statistics)
-    pairs = recall_pairs(run, records)
+    pairs = reopen_pairs(run, records)
     _need_same_pairs(run, pairs)
     return partial(score_list, pairs, statistics)
 
@@ -244,17 +244,17 @@ def shorten(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def again_facts(run: Run, summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+def again_lines(run: Run, summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people, as the command of the run does."""
     kinds = {
-        "pairs": facts,
-        "groups": group_facts,
-        "close": close_facts,
-        "compare": folders_facts,
-        "paired": compare_facts,
-        "score": list_facts,
+        "pairs": matrix_lines,
+        "groups": group_lines,
+        "close": close_lines,
+        "compare": folders_lines,
+        "paired": compare_lines,
+        "score": list_lines,
     }
-    return kinds[recall_kind(run, "--from")](summary, out)
+    return kinds[reopen_kind(run, "--from")](summary, out)
 
 
 def _now_and_then(now: object, then: object) -> str:

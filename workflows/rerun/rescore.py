@@ -21,10 +21,10 @@ from ...pipeline.matrix.summary import cross_summary, pair_summary
 from ...pipeline.runs.files import DISTANCES, IMAGES, MANIFEST, PAIRS
 from ...pipeline.runs.reopen import (
     Recipe,
-    recall_extractor,
-    recall_kind,
-    recall_recipe,
-    recall_records,
+    reopen_extractor,
+    reopen_kind,
+    reopen_recipe,
+    reopen_records,
 )
 from ...pipeline.runs.run import Run, open_run
 from ...pipeline.runs.writing import writing_run
@@ -97,13 +97,13 @@ def rescore_run(
     """
     clock = Stopwatch(*STAGES)
     run = open_run(folder)
-    recipe = recall_recipe(run)
-    kind = recall_kind(run, "rescore")
+    recipe = reopen_recipe(run)
+    kind = reopen_kind(run, "rescore")
     _need_results(run, kind)
     from_statistics = bool(run.manifest.get("statistics")) and not from_rows
     settings = _settings_of(recipe, settings)
     with open_session(settings, screen, clock) as session:
-        collection = recall_collection(run, recipe, session)
+        collection = reopen_collection(run, recipe, session)
         targets = _targets(heads, recipe, collection.features.extractor.backbone, out)
         warn_of_own_trunk(heads, settings.weights, screen)
         manifests = [_manifest(run, target.head) for target in targets]
@@ -135,7 +135,7 @@ def rescore_run(
     }
 
 
-def recall_collection(run: Run, recipe: Recipe, session: Session) -> Collection:
+def reopen_collection(run: Run, recipe: Recipe, session: Session) -> Collection:
     """Bind the images of a run to the store that has, or had, their rows."""
     settings = session.settings
 
@@ -148,8 +148,8 @@ def recall_collection(run: Run, recipe: Recipe, session: Session) -> Collection:
             table=session.store,
         )
 
-    records = recall_records(run)
-    extractor = recall_extractor(run, load, choose_device(settings.device))
+    records = reopen_records(run)
+    extractor = reopen_extractor(run, load, choose_device(settings.device))
     return bind(records, extractor, session)
 
 
@@ -309,7 +309,7 @@ def _figure(run: dict[str, Any]) -> str:
     return f"mean {run['mean']:.4f} of {run['pairs']:,} pairs{fast}"
 
 
-def rescore_facts(outcome: dict[str, Any]) -> list[tuple[str, str]]:
+def rescore_lines(outcome: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what came out as lines for people: a name and a value each."""
     lines = [
         ("forwards", f"{outcome['forwards']:,} (rows read: {outcome['rows_read']:,})"),

@@ -23,15 +23,15 @@ from ...pipeline.matrix.plan import plan_matrix
 from ...pipeline.matrix.score import fast_error, score_matrix
 from ...pipeline.matrix.summary import pair_summary
 from ...pipeline.runs.files import MANIFEST, write_json
-from ...pipeline.runs.reopen import recall_recipe, recall_records
+from ...pipeline.runs.reopen import reopen_recipe, reopen_records
 from ...pipeline.runs.run import Run, open_run
 from ...pipeline.runs.tables import write_images
 from ...pipeline.runs.writing import writing_run
 from ...pipeline.runs.zarr_array import MatrixFile
-from ..scoring.all_pairs import facts, finish_matrix, need_two, plan_pairs
+from ..scoring.all_pairs import finish_matrix, matrix_lines, need_two, plan_pairs
 from ..session.collection import STAGES, Collection
 from ..session.manifest import head_attributes, make_manifest
-from ..session.preflight import tell_forwards, tell_matrix
+from ..session.preflight import warn_of_forwards, warn_of_matrix
 from ..session.screen import Screen
 from ..session.session import Session, find_collection, make_collection, open_session
 from ..session.settings import Settings, parse_bytes
@@ -57,7 +57,7 @@ class Changes:
     @classmethod
     def between(cls, run: Run, records: Sequence[ImageRecord]) -> "Changes":
         """Compare the images of a run, usable ones only, with those that are there now."""
-        old = {_place(r.path): r.content for r in recall_records(run) if not r.error}
+        old = {_place(r.path): r.content for r in reopen_records(run) if not r.error}
         new = {_place(r.path): r.content for r in records if not r.error}
         strangers = [path for path in new if path not in old]
         gone: dict[bytes | None, list[str]] = {}
@@ -110,7 +110,7 @@ def update_pairs(
     """
     clock = Stopwatch(*STAGES)
     run = open_run(old)
-    recipe = recall_recipe(run)
+    recipe = reopen_recipe(run)
     if recipe.command != "pairs" or run.distances.ndim != 2 or "side" in run.images.column_names:
         raise UsageError(
             f"{printable(str(old))} is not a run of all pairs, which alone can be updated"
@@ -124,8 +124,8 @@ def update_pairs(
         need_two(records)
         collection = make_collection(records, session)
         plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
-        tell_forwards(collection, screen)
-        tell_matrix(plan.area, out, screen)
+        warn_of_forwards(collection, screen)
+        warn_of_matrix(plan.area, out, screen)
         manifest = {
             **make_manifest("pairs", collection, settings),
             "updated_from": content_hash((run.path / MANIFEST).read_bytes()).hex(),
@@ -172,7 +172,7 @@ def _update(run: Run, collection: Collection, out: Path, session: Session) -> di
 
 def _places(run: Run) -> dict[bytes, int]:
     """Where each content stands in the matrix of a run."""
-    contents = [r.content for r in recall_records(run) if not r.error]
+    contents = [r.content for r in reopen_records(run) if not r.error]
     places = {content: place for place, content in enumerate(contents) if content}
     if run.distances.shape != (len(contents), len(contents)):
         raise LpipstoreError(
@@ -241,13 +241,13 @@ def _numbers(contents: Sequence[bytes], of: dict[bytes, int]) -> NDArray[np.int6
     return np.array([of.get(content, -1) for content in contents], np.int64)
 
 
-def update_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+def update_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
     update = summary["update"]
     counts = ", ".join(
         f"{update[kind]:,} {kind}" for kind in ("added", "removed", "changed", "renamed")
     )
-    lines = facts(summary, out)
+    lines = matrix_lines(summary, out)
     place = [name for name, _ in lines].index("pairs") + 1
     told = [("changes", counts), ("computed", f"{update['computed']:,} pairs")]
     return [*lines[:place], *told, *lines[place:]]

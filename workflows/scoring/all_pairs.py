@@ -17,10 +17,10 @@ from ...pipeline.runs.tables import write_images
 from ...pipeline.runs.writing import writing_run
 from ...pipeline.runs.zarr_array import MatrixFile
 from ..session.collection import Collection, count_images
-from ..session.dryrun import foretell, look_at, width_of
+from ..session.dryrun import forecast, look_at, width_of
 from ..session.estimate import matrix_work
 from ..session.manifest import head_attributes, make_manifest
-from ..session.preflight import tell_forwards, tell_matrix
+from ..session.preflight import warn_of_forwards, warn_of_matrix
 from ..session.screen import Screen
 from ..session.session import Session, find_collection, make_collection, open_session
 from ..session.settings import Settings, parse_bytes
@@ -57,9 +57,9 @@ def score_records(records: list[ImageRecord], out: Path, session: Session) -> di
     if settings.dry_run:
         todo = tiles_to_do(collection, None, plan, out, settings)
         work = matrix_work(plan, todo, width_of(collection, settings))
-        return foretell(collection, work, session)
-    tell_forwards(collection, screen)
-    tell_matrix(plan.area, out, screen)
+        return forecast(collection, work, session)
+    warn_of_forwards(collection, screen)
+    warn_of_matrix(plan.area, out, screen)
     with writing_run(out, manifest), collection.pinned(printable(str(out))):
         hits = collection.extract()
         need_two(collection.records)
@@ -175,7 +175,7 @@ def need_two(records: Sequence[ImageRecord]) -> None:
         )
 
 
-def facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+def matrix_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
     return [
         *count_images(summary),

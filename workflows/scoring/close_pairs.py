@@ -28,10 +28,10 @@ from ...pipeline.search.results import SearchParts, finished_pairs, write_pairs
 from ...pipeline.search.search import Close, Search, rows_that_fit
 from ...pipeline.search.topk import SAVES, Neighbours
 from ..session.collection import STAGES, Collection, count_images
-from ..session.dryrun import foretell, look_at, width_of
+from ..session.dryrun import forecast, look_at, width_of
 from ..session.estimate import matrix_work
 from ..session.manifest import make_manifest
-from ..session.preflight import tell_forwards
+from ..session.preflight import warn_of_forwards
 from ..session.screen import Screen
 from ..session.session import Session, find_collection, make_collection, open_session
 from ..session.settings import Settings, parse_bytes
@@ -62,7 +62,7 @@ class Question:
             raise UsageError(f"--top-k takes a number from 1 on, not {self.top_k}")
 
 
-def recall_question(run: Run) -> Question:
+def reopen_question(run: Run) -> Question:
     """Return what a run of close pairs was asked.
 
     Raises
@@ -132,8 +132,8 @@ def search_records(
         plan = plan_pairs(collection, settings)
         todo = set() if finished_pairs(out, collection.good) else set(plan.tiles())
         work = matrix_work(plan, todo, width_of(collection, settings), at_most=True)
-        return foretell(collection, work, session)
-    tell_forwards(collection, screen)
+        return forecast(collection, work, session)
+    warn_of_forwards(collection, screen)
     pooled = _pooled_for(head, collection, screen)
     with writing_run(out, manifest), _pinned(pooled, collection, out):
         hits = pooled.ensure(collection.contents())
@@ -151,7 +151,7 @@ def rescore_close(
 
     Which rows are read is up to each head: a search looks at what its bounds leave.
     """
-    question, summaries = recall_question(run), []
+    question, summaries = reopen_question(run), []
     for head, out in heads:
         pooled = _pooled_for(head, collection, session.screen)
         with _pinned(pooled, collection, out):
@@ -395,18 +395,18 @@ def _statistics(distances: NDArray[np.float32]) -> dict[str, Any]:
     }
 
 
-def close_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+def close_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
     seconds, quantiles = summary["seconds"], summary["quantiles"]
     stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in _STAGES)
     left = ", ".join(f"{pairs:,} after {level}" for level, pairs in summary["left"].items())
-    facts = [
+    lines = [
         *count_images(summary),
         ("pairs", f"{summary['pairs']:,}{left and f' ({left})'}"),
         ("listed", f"{summary['listed']:,}"),
     ]
     if quantiles is not None:
-        facts.append(
+        lines.append(
             (
                 "distances",
                 f"smallest {quantiles['0.0']:.4f}, median {quantiles['0.5']:.4f}, "
@@ -415,7 +415,7 @@ def close_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
         )
     share = summary["arithmetic"] / max(1, summary["arithmetic_of_all"])
     return [
-        *facts,
+        *lines,
         ("arithmetic", f"{share:.1%} of that for all distances"),
         ("seconds", f"{seconds['total']:.2f} ({stages})"),
         ("results", f"{printable(str(out))} ({PAIRS}, images.parquet, {SUMMARY})"),

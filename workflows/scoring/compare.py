@@ -17,7 +17,7 @@ from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import plan_matrix
 from ...pipeline.matrix.summary import cross_summary
 from ...pipeline.pairlists.file import write_table
-from ...pipeline.pairlists.reopen import recall_pairs
+from ...pipeline.pairlists.reopen import reopen_pairs
 from ...pipeline.pairlists.table import PairList
 from ...pipeline.runs.files import PAIRS
 from ...pipeline.runs.reopen import reading
@@ -25,15 +25,15 @@ from ...pipeline.runs.run import Run
 from ...pipeline.runs.tables import write_images
 from ...pipeline.runs.writing import writing_run
 from ..session.collection import STAGES, check_choice, need_images
-from ..session.dryrun import foretell, look_at, width_of
+from ..session.dryrun import forecast, look_at, width_of
 from ..session.estimate import matrix_work
 from ..session.manifest import make_manifest
-from ..session.preflight import tell_forwards, tell_matrix
+from ..session.preflight import warn_of_forwards, warn_of_matrix
 from ..session.screen import Screen
 from ..session.session import Session, find_collection, make_collection, open_session
 from ..session.settings import Settings, parse_bytes
-from .all_pairs import facts, finish_matrix, score_to_file, tiles_to_do
-from .pairlist import ListJob, Scored, list_facts, run_list, survey_list
+from .all_pairs import finish_matrix, matrix_lines, score_to_file, tiles_to_do
+from .pairlist import ListJob, Scored, list_lines, run_list, survey_list
 
 Loners = list[list[tuple[str, str]]]
 """Names and paths of the images of either folder that have no namesake in the other."""
@@ -81,9 +81,9 @@ def compare_records(
     if settings.dry_run:
         todo = tiles_to_do(collection, down, plan, out, settings)
         work = matrix_work(plan, todo, width_of(collection, settings))
-        return foretell(collection, work, session)
-    tell_forwards(collection, screen)
-    tell_matrix(first * (len(records) - first), out, screen)
+        return forecast(collection, work, session)
+    warn_of_forwards(collection, screen)
+    warn_of_matrix(first * (len(records) - first), out, screen)
     with writing_run(out, manifest), collection.pinned(printable(str(out))):
         hits = collection.extract()
         sides = collection.records[:first], collection.records[first:]
@@ -103,11 +103,12 @@ def _usable(records: Sequence[ImageRecord]) -> int:
     return sum(not record.error for record in records)
 
 
-def folders_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+def folders_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
     both = f"{summary['first']:,} × {summary['second']:,}"
     return [
-        ("pairs", both) if name == "pairs" else (name, told) for name, told in facts(summary, out)
+        ("pairs", both) if name == "pairs" else (name, told)
+        for name, told in matrix_lines(summary, out)
     ]
 
 
@@ -181,10 +182,10 @@ def score_couples(
     return run_list(job, records, out, session)
 
 
-def recall_couples(run: Run, records: Sequence[ImageRecord]) -> tuple[PairList, Loners]:
+def reopen_couples(run: Run, records: Sequence[ImageRecord]) -> tuple[PairList, Loners]:
     """Return the pairs of a run of namesakes, and the images that have none.
 
-    `records` are what `recall_records` gave.
+    `records` are what `reopen_records` gave.
 
     Raises
     ------
@@ -202,7 +203,7 @@ def recall_couples(run: Run, records: Sequence[ImageRecord]) -> tuple[PairList, 
                 [(n, os.path.join(folder, path)) for n, path in zip(names, paths, strict=True)]
             )
         couples = run.pairs.filter(pa.compute.is_in(status, pa.array(_COUPLES)))
-    return recall_pairs(run, records, couples), alone
+    return reopen_pairs(run, records, couples), alone
 
 
 def _find(folder: Path) -> Found:
@@ -276,12 +277,12 @@ def _table(scored: Scored, alone: Loners) -> pa.Table:
     return pa.concat_tables(parts, promote_options="default")
 
 
-def compare_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+def compare_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
-    facts = list_facts(summary, out)
+    lines = list_lines(summary, out)
     alone = (
         f"{summary['only_in_first']:,} only in the first folder, "
         f"{summary['only_in_second']:,} only in the second"
     )
-    place = [name for name, _ in facts].index("pairs") + 1
-    return [*facts[:place], ("no partner", alone), *facts[place:]]
+    place = [name for name, _ in lines].index("pairs") + 1
+    return [*lines[:place], ("no partner", alone), *lines[place:]]

@@ -24,7 +24,7 @@ from ...pipeline.runs.files import GROUPS, PAIRS, SUMMARY
 from ..session.screen import Screen
 from ..session.session import Session, find_collection, open_session
 from ..session.settings import Settings, parse_bytes
-from .pairlist import ListJob, Scored, list_facts, run_list
+from .pairlist import ListJob, Scored, list_lines, run_list
 
 _PAIR_BYTES = 160  # of one pair from the list to the tables, at most
 
@@ -182,19 +182,19 @@ def write_groups(
     }
 
 
-def group_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+def group_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
     groups = summary["groups"]
     few = groups["count"] - groups["scored"]
     stderr = groups["stderr"]
     spread = "" if stderr is None else f" ± {stderr:.4f} (standard error over groups)"
-    facts = dict(list_facts(summary, out))
-    facts["mean distance"] = f"{summary['mean']:.4f} over all pairs"
-    facts["results"] = f"{printable(str(out))} ({GROUPS}, {PAIRS}, images.parquet, {SUMMARY})"
+    lines = dict(list_lines(summary, out))
+    lines["mean distance"] = f"{summary['mean']:.4f} over all pairs"
+    lines["results"] = f"{printable(str(out))} ({GROUPS}, {PAIRS}, images.parquet, {SUMMARY})"
     added = [
         ("groups", f"{groups['count']:,}" + (f" ({few:,} with fewer than two images)" * bool(few))),
         ("mean of groups", f"{groups['mean']:.4f}{spread}"),
     ]
-    place = list(facts).index("mean distance")
-    lines = list(facts.items())
-    return [*lines[:place], *added, *lines[place:]]
+    place = list(lines).index("mean distance")
+    shown = list(lines.items())
+    return [*shown[:place], *added, *shown[place:]]

@@ -27,10 +27,10 @@ from ...pipeline.runs.files import DISTANCES, PAIRS, SUMMARY, contents_digest, w
 from ...pipeline.runs.tables import write_images
 from ...pipeline.runs.writing import writing_run
 from ..session.collection import Collection, count_images, need_images
-from ..session.dryrun import foretell, look_at, width_of
+from ..session.dryrun import forecast, look_at, width_of
 from ..session.estimate import list_work
 from ..session.manifest import head_attributes, make_manifest
-from ..session.preflight import tell_forwards
+from ..session.preflight import warn_of_forwards
 from ..session.session import Session, make_collection
 from ..session.settings import Settings, parse_bytes
 from ..session.summary import show_figures, show_precision
@@ -142,8 +142,8 @@ def run_list(
         room = room_for(memory, row_bytes, plan.block)
         todo = _pairs_to_do(collection, plan, out, settings)
         work = list_work(plan, todo, room, width_of(collection, settings))
-        return foretell(collection, work, session)
-    tell_forwards(collection, screen)
+        return forecast(collection, work, session)
+    warn_of_forwards(collection, screen)
     with writing_run(out, manifest), collection.pinned(printable(str(out))):
         hits = collection.extract()
         collection.warn_of_trouble(screen)
@@ -315,7 +315,7 @@ def survey_list(paths: Sequence[str], session: Session) -> list[ImageRecord]:
     ]
 
 
-def list_facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+def list_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
     failed = f" ({summary['failed_pairs']:,} could not be)" if summary["failed_pairs"] else ""
     return [

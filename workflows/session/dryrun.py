@@ -9,7 +9,7 @@ from ...pipeline.distances.heads import column_weights
 from ...pipeline.distances.panels import Columns, live
 from ...pipeline.images.loader import Decoded, cores, decode_files
 from ...pipeline.runs.files import IMAGES
-from ...pipeline.runs.reopen import recall_records
+from ...pipeline.runs.reopen import reopen_records
 from ...pipeline.runs.run import Run
 from ...pipeline.runs.writing import check_run
 from .collection import Collection
@@ -18,7 +18,7 @@ from .session import Session
 from .settings import Settings, show_bytes
 
 
-def foretell(collection: Collection, work: Work, session: Session) -> dict[str, Any]:
+def forecast(collection: Collection, work: Work, session: Session) -> dict[str, Any]:
     """Return what a command would do with a collection; nothing is forwarded for keeps.
 
     The keys are those of `lpipstore.workflows.session.estimate`, and ``failed``.
@@ -50,7 +50,7 @@ def look_at(out: Path, manifest: Mapping[str, Any], collection: Collection) -> N
         collection.features.failures.update(
             {
                 record.content: record.error
-                for record in recall_records(Run(out))
+                for record in reopen_records(Run(out))
                 if record.content and record.error
             }
         )
@@ -72,7 +72,7 @@ def width_of(collection: Collection, settings: Settings) -> int:
     return live(Columns.of(weights, extractor.spec.dtype, extractor.device))
 
 
-def plan_facts(told: dict[str, Any]) -> list[tuple[str, str]]:
+def plan_lines(told: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what was foretold as lines for people: a name and a value each."""
     seconds = told["seconds"]
     stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("forward", "read", "score"))

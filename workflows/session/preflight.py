@@ -12,7 +12,7 @@ MANY_FORWARDS = 2000
 LARGE_MATRIX = 1_000_000_000
 
 
-def tell_forwards(collection: Collection, screen: Screen) -> None:
+def warn_of_forwards(collection: Collection, screen: Screen) -> None:
     """Warn of many images that have to go through the trunk first."""
     store: FeatureStore = collection.features.store
     keys = [collection.features.key(content) for content in collection.contents()]
@@ -25,7 +25,7 @@ def tell_forwards(collection: Collection, screen: Screen) -> None:
         )
 
 
-def tell_matrix(numbers: int, out: Path, screen: Screen) -> None:
+def warn_of_matrix(numbers: int, out: Path, screen: Screen) -> None:
     """Warn of a large matrix, and of a disk that has no room for it."""
     need = 4 * numbers
     folder = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())

@@ -197,13 +197,13 @@ def print_text(text: str) -> None:
         sys.stdout.flush()
 
 
-def print_facts(title: str, facts: Sequence[tuple[str, str]]) -> None:
+def print_lines(title: str, lines: Sequence[tuple[str, str]]) -> None:
     """Print names and values, one pair in a line."""
     console = _console()
-    width = max(len(name) for name, _ in facts)
+    width = max(len(name) for name, _ in lines)
     with printing():
         console.print(Text(title, style="italic"))
-        for name, value in facts:
+        for name, value in lines:
             console.print(Text.assemble((name.ljust(width + 2), "bold"), value), soft_wrap=True)
 
 

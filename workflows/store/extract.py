@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..session.collection import count_images
-from ..session.preflight import tell_forwards
+from ..session.preflight import warn_of_forwards
 from ..session.screen import Screen
 from ..session.session import find_collection, make_collection, open_session
 from ..session.settings import Settings
@@ -21,7 +21,7 @@ def extract_features(
     with open_session(settings, screen) as session:
         records = find_collection(sources, session)
         collection = make_collection(records, session)
-        tell_forwards(collection, screen)
+        warn_of_forwards(collection, screen)
         hits = collection.extract()
         collection.warn_of_trouble(screen)
         return {
@@ -31,7 +31,7 @@ def extract_features(
         }
 
 
-def facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def extract_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the summary as lines for people."""
     seconds = summary["seconds"]
     stages = ", ".join(

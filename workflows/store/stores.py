@@ -65,7 +65,7 @@ def clear_store(path: Path, backbone: str | None) -> dict[str, Any]:
         }
 
 
-def store_facts(stat: dict[str, Any]) -> list[tuple[str, str]]:
+def store_lines(stat: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the counts of a store as lines for people: a name and a value each."""
     return [
         ("store", str(stat["path"])),
@@ -91,7 +91,7 @@ def pool_rows(stat: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def verify_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+def verify_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what a verification read and found as lines for people."""
     verdict = "sound" if report["ok"] else "NOT sound: --repair mends it, what is lost is computed"
     lines = [
@@ -105,7 +105,7 @@ def verify_facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     return [*lines, ("verdict", verdict)]
 
 
-def freed_facts(freed: dict[str, Any]) -> list[tuple[str, str]]:
+def freed_lines(freed: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what an eviction or clearing took away as lines for people."""
     lines = [
         ("removed", f"{freed['rows']:,} rows, {show_bytes(freed['bytes'])}"),

@@ -24,7 +24,7 @@ from lpipstore.pipeline.features.pooled import PooledRows
 from lpipstore.pipeline.features.pooling import GRIDS, pool_rows
 from lpipstore.pipeline.features.rows import centre_of
 from lpipstore.pipeline.images.loader import decode_arrays
-from lpipstore.pipeline.search.bounds import Level
+from lpipstore.pipeline.search.bounds import BoundStage
 from lpipstore.pipeline.search.pooled_bounds import Grid, project
 from lpipstore.pipeline.search.search import Search
 from lpipstore.pipeline.search.topk import Neighbours
@@ -129,14 +129,14 @@ def make_points(width, count=60, seed=0):
 @settings(max_examples=4, deadline=None)
 @given(width=st.sampled_from([8, 128, 1000, 4096, 5000]), seed=st.integers(0, 99))
 def test_no_distance_is_under_its_bound(name, value, width, seed):
-    points, level = make_points(width, seed=seed), Level("level", width, 0.0)
+    points, stage = make_points(width, seed=seed), BoundStage("stage", width, 0.0)
     exact = points[:, :-1].numpy().astype(np.float64)
     distances = np.square(exact[:, None] - exact[None]).sum(2)
-    bounds = level.bounds(points, points)
+    bounds = stage.bounds(points, points)
     with switched(name, value):
-        again = level.bounds(points, points)
+        again = stage.bounds(points, points)
     torch.set_float32_matmul_precision("highest")
-    assert (again.numpy() <= level.limit(distances)).all()
+    assert (again.numpy() <= stage.limit(distances)).all()
     assert torch.equal(bounds, again)
 
 
@@ -148,8 +148,8 @@ def levels_of(rows, weights):
     pooled = pool_rows(rows, LAYOUT, "uint16", GRIDS)
     grid = Grid.of(2, weights, LAYOUT, "uint16", pooled[0])
     points = torch.from_numpy(grid.prepare(pooled[0].numpy()))
-    level, projected = project(grid, points[:40], points.split(16))
-    return [*(part.numpy() for part in pooled), points.numpy(), projected, level.slack]
+    stage, projected = project(grid, points[:40], points.split(16))
+    return [*(part.numpy() for part in pooled), points.numpy(), projected, stage.slack]
 
 
 @SWITCHES

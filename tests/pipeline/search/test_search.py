@@ -143,8 +143,8 @@ def test_bounds_rule_most_pairs_out(collection):
 def test_directions_come_before_the_grids_in_a_large_collection(tmp_path, backbone):
     found = Collection(tmp_path, backbone, pictures(600, 9))
     listed, tallies = check(found, found.weights(), 1e-3, grids=(2, 4))
-    left = [sum(tally.left.get(level, 0) for tally in tallies) for level in tallies[0].left]
-    assert [level.split()[-1] for level in tallies[0].left] == ["directions", "2x2", "4x4"]
+    left = [sum(tally.left.get(stage, 0) for tally in tallies) for stage in tallies[0].left]
+    assert [stage.split()[-1] for stage in tallies[0].left] == ["directions", "2x2", "4x4"]
     assert listed <= left[2] <= left[1] <= left[0] < 600 * 599 / 2 / 50
     # Where nearly all pairs are close finer bounds are left out, and it makes no difference
     check(found, found.weights(), 1e3, grids=(2, 4))

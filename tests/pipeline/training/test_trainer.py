@@ -17,17 +17,17 @@ from lpipstore.pipeline.training.checkpoint import draw_curve, load_checkpoint, 
 from lpipstore.pipeline.training.data import KnownStatistics
 from lpipstore.pipeline.training.distributed import Processes
 from lpipstore.pipeline.training.models import (
+    HeadModel,
     LinearHead,
     LogisticJudge,
     RankingNetwork,
-    Teacher,
     TripletStatistics,
     make_judge,
 )
 from lpipstore.pipeline.training.sampler import hold_out, seen_before, share, steps
 from lpipstore.pipeline.training.trainer import (
-    Course,
-    Recipe,
+    Hyperparameters,
+    Split,
     Training,
     figures_on,
     nothing_learned,
@@ -37,7 +37,7 @@ from lpipstore.pipeline.training.trainer import (
 )
 
 ALONE = Processes()
-RECIPE = Recipe(
+RECIPE = Hyperparameters(
     epochs=3,
     batch=12,
     at_once=12,
@@ -58,7 +58,7 @@ def on_one_thread():
 
 
 class Images:
-    """Lessons of random images that are in memory."""
+    """TrainingData of random images that are in memory."""
 
     def __init__(self, count: int, side: int = 12) -> None:
         random = torch.Generator().manual_seed(0)
@@ -70,8 +70,8 @@ class Images:
             yield (self.images[numbers] * 2 - 1,), self.judge[numbers]
 
     @torch.no_grad()
-    def distances(self, teacher, which):
-        return teacher.distances((self.images[which] * 2 - 1,))
+    def distances(self, model, which):
+        return model.distances((self.images[which] * 2 - 1,))
 
 
 class Trunk(torch.nn.Module):
@@ -101,19 +101,19 @@ def head_of(channels, start=0.5) -> LinearHead:
     return LinearHead(make_head([np.full(c, start, np.float32) for c in channels], "start"))
 
 
-def course_of(lessons, held: int = 10) -> Course:
-    count = len(lessons.judge)
+def course_of(data, held: int = 10) -> Split:
+    count = len(data.judge)
     learn, weights = np.arange(count - held), np.random.default_rng(0).integers(1, 5, count) * 1.0
-    return Course(lessons, learn, np.arange(count - held, count), learn, weights)
+    return Split(data, learn, np.arange(count - held, count), learn, weights)
 
 
 def through_network(at_once: int, *, loss="bce", processes=ALONE):
     """Weights and history after three epochs of 31 judgements in steps of 12, the last of 7."""
     trunk = TripletStatistics(Trunk(), scaled=True, tune=True)
-    teacher = Teacher(head_of((5, 7)), make_judge(loss, 0.5, 0), trunk).double()
-    training = Training(teacher, replace(RECIPE, at_once=at_once, clip=0.5))
+    model = HeadModel(head_of((5, 7)), make_judge(loss, 0.5, 0), trunk).double()
+    training = Training(model, replace(RECIPE, at_once=at_once, clip=0.5))
     teach(training, course_of(Images(41)), processes, lambda: None)
-    return teacher.state_dict(), training.history
+    return model.state_dict(), training.history
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 5, 100])
@@ -128,20 +128,20 @@ def test_small_batches_add_up_to_one_step(at_once, loss):
 
 
 def test_the_gradient_of_a_step_is_that_of_the_mean_weighted_by_votes():
-    lessons = known()
-    course = course_of(lessons)
-    teacher = Teacher(head_of((6,)), LogisticJudge(0.5)).double()
+    data = known()
+    split = course_of(data)
+    model = HeadModel(head_of((6,)), LogisticJudge(0.5)).double()
     recipe = replace(RECIPE, epochs=1, batch=100, at_once=7, learning_rate=1e-3, betas=(0.0, 0.0))
-    training = Training(teacher, recipe)
+    training = Training(model, recipe)
     seen = []
     training.optimiser.register_step_pre_hook(
-        lambda *_: seen.append(teacher.head.weights.grad.clone())
+        lambda *_: seen.append(model.head.weights.grad.clone())
     )
-    expected = Teacher(head_of((6,)), LogisticJudge(0.5)).double()
-    d0, d1 = ((lessons.statistics[p] @ expected.head.weights) for p in lessons.pairs[:40].T)
-    weight = torch.from_numpy(course.weights[:40])
-    expected.loss(d0, d1, lessons.judge[:40], weight / weight.sum()).backward()
-    teach(training, course, ALONE, lambda: None)
+    expected = HeadModel(head_of((6,)), LogisticJudge(0.5)).double()
+    d0, d1 = ((data.statistics[p] @ expected.head.weights) for p in data.pairs[:40].T)
+    weight = torch.from_numpy(split.weights[:40])
+    expected.loss(d0, d1, data.judge[:40], weight / weight.sum()).backward()
+    teach(training, split, ALONE, lambda: None)
     assert torch.allclose(seen[0], expected.head.weights.grad, atol=1e-12)
 
 
@@ -245,12 +245,12 @@ def line(epoch, loss, agreement=0.8, part="held_out"):
     ],
 )  # fmt: skip
 def test_what_counts_as_learned(history, best, reason):
-    training = Training(Teacher(head_of((6,)), LogisticJudge(0.5)), RECIPE)
+    training = Training(HeadModel(head_of((6,)), LogisticJudge(0.5)), RECIPE)
     training.history, training.best_epoch = history, best
     found = nothing_learned(training)
     assert found == reason if reason is None else reason in found
     with torch.no_grad():
-        training.teacher.head.weights.zero_()
+        training.model.head.weights.zero_()
     assert "all weights of the head have fallen to 0" in nothing_learned(training)
 
 
@@ -264,16 +264,16 @@ def test_the_schedules():
 
 @pytest.mark.parametrize("loss", ["bce", "rank"])
 def test_planted_channels_are_found_and_no_weight_is_negative(loss):
-    lessons = known(count=600)
-    teacher = Teacher(head_of((2, 4)), make_judge(loss, 1.0, 0)).double()
-    training = Training(teacher, replace(RECIPE, epochs=60, batch=64, at_once=64))
-    teach(training, course_of(lessons, held=60), ALONE, lambda: None)
+    data = known(count=600)
+    model = HeadModel(head_of((2, 4)), make_judge(loss, 1.0, 0)).double()
+    training = Training(model, replace(RECIPE, epochs=60, batch=64, at_once=64))
+    teach(training, course_of(data, held=60), ALONE, lambda: None)
     training.take_best()
-    weights = teacher.head.weights.detach()
+    weights = model.head.weights.detach()
     assert (weights >= 0).all()
     assert (weights[[0, 2, 3, 5]] < 0.1 * weights.max()).all()
     assert float(weights[1] / weights[4]) == pytest.approx(3, rel=0.2)
-    last = figures_on(teacher, lessons, np.arange(600), np.ones(600), ALONE)
+    last = figures_on(model, data, np.arange(600), np.ones(600), ALONE)
     assert last.agreement > 0.97
 
 
@@ -304,11 +304,11 @@ def test_dropout_leaves_the_same_channels_out_of_both_pairs():
 
 def test_a_seed_repeats_a_training_and_leaves_the_random_state_alone():
     def train(seed):
-        teacher = Teacher(head_of((6,)), LogisticJudge(0.5)).double()
-        teacher.head.dropout = 0.3
-        training = Training(teacher, replace(RECIPE, seed=seed))
+        model = HeadModel(head_of((6,)), LogisticJudge(0.5)).double()
+        model.head.dropout = 0.3
+        training = Training(model, replace(RECIPE, seed=seed))
         teach(training, course_of(known()), ALONE, lambda: None)
-        return teacher.head.weights.detach()
+        return model.head.weights.detach()
 
     before = torch.get_rng_state()
     first = train(5)
@@ -320,13 +320,13 @@ def test_a_seed_repeats_a_training_and_leaves_the_random_state_alone():
 @pytest.mark.parametrize("stop", [1, 2])
 def test_a_checkpoint_goes_on_to_the_same_weights(tmp_path, stop):
     def begin():
-        teacher = Teacher(head_of((6,)), make_judge("rank", 1, 0)).double()
-        teacher.head.dropout = 0.3
-        return Training(teacher, RECIPE)
+        model = HeadModel(head_of((6,)), make_judge("rank", 1, 0)).double()
+        model.head.dropout = 0.3
+        return Training(model, RECIPE)
 
     whole, first, second = begin(), begin(), begin()
-    course = course_of(known())
-    teach(whole, course, ALONE, lambda: None)
+    split = course_of(known())
+    teach(whole, split, ALONE, lambda: None)
 
     def after() -> None:
         if first.epoch == stop:
@@ -334,13 +334,13 @@ def test_a_checkpoint_goes_on_to_the_same_weights(tmp_path, stop):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        teach(first, course, ALONE, after)
+        teach(first, split, ALONE, after)
     content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert set(content) >= {"teacher", "optimiser", "scheduler", "random", "epoch", "history"}
+    assert set(content) >= {"model", "optimiser", "scheduler", "random", "epoch", "history"}
     second.restore(load_checkpoint(tmp_path / "checkpoint.pt"))
-    teach(second, course, ALONE, lambda: None)
-    for name, tensor in whole.teacher.state_dict().items():
-        assert torch.equal(tensor, second.teacher.state_dict()[name]), name
+    teach(second, split, ALONE, lambda: None)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
     strip = [{**line, "seconds": 0} for line in whole.history]
     assert strip == [{**line, "seconds": 0} for line in second.history]
 
@@ -353,27 +353,27 @@ def test_a_damaged_checkpoint_is_one_message(tmp_path):
 
 
 def test_it_stops_early_and_the_best_epoch_is_kept():
-    lessons = known()
-    flipped = lessons.judge.clone()
+    data = known()
+    flipped = data.judge.clone()
     flipped[40:] = 1 - flipped[40:]  # what is held out contradicts what is taught
-    lessons = replace(lessons, judge=flipped)
-    teacher = Teacher(head_of((6,)), LogisticJudge(0.5)).double()
-    training = Training(teacher, replace(RECIPE, epochs=50, patience=4))
-    teach(training, course_of(lessons), ALONE, lambda: None)
+    data = replace(data, judge=flipped)
+    model = HeadModel(head_of((6,)), LogisticJudge(0.5)).double()
+    training = Training(model, replace(RECIPE, epochs=50, patience=4))
+    teach(training, course_of(data), ALONE, lambda: None)
     assert training.epoch - training.best_epoch == 4
     held = [line["loss"] for line in training.history if line["part"] == "held_out"]
     assert np.argmin(held) == training.best_epoch
     training.take_best()
-    now = figures_on(teacher, lessons, np.arange(40, 50), course_of(lessons).weights, ALONE)
+    now = figures_on(model, data, np.arange(40, 50), course_of(data).weights, ALONE)
     assert now.loss == pytest.approx(min(held))
 
 
 def test_a_training_that_comes_apart_is_one_message():
-    lessons = known()
-    lessons.statistics[0] = torch.nan
-    teacher = Teacher(head_of((6,)), LogisticJudge(0.5)).double()
+    data = known()
+    data.statistics[0] = torch.nan
+    model = HeadModel(head_of((6,)), LogisticJudge(0.5)).double()
     with pytest.raises(LpipstoreError, match="not a finite number"):
-        teach(Training(teacher, RECIPE), course_of(lessons), ALONE, lambda: None)
+        teach(Training(model, RECIPE), course_of(data), ALONE, lambda: None)
 
 
 def test_the_trunk_of_triplets_gives_the_distances_of_the_module():
@@ -382,8 +382,8 @@ def test_the_trunk_of_triplets_gives_the_distances_of_the_module():
     metric = LPIPS(net="squeeze", weights="random")
     images = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     trunk = TripletStatistics(metric.trunk, scaled=True, tune=False)
-    teacher = Teacher(LinearHead(metric.head()), LogisticJudge(1.0), trunk)
-    d0, d1 = teacher.distances((images,))
+    model = HeadModel(LinearHead(metric.head()), LogisticJudge(1.0), trunk)
+    d0, d1 = model.distances((images,))
     assert torch.allclose(d0, metric(images[:, 0], images[:, 1]).flatten(), atol=1e-6)
     assert torch.allclose(d1, metric(images[:, 0], images[:, 2]).flatten(), atol=1e-6)
 
@@ -392,7 +392,7 @@ def half_training(precision, at_once=12, scale=None):
     """A training in float32 whose trunk computes in `precision`, and what its layers gave."""
     trunk = TripletStatistics(Trunk(), scaled=True, tune=True, precision=precision)
     training = Training(
-        Teacher(head_of((5, 7)), LogisticJudge(0.5), trunk),
+        HeadModel(head_of((5, 7)), LogisticJudge(0.5), trunk),
         replace(RECIPE, at_once=at_once, clip=0.5),
     )
     seen = []
@@ -400,9 +400,9 @@ def half_training(precision, at_once=12, scale=None):
     if scale is not None and precision == torch.float16:
         state = training.state()
         training.restore(state | {"scaler": state["scaler"] | {"scale": scale}})
-    lessons = Images(41)
-    lessons.images, lessons.judge = lessons.images.float(), lessons.judge.float()
-    return training, course_of(lessons), seen
+    data = Images(41)
+    data.images, data.judge = data.images.float(), data.judge.float()
+    return training, course_of(data), seen
 
 
 HALVES = pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
@@ -414,32 +414,32 @@ HALVES = pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_a_trunk_in_half_precision_learns_what_a_whole_one_does(precision, bound):
     steps_of = {}
     for place, kind in enumerate((torch.float32, precision)):
-        training, course, seen = half_training(kind, at_once=(12, 5)[place], scale=2.0**10)
+        training, split, seen = half_training(kind, at_once=(12, 5)[place], scale=2.0**10)
         found = steps_of[place] = []
         training.optimiser.register_step_pre_hook(
             lambda optimiser, *_, found=found: found.append(
                 [p.grad.clone() for p in optimiser.param_groups[0]["params"]]
             )
         )
-        teach(training, course, ALONE, lambda: None)
+        teach(training, split, ALONE, lambda: None)
     assert set(seen) == {precision}
     assert training.scaler.is_enabled() == (precision == torch.float16)
     assert len(found) == 9
     for whole, half in zip(steps_of[0][0], found[0], strict=True):  # of the first step
         assert half.dtype == torch.float32
         assert (whole - half).norm() < bound * whole.norm()
-    assert {tensor.dtype for tensor in training.teacher.state_dict().values()} == {torch.float32}
+    assert {tensor.dtype for tensor in training.model.state_dict().values()} == {torch.float32}
     train = [line["loss"] for line in training.history if line["part"] == "train"]
     assert train[-1] < train[0]
 
 
 @HALVES
 def test_taps_in_half_precision_are_normalised_in_float32(precision):
-    training, course, _ = half_training(precision)
+    training, split, _ = half_training(precision)
     taps = []
-    trunk = training.teacher.trunk
+    trunk = training.model.trunk
     trunk.trunk.register_forward_hook(lambda _, __, output: taps.extend(output))
-    images = course.lessons.images[:4] * 2 - 1
+    images = split.data.images[:4] * 2 - 1
     with torch.no_grad():
         first, second = trunk(images)
     assert {tap.dtype for tap in taps} == {precision}
@@ -452,11 +452,11 @@ def test_taps_in_half_precision_are_normalised_in_float32(precision):
 
 @pytest.mark.filterwarnings("error")
 def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_falls():
-    training, course, _ = half_training(torch.float16, scale=2.0**40)
-    start = {name: tensor.clone() for name, tensor in training.teacher.state_dict().items()}
-    run_epoch(training, course, ALONE, training.teacher)  # three steps
+    training, split, _ = half_training(torch.float16, scale=2.0**40)
+    start = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+    run_epoch(training, split, ALONE, training.model)  # three steps
     assert training.scaler.get_scale() == 2.0**37
-    for name, tensor in training.teacher.state_dict().items():
+    for name, tensor in training.model.state_dict().items():
         assert torch.equal(tensor, start[name]), name
     again, _, _ = half_training(torch.float16)
     again.restore(training.state())

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from lpipstore.workflows.session import preflight as foresight
 from lpipstore.workflows.session import screen as console
-from lpipstore.workflows.session.preflight import tell_matrix
+from lpipstore.workflows.session.preflight import warn_of_matrix
 from lpipstore.workflows.session.screen import (
     Screen,
-    print_facts,
+    print_lines,
     print_table,
     show_seconds,
 )
@@ -211,7 +211,7 @@ def test_a_notebook_gets_lines_of_text(monkeypatch, capsys):
     monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
     assert Console().is_jupyter
     go_through_a_stage()
-    print_facts("Title", [("name", "value")])
+    print_lines("Title", [("name", "value")])
     printed = capsys.readouterr()
     assert printed.err == "images 2 in 0.0 s\nwarning: what should be seen\n"
     assert printed.out == "Title\nname  value\n"
@@ -247,12 +247,12 @@ def test_times_as_people_read_them(seconds, text):
 
 def test_a_large_matrix_is_told_with_its_size(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**13})())
-    tell_matrix(10**8, tmp_path / "run", Screen())
+    warn_of_matrix(10**8, tmp_path / "run", Screen())
     assert capsys.readouterr().err == ""
-    tell_matrix(10**9, tmp_path / "run", Screen())
+    warn_of_matrix(10**9, tmp_path / "run", Screen())
     assert "the matrix takes 4 GB on disk" in capsys.readouterr().err
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**9})())
-    tell_matrix(10**9, tmp_path / "run", Screen())
+    warn_of_matrix(10**9, tmp_path / "run", Screen())
     assert "takes 4 GB, and the disk of --out has 1 GB free" in capsys.readouterr().err
 
 

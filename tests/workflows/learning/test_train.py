@@ -241,8 +241,7 @@ def test_a_checkpoint_of_another_training_is_one_message(cli, triplets, tmp_path
     wrong = [
         torch.load(tmp_path / "other" / "checkpoint.pt", weights_only=True),
         {"a": torch.zeros(1)},
-        own
-        | {"teacher": {name: tensor.reshape(-1)[:1] for name, tensor in own["teacher"].items()}},
+        own | {"model": {name: tensor.reshape(-1)[:1] for name, tensor in own["model"].items()}},
         own | {"optimiser": {}},
         [1],
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...cache.errors import UsageError
 from ...pipeline.training.augmentation import AUGMENTATIONS
 from ...pipeline.training.models import LOSSES
-from ...pipeline.training.trainer import SCHEDULES, Recipe
+from ...pipeline.training.trainer import SCHEDULES, Hyperparameters
 from ..session.collection import check_choice
 from .judged import check_folder
 
@@ -15,7 +15,7 @@ _AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainOptions:
     """What a person can choose about a training; None stands for what suits it.
 
     `held_out` is the share of judgements to hold out, unless `held_out_from` names others.
@@ -50,14 +50,14 @@ class Lesson:
         """Whether images go through the trunk in every epoch."""
         return self.tune_trunk or bool(self.changes)
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> Hyperparameters:
         """Return how to train: small steps of the paper through a network, else long ones.
 
         Without a network in between, 60 epochs of long steps with a cosine end take seconds.
         """
         network = self.through_network
         batch = self.batch or (50 if network else 256)
-        return Recipe(
+        return Hyperparameters(
             epochs=self.epochs or (10 if network else 60),
             batch=batch,
             at_once=self.at_once if network else batch,
@@ -70,21 +70,23 @@ class Lesson:
         )
 
 
-def check_lesson(lesson: Lesson) -> None:
+def check_options(options: TrainOptions) -> None:
     """Raise `UsageError` for a choice that cannot be."""
-    check_choice("--loss", lesson.loss, LOSSES)
-    check_folder("--images", lesson.images)
-    if lesson.schedule is not None:
-        check_choice("--schedule", lesson.schedule, SCHEDULES)
-    for change in lesson.changes:
+    check_choice("--loss", options.loss, LOSSES)
+    check_folder("--images", options.images)
+    if options.schedule is not None:
+        check_choice("--schedule", options.schedule, SCHEDULES)
+    for change in options.changes:
         check_choice("--augment", change, AUGMENTATIONS)
-    if lesson.independent and not lesson.changes:
+    if options.independent and not options.changes:
         raise UsageError("--independent is about --augment: name the changes, too")
-    if not 0 <= lesson.held_out < 1:
-        raise UsageError(f"--held-out {lesson.held_out:g} must lie in [0, 1)")
-    if not 0 <= lesson.dropout < 1:
-        raise UsageError(f"--dropout {lesson.dropout:g} must lie in [0, 1)")
-    if lesson.learning_rate is not None and not 0 < lesson.learning_rate < math.inf:
-        raise UsageError(f"--learning-rate {lesson.learning_rate:g} must be more than 0 and finite")
-    if lesson.clip is not None and not lesson.clip > 0:
-        raise UsageError(f"--clip {lesson.clip:g} must be more than 0")
+    if not 0 <= options.held_out < 1:
+        raise UsageError(f"--held-out {options.held_out:g} must lie in [0, 1)")
+    if not 0 <= options.dropout < 1:
+        raise UsageError(f"--dropout {options.dropout:g} must lie in [0, 1)")
+    if options.learning_rate is not None and not 0 < options.learning_rate < math.inf:
+        raise UsageError(
+            f"--learning-rate {options.learning_rate:g} must be more than 0 and finite"
+        )
+    if options.clip is not None and not options.clip > 0:
+        raise UsageError(f"--clip {options.clip:g} must be more than 0")

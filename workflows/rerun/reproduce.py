@@ -1,7 +1,7 @@
 """Make a run again from its manifest, and let a run decide the settings of another."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,27 +11,16 @@ from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.images.survey import ImageRecord
-from ...pipeline.pairlists.reopen import reopen_pairs
-from ...pipeline.pairlists.table import PairList
 from ...pipeline.runs.files import MANIFEST, read_json
 from ...pipeline.runs.reopen import Recipe, reopen_kind, reopen_recipe, reopen_records
 from ...pipeline.runs.run import Run, open_run
-from ..scoring.all_pairs import matrix_lines, score_records
-from ..scoring.close_pairs import close_lines, reopen_question, search_records
-from ..scoring.compare import (
-    compare_lines,
-    compare_records,
-    folders_lines,
-    reopen_couples,
-    score_couples,
-)
-from ..scoring.groups import group_lines, score_folders
-from ..scoring.pairlist import list_digest, list_lines, survey_list
-from ..scoring.table import score_list
+from ..scoring.job import run_job
+from ..scoring.kinds import KINDS
+from ..scoring.pairlist import survey_list
 from ..session.collection import STAGES, Collection
 from ..session.manifest import versions
 from ..session.screen import Screen
-from ..session.session import Session, open_session
+from ..session.session import open_session
 from ..session.settings import Settings, parse_size
 
 _SHOWN = 10  # names in a message
@@ -75,54 +64,9 @@ def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> di
     check = partial(need_same_recipe, run, settings)
     with open_session(settings, screen, clock, check) as session:
         then = reopen_records(run)
-        score = _scorer(run, kind, then)
         now = survey_list([record.path for record in then], session)
         _need_unchanged(then, now)
-        return score(now, out, session)
-
-
-def _scorer(
-    run: Run, kind: str, records: Sequence[ImageRecord]
-) -> Callable[[list[ImageRecord], Path, Session], dict[str, Any]]:
-    """Return what makes a run of this kind of its surveyed images."""
-    match kind:
-        case "pairs":
-            return score_records
-        case "groups":
-            return score_folders
-        case "close":
-            return partial(search_records, reopen_question(run))
-        case "compare":
-            return partial(compare_records, _rows_of(run, records))
-    statistics = bool(run.manifest.get("statistics"))
-    if kind == "paired":
-        pairs, alone = reopen_couples(run, records)
-        _need_same_pairs(run, pairs)
-        match = str(run.manifest.get("match", "name"))
-        return partial(score_couples, pairs, alone, match, statistics)
-    pairs = reopen_pairs(run, records)
-    _need_same_pairs(run, pairs)
-    return partial(score_list, pairs, statistics)
-
-
-def _rows_of(run: Run, records: Sequence[ImageRecord]) -> int:
-    """Return how many images are of the first of two folders."""
-    first = run.manifest.get("first")
-    if not isinstance(first, int) or not 0 < first < len(records):
-        raise LpipstoreError(
-            f"{printable(str(run.path / MANIFEST))} is damaged: {first} of {len(records):,} images "
-            "would be of the first folder"
-        )
-    return first
-
-
-def _need_same_pairs(run: Run, pairs: PairList) -> None:
-    """Raise `LpipstoreError` unless the tables of a run tell the pairs that its manifest means."""
-    if list_digest(pairs) != run.manifest.get("list"):
-        raise LpipstoreError(
-            f"the pairs.parquet in {printable(str(run.path))} does not hold the pairs that its "
-            "manifest names: give the command that made the run"
-        )
+        return run_job(KINDS[kind].reopen(run, then, now), now, out, session)
 
 
 def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Settings:
@@ -246,15 +190,7 @@ def shorten(names: Sequence[str]) -> str:
 
 def again_lines(run: Run, summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people, as the command of the run does."""
-    kinds = {
-        "pairs": matrix_lines,
-        "groups": group_lines,
-        "close": close_lines,
-        "compare": folders_lines,
-        "paired": compare_lines,
-        "score": list_lines,
-    }
-    return kinds[reopen_kind(run, "--from")](summary, out)
+    return KINDS[reopen_kind(run, "--from")].lines(summary, out)
 
 
 def _now_and_then(now: object, then: object) -> str:

@@ -28,8 +28,9 @@ from ...pipeline.runs.reopen import (
 )
 from ...pipeline.runs.run import Run, open_run
 from ...pipeline.runs.writing import writing_run
-from ..scoring.all_pairs import finish_matrix, score_to_files
+from ..scoring.all_pairs import score_to_files
 from ..scoring.close_pairs import rescore_close
+from ..scoring.job import finish_run
 from ..session.collection import STAGES, Collection
 from ..session.manifest import versions
 from ..session.screen import Screen
@@ -272,7 +273,8 @@ def _rescore_matrix(
             else:
                 figures = cross_summary(matrix.band, matrix.array.shape, matrix.tile)
                 figures |= {"first": first, "second": matrix.array.shape[1]}
-        summary = finish_matrix(collection, hits, {**told, **figures}, out, session.screen)
+        collection.warn_of_trouble(session.screen)
+        summary = finish_run(collection, hits, {**told, **figures}, out, session.screen)
         summaries.append(summary)
     return summaries
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -25,15 +25,13 @@ from ...pipeline.matrix.summary import pair_summary
 from ...pipeline.runs.files import MANIFEST, write_json
 from ...pipeline.runs.reopen import reopen_recipe, reopen_records
 from ...pipeline.runs.run import Run, open_run
-from ...pipeline.runs.tables import write_images
-from ...pipeline.runs.writing import writing_run
 from ...pipeline.runs.zarr_array import MatrixFile
-from ..scoring.all_pairs import finish_matrix, matrix_lines, need_two, plan_pairs
+from ..scoring.all_pairs import AllPairs, matrix_lines, plan_pairs
+from ..scoring.job import Lines, run_job
 from ..session.collection import STAGES, Collection
-from ..session.manifest import head_attributes, make_manifest
-from ..session.preflight import warn_of_forwards, warn_of_matrix
+from ..session.manifest import head_attributes
 from ..session.screen import Screen
-from ..session.session import Session, find_collection, make_collection, open_session
+from ..session.session import Session, find_collection, open_session
 from ..session.settings import Settings, parse_bytes
 from .reproduce import near, need_same_recipe, settings_of, shorten
 
@@ -121,31 +119,42 @@ def update_pairs(
     check = partial(need_same_recipe, run, settings)
     with open_session(settings, screen, clock, check) as session:
         records = find_collection(sources, session)
-        need_two(records)
-        collection = make_collection(records, session)
-        plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
-        warn_of_forwards(collection, screen)
-        warn_of_matrix(plan.area, out, screen)
-        manifest = {
-            **make_manifest("pairs", collection, settings),
-            "updated_from": content_hash((run.path / MANIFEST).read_bytes()).hex(),
-        }
-        with writing_run(out, manifest), collection.pinned(printable(str(out))):
-            return _update(run, collection, out, session)
+        return run_job(Update(run), records, out, session)
+
+
+@dataclass(frozen=True)
+class Update(AllPairs):
+    """All pairs of a collection, of which a finished run has some."""
+
+    run: Run
+
+    def asked(self) -> Mapping[str, Any]:
+        """Return the digest of the run's manifest."""
+        manifest = (self.run.path / MANIFEST).read_bytes()
+        return {"updated_from": content_hash(manifest).hex()}
+
+    def extract(self, collection: Collection) -> int:
+        """Compute the rows that the store lacks, if any row is needed."""
+        contents, places = collection.contents(), _places(self.run)
+        if not all(content in places for content in contents):
+            return collection.extract()
+        features = collection.features
+        missing = features.store.missing([features.key(content) for content in contents])
+        return len(set(contents)) - len(missing)
+
+    def score(self, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
+        """Take over what the run has, score the rest; return the figures."""
+        return _update(self.run, collection, out, session)
+
+    @staticmethod
+    def lines(summary: dict[str, Any], out: Path) -> Lines:
+        """Return the summary as lines for people."""
+        return update_lines(summary, out)
 
 
 def _update(run: Run, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
     settings, screen = session.settings, session.screen
     places = _places(run)
-    if all(content in places for content in collection.contents()):
-        missing = collection.features.store.missing(
-            [collection.features.key(content) for content in collection.contents()]
-        )
-        hits = len(set(collection.contents())) - len(missing)  # and no row is needed
-    else:
-        hits = collection.extract()
-    need_two(collection.records)
-    write_images(out, collection.records)
     changes = Changes.between(run, collection.records)
     changes.tell(screen)
     write_json(out / CHANGES, changes.__dict__)
@@ -167,7 +176,7 @@ def _update(run: Run, collection: Collection, out: Path, session: Session) -> di
         told["precision_error"] = fast_error(collection.features, collection.contents(), weights)
     with collection.features.clock("score"):
         told |= pair_summary(matrix.band, count, matrix.tile)
-    return finish_matrix(collection, hits, told, out, screen)
+    return told
 
 
 def _places(run: Run) -> dict[bytes, int]:

@@ -12,19 +12,19 @@ from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan, plan_matrix
 from ...pipeline.matrix.score import Target, fast_error, score_matrices
 from ...pipeline.matrix.summary import pair_summary
-from ...pipeline.runs.files import DISTANCES, SUMMARY, write_json
-from ...pipeline.runs.tables import write_images
-from ...pipeline.runs.writing import writing_run
+from ...pipeline.runs.files import DISTANCES, SUMMARY
+from ...pipeline.runs.run import Run
 from ...pipeline.runs.zarr_array import MatrixFile
 from ..session.collection import Collection, count_images
-from ..session.dryrun import forecast, look_at, width_of
-from ..session.estimate import matrix_work
-from ..session.manifest import head_attributes, make_manifest
-from ..session.preflight import warn_of_forwards, warn_of_matrix
+from ..session.dryrun import width_of
+from ..session.estimate import Work, matrix_work
+from ..session.manifest import head_attributes
+from ..session.preflight import warn_of_matrix
 from ..session.screen import Screen
-from ..session.session import Session, find_collection, make_collection, open_session
+from ..session.session import Session, find_collection, open_session
 from ..session.settings import Settings, parse_bytes
 from ..session.summary import show_figures, show_precision
+from .job import Job, Lines, run_job
 
 
 def score_pairs(
@@ -42,32 +42,47 @@ def score_pairs(
     """
     with open_session(settings, screen) as session:
         records = find_collection(sources, session)
-        return score_records(records, out, session)
+        return run_job(AllPairs(), records, out, session)
 
 
-def score_records(records: list[ImageRecord], out: Path, session: Session) -> dict[str, Any]:
-    """Score all pairs of images that were surveyed."""
-    settings, screen = session.settings, session.screen
-    need_two(records)
-    collection = make_collection(records, session)
-    manifest = make_manifest("pairs", collection, settings)
-    if settings.dry_run:
-        look_at(out, manifest, collection)
-    plan = plan_pairs(collection, settings)  # too little memory is told before the forwards
-    if settings.dry_run:
+class AllPairs(Job):
+    """All pairs of one collection."""
+
+    @classmethod
+    def reopen(
+        cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]
+    ) -> "AllPairs":
+        """Return the job; nothing but the images decides it."""
+        return cls()
+
+    def check(self, records: Sequence[ImageRecord]) -> None:
+        """Raise `LpipstoreError` if fewer than two images can be used."""
+        need_two(records)
+
+    def check_memory(self, collection: Collection, settings: Settings) -> None:
+        """Raise `UsageError` if the memory does not hold two blocks of rows."""
+        plan_pairs(collection, settings)
+
+    def work(self, collection: Collection, out: Path, settings: Settings) -> Work:
+        """Return the tiles that are left."""
+        plan = plan_pairs(collection, settings)
         todo = tiles_to_do(collection, None, plan, out, settings)
-        work = matrix_work(plan, todo, width_of(collection, settings))
-        return forecast(collection, work, session)
-    warn_of_forwards(collection, screen)
-    warn_of_matrix(plan.area, out, screen)
-    with writing_run(out, manifest), collection.pinned(printable(str(out))):
-        hits = collection.extract()
-        need_two(collection.records)
-        write_images(out, collection.records)
-        matrix, told = score_to_file(collection, None, out, session)
+        return matrix_work(plan, todo, width_of(collection, settings))
+
+    def warn(self, collection: Collection, out: Path, settings: Settings, screen: Screen) -> None:
+        """Warn of a large matrix."""
+        warn_of_matrix(plan_pairs(collection, settings).area, out, screen)
+
+    def score(self, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
+        """Score the matrix; return its figures."""
+        matrix, figures = score_to_file(collection, None, out, session)
         with session.clock("score"):
-            told |= pair_summary(matrix.band, len(collection.good), matrix.tile)
-        return finish_matrix(collection, hits, told, out, screen)
+            return figures | pair_summary(matrix.band, len(collection.good), matrix.tile)
+
+    @staticmethod
+    def lines(summary: dict[str, Any], out: Path) -> Lines:
+        """Return the summary as lines for people."""
+        return matrix_lines(summary, out)
 
 
 def plan_pairs(collection: Collection, settings: Settings) -> MatrixPlan:
@@ -145,22 +160,6 @@ def _matrix_file(
     down, across = contents[:first], None if first is None else contents[first:]
     attributes = {**head_attributes(head, settings.precision), **recipe}
     return MatrixFile(out, down, across, plan.tile, attributes)
-
-
-def finish_matrix(
-    collection: Collection, hits: int, told: dict[str, Any], out: Path, screen: Screen
-) -> dict[str, Any]:
-    """Say what went wrong, write the summary of a matrix and return it."""
-    collection.warn_of_trouble(screen)
-    clock = collection.features.clock
-    summary = {
-        **collection.counts(hits),
-        **told,
-        "seconds": {**clock.seconds, "total": clock.total()},
-    }
-    write_json(out / SUMMARY, summary)
-    collection.warn_if_reading_is_slow(screen)
-    return summary
 
 
 def need_two(records: Sequence[ImageRecord]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,27 +19,24 @@ from ...pipeline.features.pooled import PooledRows
 from ...pipeline.features.pooling import useful_grids
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.summary import QUANTILES
-from ...pipeline.runs.files import MANIFEST, PAIRS, SUMMARY, write_json
+from ...pipeline.runs.files import MANIFEST, PAIRS, SUMMARY
 from ...pipeline.runs.run import Run
-from ...pipeline.runs.tables import write_images
-from ...pipeline.runs.writing import writing_run
 from ...pipeline.search.cascade import Tally
 from ...pipeline.search.results import SearchParts, finished_pairs, write_pairs
 from ...pipeline.search.search import Close, Search, rows_that_fit
 from ...pipeline.search.topk import SAVES, Neighbours
 from ..session.collection import STAGES, Collection, count_images
-from ..session.dryrun import forecast, look_at, width_of
-from ..session.estimate import matrix_work
-from ..session.manifest import make_manifest
-from ..session.preflight import warn_of_forwards
+from ..session.dryrun import width_of
+from ..session.estimate import Work, matrix_work
 from ..session.screen import Screen
-from ..session.session import Session, find_collection, make_collection, open_session
+from ..session.session import Session, find_collection, open_session
 from ..session.settings import Settings, parse_bytes
 from .all_pairs import need_two, plan_pairs
+from .job import Job, Lines, finish_run, run_job
 
 Columns = dict[str, NDArray[Any]]
 
-_STAGES = (*STAGES[:3], "pool", *STAGES[3:])
+STAGES_OF_SEARCH = (*STAGES[:3], "pool", *STAGES[3:])
 
 
 @dataclass(frozen=True)
@@ -113,35 +110,69 @@ def find_close(
         raise UsageError("--below and --top-k are exact: leave out --precision fast")
     with open_session(settings, screen) as session:
         records = find_collection(sources, session)
-        return search_records(question, records, out, session)
+        return run_job(ClosePairs(question), records, out, session)
 
 
-def search_records(
-    question: Question, records: list[ImageRecord], out: Path, session: Session
-) -> dict[str, Any]:
-    """Find close pairs of surveyed images."""
-    settings, screen = session.settings, session.screen
-    need_two(records)
-    collection = make_collection(records, session)
-    head = collection.head(settings)
-    # Too little memory is told before the forwards
-    rows_that_fit(collection.row_bytes(), parse_bytes(settings.memory))
-    manifest = {**make_manifest("pairs", collection, settings), **vars(question)}
-    if settings.dry_run:  # at most what all distances take
-        look_at(out, manifest, collection)
+@dataclass
+class ClosePairs(Job):
+    """The pairs below a distance, or the nearest of each image."""
+
+    stages = STAGES_OF_SEARCH
+    question: Question
+    _pooled: PooledRows | None = None
+
+    @classmethod
+    def reopen(
+        cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]
+    ) -> "ClosePairs":
+        """Read the question from the manifest."""
+        return cls(reopen_question(run))
+
+    def check(self, records: Sequence[ImageRecord]) -> None:
+        """Raise `LpipstoreError` if fewer than two images can be used."""
+        need_two(records)
+
+    def asked(self) -> Mapping[str, Any]:
+        """Return the question."""
+        return vars(self.question)
+
+    def check_memory(self, collection: Collection, settings: Settings) -> None:
+        """Raise `UsageError` if the memory is too small for a few rows."""
+        collection.head(settings)
+        rows_that_fit(collection.row_bytes(), parse_bytes(settings.memory))
+
+    def work(self, collection: Collection, out: Path, settings: Settings) -> Work:
+        """Return the work of all distances, which a search takes at most."""
         plan = plan_pairs(collection, settings)
         todo = set() if finished_pairs(out, collection.good) else set(plan.tiles())
-        work = matrix_work(plan, todo, width_of(collection, settings), at_most=True)
-        return forecast(collection, work, session)
-    warn_of_forwards(collection, screen)
-    pooled = _pooled_for(head, collection, screen)
-    with writing_run(out, manifest), _pinned(pooled, collection, out):
-        hits = pooled.ensure(collection.contents())
+        return matrix_work(plan, todo, width_of(collection, settings), at_most=True)
+
+    def warn(self, collection: Collection, out: Path, settings: Settings, screen: Screen) -> None:
+        """Warn of a head that nothing bounds."""
+        self._pooled = _pooled_for(collection.head(settings), collection, screen)
+
+    def pin(self, collection: Collection, out: Path) -> Pin:
+        """Keep rows and pooled rows from eviction."""
+        assert self._pooled is not None
+        return _pinned(self._pooled, collection, out)
+
+    def extract(self, collection: Collection) -> int:
+        """Compute the rows and pooled rows that the store lacks; return the number of hits."""
+        assert self._pooled is not None
+        hits = self._pooled.ensure(collection.contents())
         collection.mark_failures()
-        collection.warn_of_trouble(screen)
-        need_two(collection.records)
-        write_images(out, collection.records)
-        return _list_close(question, head, collection, pooled, hits, out, session)
+        return hits
+
+    def score(self, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
+        """Search, write the table; return its figures."""
+        assert self._pooled is not None
+        head = collection.head(session.settings)
+        return _search_to_file(self.question, head, collection, self._pooled, out, session)
+
+    @staticmethod
+    def lines(summary: dict[str, Any], out: Path) -> Lines:
+        """Return the summary as lines for people."""
+        return close_lines(summary, out)
 
 
 def rescore_close(
@@ -156,7 +187,9 @@ def rescore_close(
         pooled = _pooled_for(head, collection, session.screen)
         with _pinned(pooled, collection, out):
             hits = collection.complete(pooled.ensure)
-            summaries.append(_list_close(question, head, collection, pooled, hits, out, session))
+            scored = _search_to_file(question, head, collection, pooled, out, session)
+            stages = ClosePairs.stages
+            summaries.append(finish_run(collection, hits, scored, out, session.screen, stages))
     return summaries
 
 
@@ -178,16 +211,15 @@ def _pinned(pooled: PooledRows, collection: Collection, out: Path) -> Pin:
     return features.store.pin(printable(str(out)), keys)
 
 
-def _list_close(
+def _search_to_file(
     question: Question,
     head: Head,
     collection: Collection,
     pooled: PooledRows,
-    hits: int,
     out: Path,
     session: Session,
 ) -> dict[str, Any]:
-    """Search a collection whose rows are there, write what is found; return the summary."""
+    """Search a collection whose rows are there, write what is found; return its figures."""
     features = collection.features
     search = Search(
         features,
@@ -197,25 +229,20 @@ def _list_close(
         parse_bytes(session.settings.memory),
         revisit=question.top_k is not None,
     )
-    parts, clock = SearchParts(out, collection.contents()), features.clock
+    parts = SearchParts(out, collection.contents())
     done = finished_pairs(out, collection.good)
     distances, tally = done or _search(
         search, question, collection, parts, out, session.screen.report
     )
     parts.remove()  # here: whoever was killed between the table and this left them behind
-    summary = {
-        **collection.counts(hits),
+    return {
         "pairs": search.count * (search.count - 1) // 2,
         "left": tally.left,
         "listed": len(distances),
         "arithmetic": tally.arithmetic,
         "arithmetic_of_all": search.arithmetic,
         **_statistics(distances),
-        "seconds": {**dict.fromkeys(_STAGES, 0.0), **clock.seconds, "total": clock.total()},
     }
-    write_json(out / SUMMARY, summary)
-    collection.warn_if_reading_is_slow(session.screen)
-    return summary
 
 
 def _search(
@@ -398,7 +425,7 @@ def _statistics(distances: NDArray[np.float32]) -> dict[str, Any]:
 def close_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people: a name and a value each."""
     seconds, quantiles = summary["seconds"], summary["quantiles"]
-    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in _STAGES)
+    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in STAGES_OF_SEARCH)
     left = ", ".join(f"{pairs:,} after {level}" for level, pairs in summary["left"].items())
     lines = [
         *count_images(summary),

@@ -1,7 +1,8 @@
 """Compare two folders."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,24 @@ from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.images.find import Found, find_images
 from ...pipeline.images.survey import ImageRecord
-from ...pipeline.matrix.plan import plan_matrix
+from ...pipeline.matrix.plan import MatrixPlan, plan_matrix
 from ...pipeline.matrix.summary import cross_summary
 from ...pipeline.pairlists.file import write_table
 from ...pipeline.pairlists.reopen import reopen_pairs
 from ...pipeline.pairlists.table import PairList
-from ...pipeline.runs.files import PAIRS
+from ...pipeline.runs.files import MANIFEST, PAIRS
 from ...pipeline.runs.reopen import reading
 from ...pipeline.runs.run import Run
-from ...pipeline.runs.tables import write_images
-from ...pipeline.runs.writing import writing_run
-from ..session.collection import STAGES, check_choice, need_images
-from ..session.dryrun import forecast, look_at, width_of
-from ..session.estimate import matrix_work
-from ..session.manifest import make_manifest
-from ..session.preflight import warn_of_forwards, warn_of_matrix
+from ..session.collection import STAGES, Collection, check_choice, need_images
+from ..session.dryrun import width_of
+from ..session.estimate import Work, matrix_work
+from ..session.preflight import warn_of_matrix
 from ..session.screen import Screen
-from ..session.session import Session, find_collection, make_collection, open_session
+from ..session.session import Session, find_collection, open_session
 from ..session.settings import Settings, parse_bytes
-from .all_pairs import finish_matrix, matrix_lines, score_to_file, tiles_to_do
-from .pairlist import ListJob, Scored, list_lines, run_list, survey_list
+from .all_pairs import matrix_lines, score_to_file, tiles_to_do
+from .job import Job, Lines, run_job
+from .pairlist import ListJob, Scored, list_lines, need_same_pairs, survey_list
 
 Loners = list[list[tuple[str, str]]]
 """Names and paths of the images of either folder that have no namesake in the other."""
@@ -58,45 +57,75 @@ def compare_folders(
     """
     with open_session(settings, screen) as session:
         sides = [find_collection([folder], session) for folder in (first, second)]
-        return compare_records(len(sides[0]), sides[0] + sides[1], out, session)
+        return run_job(CrossPairs(len(sides[0])), sides[0] + sides[1], out, session)
 
 
-def compare_records(
-    first: int, records: list[ImageRecord], out: Path, session: Session
-) -> dict[str, Any]:
-    """Score the first so many of surveyed images against the others."""
-    settings, screen = session.settings, session.screen
-    collection = make_collection(records, session)
-    manifest = {
-        **make_manifest("compare", collection, settings),
-        "paired": False,
-        "first": first,
-    }
-    if settings.dry_run:
-        look_at(out, manifest, collection)
-    surveyed = collection.records
-    down, across = (_usable(side) for side in (surveyed[:first], surveyed[first:]))
-    memory = parse_bytes(settings.memory)
-    plan = plan_matrix(down, collection.row_bytes(), memory, columns=across)
-    if settings.dry_run:
-        todo = tiles_to_do(collection, down, plan, out, settings)
-        work = matrix_work(plan, todo, width_of(collection, settings))
-        return forecast(collection, work, session)
-    warn_of_forwards(collection, screen)
-    warn_of_matrix(first * (len(records) - first), out, screen)
-    with writing_run(out, manifest), collection.pinned(printable(str(out))):
-        hits = collection.extract()
-        sides = collection.records[:first], collection.records[first:]
-        for side in sides:
+@dataclass(frozen=True)
+class CrossPairs(Job):
+    """Each of the `first` images against each of the others."""
+
+    command = "compare"
+    first: int
+
+    @classmethod
+    def reopen(
+        cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]
+    ) -> "CrossPairs":
+        """Read from the manifest how many images are of the first folder."""
+        first = run.manifest.get("first")
+        if not isinstance(first, int) or not 0 < first < len(then):
+            raise LpipstoreError(
+                f"{printable(str(run.path / MANIFEST))} is damaged: {first} of {len(then):,} "
+                "images would be of the first folder"
+            )
+        return cls(first)
+
+    def check(self, records: Sequence[ImageRecord]) -> None:
+        """Raise `LpipstoreError` if no image of one of the sides can be used."""
+        for side in (records[: self.first], records[self.first :]):
             need_images(side)
-        names = ["first"] * len(sides[0]) + ["second"] * len(sides[1])
-        write_images(out, collection.records, names)
-        count = _usable(sides[0])
-        matrix, told = score_to_file(collection, count, out, session)
+
+    def asked(self) -> Mapping[str, Any]:
+        """Return where the second side begins."""
+        return {"paired": False, "first": self.first}
+
+    def check_memory(self, collection: Collection, settings: Settings) -> None:
+        """Raise `UsageError` if the memory does not hold two blocks of rows."""
+        self._plan(collection, settings)
+
+    def work(self, collection: Collection, out: Path, settings: Settings) -> Work:
+        """Return the tiles that are left."""
+        down, plan = self._plan(collection, settings)
+        todo = tiles_to_do(collection, down, plan, out, settings)
+        return matrix_work(plan, todo, width_of(collection, settings))
+
+    def warn(self, collection: Collection, out: Path, settings: Settings, screen: Screen) -> None:
+        """Warn of a large matrix."""
+        warn_of_matrix(self.first * (len(collection.records) - self.first), out, screen)
+
+    def sides(self, records: Sequence[ImageRecord]) -> list[str]:
+        """Return "first" or "second" for each image."""
+        return ["first"] * self.first + ["second"] * (len(records) - self.first)
+
+    def score(self, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
+        """Score the matrix; return its figures."""
+        down = _usable(collection.records[: self.first])
+        matrix, figures = score_to_file(collection, down, out, session)
         with session.clock("score"):
-            told |= cross_summary(matrix.band, matrix.array.shape, matrix.tile)
-        told |= {"first": count, "second": matrix.array.shape[1]}
-        return finish_matrix(collection, hits, told, out, screen)
+            figures |= cross_summary(matrix.band, matrix.array.shape, matrix.tile)
+        return figures | {"first": down, "second": matrix.array.shape[1]}
+
+    @staticmethod
+    def lines(summary: dict[str, Any], out: Path) -> Lines:
+        """Return the summary as lines for people."""
+        return folders_lines(summary, out)
+
+    def _plan(self, collection: Collection, settings: Settings) -> tuple[int, MatrixPlan]:
+        """Return the rows of the matrix, and its plan."""
+        records = collection.records
+        down, across = (_usable(side) for side in (records[: self.first], records[self.first :]))
+        memory = parse_bytes(settings.memory)
+        return down, plan_matrix(down, collection.row_bytes(), memory, columns=across)
 
 
 def _usable(records: Sequence[ImageRecord]) -> int:
@@ -159,27 +188,48 @@ def compare_paired(
 
     with open_session(settings, screen, clock) as session:
         records = survey_list(pairs.paths, session) + unreadable
-        return score_couples(pairs, alone, match, statistics, records, out, session)
+        return run_job(Namesakes(pairs, statistics, alone, match), records, out, session)
 
 
-def score_couples(
-    pairs: PairList,
-    alone: Loners,
-    match: str,
-    statistics: bool,
-    records: list[ImageRecord],
-    out: Path,
-    session: Session,
-) -> dict[str, Any]:
-    """Score surveyed images against their namesakes."""
+@dataclass(frozen=True)
+class Namesakes(ListJob):
+    """Images of one folder against those of the same name in another.
 
-    def write(scored: Scored, folder: Path) -> dict[str, Any]:
-        write_table(folder / PAIRS, _table(scored, alone))
-        return {"only_in_first": len(alone[0]), "only_in_second": len(alone[1])}
+    Attributes
+    ----------
+    alone
+        For each folder, the images without a namesake: (name, path).
+    match
+        One of `MATCHES`.
+    """
 
-    asked = {"paired": True} | ({} if match == "name" else {"match": match})
-    job = ListJob("compare", pairs, write, asked=asked, statistics=statistics)
-    return run_list(job, records, out, session)
+    command = "compare"
+    alone: Loners = field(default_factory=lambda: [[], []])
+    match: str = "name"
+
+    @classmethod
+    def reopen(
+        cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]
+    ) -> "Namesakes":
+        """Read pairs and loners from the tables of the run."""
+        pairs, alone = reopen_couples(run, then)
+        need_same_pairs(run, pairs)
+        match = str(run.manifest.get("match", "name"))
+        return cls(pairs, bool(run.manifest.get("statistics")), alone, match)
+
+    def besides(self) -> Mapping[str, Any]:
+        """Return how images were matched."""
+        return {"paired": True} | ({} if self.match == "name" else {"match": self.match})
+
+    def write(self, scored: Scored, out: Path) -> dict[str, Any]:
+        """Write the pairs and, after them, the images without a namesake."""
+        write_table(out / PAIRS, _table(scored, self.alone))
+        return {"only_in_first": len(self.alone[0]), "only_in_second": len(self.alone[1])}
+
+    @staticmethod
+    def lines(summary: dict[str, Any], out: Path) -> Lines:
+        """Return the summary as lines for people."""
+        return compare_lines(summary, out)
 
 
 def reopen_couples(run: Run, records: Sequence[ImageRecord]) -> tuple[PairList, Loners]:

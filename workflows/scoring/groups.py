@@ -6,7 +6,8 @@ generative models (Zhu et al. 2017, "Toward multimodal image-to-image translatio
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from ...pipeline.pairlists.file import LINES_AT_ONCE, write_parts, write_table
 from ...pipeline.pairlists.summary import summarise_groups
 from ...pipeline.pairlists.table import PairList
 from ...pipeline.runs.files import GROUPS, PAIRS, SUMMARY
+from ...pipeline.runs.run import Run
 from ..session.screen import Screen
-from ..session.session import Session, find_collection, open_session
+from ..session.session import find_collection, open_session
 from ..session.settings import Settings, parse_bytes
-from .pairlist import ListJob, Scored, list_lines, run_list
+from .job import Lines, run_job
+from .pairlist import ListJob, Scored, list_lines
 
 _PAIR_BYTES = 160  # of one pair from the list to the tables, at most
 
@@ -46,28 +49,63 @@ def score_groups(
     """
     with open_session(settings, screen) as session:
         records = find_collection(sources, session)
-        return score_folders(records, out, session)
+        return run_job(WithinFolders.of(records, settings), records, out, session)
 
 
-def score_folders(records: list[ImageRecord], out: Path, session: Session) -> dict[str, Any]:
-    """Score the pairs within folders of surveyed images.
+@dataclass(frozen=True)
+class WithinFolders(ListJob):
+    """The pairs within each folder.
 
-    Raises
-    ------
-    UsageError
-        The pairs do not fit in the memory of the settings.
+    Attributes
+    ----------
+    names
+        The folders.
+    group_of
+        int64, one for each image: the number of its folder.
     """
-    names, group_of = _group(records)
-    usable = np.array([not record.error for record in records], bool)
-    counts = np.bincount(group_of[usable], minlength=len(names))
-    taken = _memory_of(counts, names, parse_bytes(session.settings.memory))
-    pairs = _pairs_within(records, group_of, len(names))
 
-    def write(scored: Scored, folder: Path) -> dict[str, Any]:
-        return _write(scored, folder, names, group_of)
+    names: Sequence[str] = ()
+    group_of: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
-    job = ListJob("pairs", pairs, write, asked={"group_by": "folder"}, taken=taken)
-    return run_list(job, records, out, session)
+    @classmethod
+    def of(cls, records: Sequence[ImageRecord], settings: Settings) -> "WithinFolders":
+        """List the pairs within folders.
+
+        Raises
+        ------
+        UsageError
+            The pairs do not fit in the memory of the settings.
+        """
+        names, group_of = _group(records)
+        usable = np.array([not record.error for record in records], bool)
+        counts = np.bincount(group_of[usable], minlength=len(names))
+        _memory_of(counts, names, parse_bytes(settings.memory))
+        return cls(_pairs_within(records, group_of, len(names)), False, names, group_of)
+
+    @classmethod
+    def reopen(
+        cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]
+    ) -> "WithinFolders":
+        """List the pairs within the folders of the images."""
+        names, group_of = _group(now)
+        return cls(_pairs_within(now, group_of, len(names)), False, names, group_of)
+
+    def besides(self) -> Mapping[str, Any]:
+        """Return how images are grouped."""
+        return {"group_by": "folder"}
+
+    def memory(self, settings: Settings) -> int:
+        """Return the bytes that rows may take: the pairs take some, too."""
+        return parse_bytes(settings.memory) - len(self.pairs.left) * _PAIR_BYTES
+
+    def write(self, scored: Scored, out: Path) -> dict[str, Any]:
+        """Write pairs and groups."""
+        return _write(scored, out, self.names, self.group_of)
+
+    @staticmethod
+    def lines(summary: dict[str, Any], out: Path) -> Lines:
+        """Return the summary as lines for people."""
+        return group_lines(summary, out)
 
 
 def _group(records: Sequence[ImageRecord]) -> tuple[list[str], NDArray[np.int64]]:

@@ -1,8 +1,9 @@
 """What the commands that score lists of pairs have in common: from a list to a run on disk."""
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,17 @@ from ...pipeline.pairlists.score import Target, fast_list_error, score_lists
 from ...pipeline.pairlists.statistics import keep_statistics
 from ...pipeline.pairlists.summary import list_summary
 from ...pipeline.pairlists.table import PairList
-from ...pipeline.runs.files import DISTANCES, PAIRS, SUMMARY, contents_digest, write_json
-from ...pipeline.runs.tables import write_images
-from ...pipeline.runs.writing import writing_run
+from ...pipeline.runs.files import DISTANCES, PAIRS, SUMMARY, contents_digest
+from ...pipeline.runs.run import Run
 from ..session.collection import Collection, count_images, need_images
-from ..session.dryrun import forecast, look_at, width_of
-from ..session.estimate import list_work
-from ..session.manifest import head_attributes, make_manifest
-from ..session.preflight import warn_of_forwards
-from ..session.session import Session, make_collection
+from ..session.dryrun import width_of
+from ..session.estimate import Work, list_work
+from ..session.manifest import head_attributes
+from ..session.screen import Screen
+from ..session.session import Session
 from ..session.settings import Settings, parse_bytes
 from ..session.summary import show_figures, show_precision
+from .job import Job, Lines
 
 
 @dataclass(frozen=True)
@@ -91,78 +92,79 @@ class Scored:
         return pa.table(columns)
 
 
-Finish = Callable[[Scored, Path], dict[str, Any]]
-"""Writes what a command adds to a run, and returns what it adds to the summary."""
-
-
 @dataclass(frozen=True)
-class ListJob:
-    """A list to score for a command; `asked` is what the manifest says besides.
+class ListJob(Job):
+    """Pairs of a list; subclasses say where the list comes from and what becomes of it.
 
-    With `statistics` the pairs' statistics are kept, too. Of the memory that a person allows, the
-    pairs have `taken` so many bytes.
+    Attributes
+    ----------
+    pairs
+        The list.
+    statistics
+        Whether the statistics of the pairs are kept, too.
     """
 
-    command: str
     pairs: PairList
-    finish: Finish
-    asked: Mapping[str, Any] = field(default_factory=dict)
     statistics: bool = False
-    taken: int = 0
 
+    @abstractmethod
+    def write(self, scored: Scored, out: Path) -> dict[str, Any]:
+        """Write ``pairs.parquet`` and the like; return what they add to the summary."""
 
-def run_list(
-    job: ListJob, records: list[ImageRecord], out: Path, session: Session
-) -> dict[str, Any]:
-    """Score a list of pairs and write the run to the folder `out`; return its summary.
+    def besides(self) -> Mapping[str, Any]:
+        """Return what the manifest holds besides the list."""
+        return {}
 
-    `records` belong to the paths of the list, one by one.
+    def memory(self, settings: Settings) -> int:
+        """Return the bytes that rows may take."""
+        return parse_bytes(settings.memory)
 
-    Raises
-    ------
-    LpipstoreError
-        There is something that a person has to change; the message says what.
-    """
-    settings, clock, screen = session.settings, session.clock, session.screen
-    memory = parse_bytes(settings.memory) - job.taken
-    need_images(records)
-    collection = make_collection(records, session)
-    row_bytes = collection.row_bytes()
-    block = block_of(len(set(collection.contents())), row_bytes)
-    room_for(memory, row_bytes, block)  # too little is told before the forwards
-    manifest = {
-        **make_manifest(job.command, collection, settings),
-        "list": list_digest(job.pairs),
-        **job.asked,
-        "statistics": job.statistics,
-    }
-    if settings.dry_run:
-        look_at(out, manifest, collection)
-        plan = plan_records(collection, job.pairs.left, job.pairs.right)
-        room = room_for(memory, row_bytes, plan.block)
+    def check(self, records: Sequence[ImageRecord]) -> None:
+        """Raise `LpipstoreError` if no image can be used."""
+        need_images(records)
+
+    def asked(self) -> Mapping[str, Any]:
+        """Return what tells the list from others."""
+        return {
+            "list": list_digest(self.pairs),
+            **self.besides(),
+            "statistics": self.statistics,
+        }
+
+    def check_memory(self, collection: Collection, settings: Settings) -> None:
+        """Raise `UsageError` if the memory does not hold two blocks of rows."""
+        row_bytes = collection.row_bytes()
+        block = block_of(len(set(collection.contents())), row_bytes)
+        room_for(self.memory(settings), row_bytes, block)
+
+    def work(self, collection: Collection, out: Path, settings: Settings) -> Work:
+        """Return the pairs that are left."""
+        plan = plan_records(collection, self.pairs.left, self.pairs.right)
+        room = room_for(self.memory(settings), collection.row_bytes(), plan.block)
         todo = _pairs_to_do(collection, plan, out, settings)
-        work = list_work(plan, todo, room, width_of(collection, settings))
-        return forecast(collection, work, session)
-    warn_of_forwards(collection, screen)
-    with writing_run(out, manifest), collection.pinned(printable(str(out))):
-        hits = collection.extract()
-        collection.warn_of_trouble(screen)
-        need_images(collection.records)
-        write_images(out, collection.records)
-        scored = _score(job, collection, out, memory, session)
-        with clock("write"):
-            added = job.finish(scored, out)
-        summary = {
-            **collection.counts(hits),
+        return list_work(plan, todo, room, width_of(collection, settings))
+
+    def warn(self, collection: Collection, out: Path, settings: Settings, screen: Screen) -> None:
+        """Nothing to warn of: a list is as long as its table."""
+
+    def score(self, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
+        """Score the list and write its tables; return its figures."""
+        settings = session.settings
+        scored = _score(self, collection, out, session)
+        with session.clock("write"):
+            added = self.write(scored, out)
+        head = collection.head(settings)
+        return {
             **_figures(scored),
-            **precision_figures(collection, scored.plan, collection.head(settings), settings),
+            **precision_figures(collection, scored.plan, head, settings),
             "rows_read": collection.features.rows_read,
             **added,
-            "seconds": {**clock.seconds, "total": clock.total()},
         }
-        write_json(out / SUMMARY, summary)
-    collection.warn_if_reading_is_slow(screen)
-    return summary
+
+    @staticmethod
+    def lines(summary: dict[str, Any], out: Path) -> Lines:
+        """Return the summary as lines for people."""
+        return list_lines(summary, out)
 
 
 def list_digest(pairs: PairList) -> str:
@@ -173,15 +175,22 @@ def list_digest(pairs: PairList) -> str:
     return digest.hexdigest()
 
 
-def _score(
-    job: ListJob, collection: Collection, out: Path, memory: int, session: Session
-) -> Scored:
+def need_same_pairs(run: Run, pairs: PairList) -> None:
+    """Raise `LpipstoreError` unless the tables of a run hold the pairs that its manifest names."""
+    if list_digest(pairs) != run.manifest.get("list"):
+        raise LpipstoreError(
+            f"the pairs.parquet in {printable(str(run.path))} does not hold the pairs that its "
+            "manifest names: give the command that made the run"
+        )
+
+
+def _score(job: ListJob, collection: Collection, out: Path, session: Session) -> Scored:
     features, contents = collection.features, list(dict.fromkeys(collection.contents()))
     index = np.full(len(collection.records), -1, np.int64)
     good = np.array([not record.error for record in collection.records])
     index[good] = np.arange(good.sum())
     plan = plan_records(collection, job.pairs.left, job.pairs.right)
-    room = room_for(memory, collection.row_bytes(), plan.block)
+    room = room_for(job.memory(session.settings), collection.row_bytes(), plan.block)
     heads = [(collection.head(session.settings), out)]
     (values,) = score_planned(collection, plan, room, heads, session)
     if job.statistics:

@@ -1,5 +1,6 @@
 """Score a list of pairs of images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,16 @@ from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import write_table
-from ...pipeline.pairlists.table import PairList, read_pairs
+from ...pipeline.pairlists.reopen import reopen_pairs
+from ...pipeline.pairlists.table import read_pairs
 from ...pipeline.runs.files import PAIRS
+from ...pipeline.runs.run import Run
 from ..session.collection import STAGES
 from ..session.screen import Screen
-from ..session.session import Session, open_session
+from ..session.session import open_session
 from ..session.settings import Settings
-from .pairlist import ListJob, Scored, run_list, survey_list
+from .job import run_job
+from .pairlist import ListJob, Scored, need_same_pairs, survey_list
 
 
 def score_table(
@@ -57,25 +61,31 @@ def score_table(
         pairs = read_pairs(table, None if columns is None else columns.split(","), images)
     with open_session(settings, screen, clock) as session:
         records = survey_list(pairs.paths, session)
-        return score_list(pairs, statistics, records, out, session)
+        return run_job(TableOfPairs(pairs, statistics), records, out, session)
 
 
-def score_list(
-    pairs: PairList, statistics: bool, records: list[ImageRecord], out: Path, session: Session
-) -> dict[str, Any]:
-    """Score a list whose images were surveyed."""
-    job = ListJob("score", pairs, _write, statistics=statistics)
-    return run_list(job, records, out, session)
+class TableOfPairs(ListJob):
+    """The pairs of a table, one per line."""
 
+    command = "score"
 
-def _write(scored: Scored, out: Path) -> dict[str, Any]:
-    """Write ``pairs.parquet``; columns of the input with names of ours get ``input_`` in front."""
-    table = scored.table()
-    extra = scored.pairs.extra
-    for given, column in zip(extra.column_names, extra.columns, strict=True):
-        name = given
-        while name in table.column_names:
-            name = f"input_{name}"
-        table = table.append_column(name, column)
-    write_table(out / PAIRS, table)
-    return {}
+    @classmethod
+    def reopen(
+        cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]
+    ) -> "TableOfPairs":
+        """Read the list from the tables of the run."""
+        pairs = reopen_pairs(run, then)
+        need_same_pairs(run, pairs)
+        return cls(pairs, bool(run.manifest.get("statistics")))
+
+    def write(self, scored: Scored, out: Path) -> dict[str, Any]:
+        """Write ``pairs.parquet``; input columns with names of ours get ``input_`` in front."""
+        table = scored.table()
+        extra = scored.pairs.extra
+        for given, column in zip(extra.column_names, extra.columns, strict=True):
+            name = given
+            while name in table.column_names:
+                name = f"input_{name}"
+            table = table.append_column(name, column)
+        write_table(out / PAIRS, table)
+        return {}

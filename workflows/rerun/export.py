@@ -30,7 +30,8 @@ def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen)
     Parameters
     ----------
     kind
-        "csv", "parquet" or "npz"; None goes by the ending of `out`.
+        "csv", "parquet" or "npz"; None goes by the ending of `out`; the standard
+        output gets csv.
     out
         The file; None stands for ``export.KIND`` in the run's folder, "-" for the standard output
         (csv only).
@@ -46,6 +47,8 @@ def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen)
         There is something that a person has to change; the message says what.
     """
     run = open_run(folder)
+    if kind is None and out == STDOUT:
+        kind = "csv"
     if kind is None:
         if out is None or out.suffix.lstrip(".") not in FORMATS:
             raise UsageError(f"choose a --format: {', '.join(FORMATS)}")

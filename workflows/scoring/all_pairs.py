@@ -38,7 +38,7 @@ def score_pairs(
     Raises
     ------
     LpipstoreError
-        There is something that a person has to change; the message says what.
+        Fewer than two images can be used, the memory is too small, or `out` holds a different run.
     """
     with open_session(settings, screen) as session:
         records = find_collection(sources, session)

@@ -103,7 +103,7 @@ def find_close(
     Raises
     ------
     LpipstoreError
-        There is something that a person has to change; the message says what.
+        Fewer than two images can be used, the memory is too small, or `out` holds a different run.
     """
     question = Question(below, top_k)
     if settings.precision != "exact":

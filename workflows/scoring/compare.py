@@ -53,7 +53,7 @@ def compare_folders(
     Raises
     ------
     LpipstoreError
-        There is something that a person has to change; the message says what.
+        No image of a folder can be used, the memory is too small, or `out` holds a different run.
     """
     with open_session(settings, screen) as session:
         sides = [find_collection([folder], session) for folder in (first, second)]
@@ -162,7 +162,7 @@ def compare_paired(
     UsageError
         One of the two is not a folder, or two images of one folder have the same stem.
     LpipstoreError
-        There is something else that a person has to change; the message says what.
+        No image of a folder can be used, the memory is too small, or `out` holds a different run.
     """
     check_choice("--match", match, MATCHES)
     clock = Stopwatch(*STAGES)

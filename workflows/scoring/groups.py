@@ -45,7 +45,8 @@ def score_groups(
     Raises
     ------
     LpipstoreError
-        There is something that a person has to change; the message says what.
+        No folder holds two usable images, the memory is too small, or `out` holds a
+        different run.
     """
     with open_session(settings, screen) as session:
         records = find_collection(sources, session)

@@ -52,7 +52,7 @@ def score_table(
     Raises
     ------
     LpipstoreError
-        There is something that a person has to change; the message says what.
+        The table cannot be read, no pair can be scored, or `out` holds a different run.
     """
     clock = Stopwatch(*STAGES)
     if images is not None and not images.is_dir():

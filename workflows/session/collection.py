@@ -36,7 +36,7 @@ def check_settings(settings: Settings) -> None:
 
 
 def open_store(settings: Settings) -> FeatureStore:
-    """Open the feature store that the settings name, if these make sense.
+    """Open the feature store that the settings name.
 
     ``--store-limit`` changes the limit that the store keeps, unless this is a dry run on a store
     that is there.
@@ -79,7 +79,7 @@ class Collection:
         return [record.content for record in self.good if record.content]
 
     def extract(self, contents: Sequence[bytes] | None = None) -> int:
-        """Run the backbone where rows are missing; return how many images had theirs already.
+        """Compute the rows missing from the store; return the number of hits.
 
         `contents` are those of the images that need a row; None stands for all.
         Images that turn out not to be decodable get their ``error`` in `records`.
@@ -89,9 +89,9 @@ class Collection:
         return hits
 
     def complete(self, ensure: Callable[[Sequence[bytes]], int] | None = None) -> int:
-        """Make the rows that the store lost of images that had them; return how many were there.
+        """Recompute rows that the store has lost; return the number of hits.
 
-        `ensure` makes what is needed of the images' rows; None stands for the rows themselves.
+        `ensure` computes what the job needs, such as pooled rows; None computes the rows alone.
 
         Raises
         ------

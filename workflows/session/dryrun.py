@@ -19,7 +19,7 @@ from .settings import Settings, show_bytes
 
 
 def forecast(collection: Collection, work: Work, session: Session) -> dict[str, Any]:
-    """Return what a command would do with a collection; nothing is forwarded for keeps.
+    """Return what a command would do with a collection; nothing is stored.
 
     The keys are those of `lpipstore.workflows.session.estimate`, and ``failed``.
     """
@@ -37,7 +37,7 @@ def forecast(collection: Collection, work: Work, session: Session) -> dict[str, 
 
 
 def look_at(out: Path, manifest: Mapping[str, Any], collection: Collection) -> None:
-    """See whether the command could write its run to `out`, and what it would find there.
+    """Check whether the command could write to `out`, and take over what it finds there.
 
     Images that a run which has begun there could not decode get their ``error``.
 

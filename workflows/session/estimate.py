@@ -22,7 +22,7 @@ _LONG = 1.0  # seconds after which nothing is measured twice
 
 @dataclass(frozen=True)
 class Work:
-    """What scoring takes besides the forwards.
+    """The work of scoring, besides the forwards.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ def matrix_work(
 
 
 def list_work(plan: ListPlan, todo: NDArray[np.int64], room: Room, width: int) -> Work:
-    """Count what the pairs `todo` of a list take whose head has weights on `width` columns.
+    """Count the work of the pairs `todo` of a list, with weights on `width` columns.
 
     `todo` are places in the plan's `pairs`, ascending.
     """
@@ -98,7 +98,7 @@ def estimate(
     work: Work,
     workers: int,
 ) -> dict[str, Any]:
-    """Return what a run will take, with the seconds that a short calibration promises.
+    """Return the work of a run, and the seconds that a short calibration predicts.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def _seconds_of_reading(features: Features, there: list[bytes]) -> float:
 
 
 def _seconds_of_product(features: Features, count: int, weights: NDArray[np.float32]) -> float:
-    """Seconds for a multiply-add, from all pairs of a few made-up rows.
+    """Time a multiply-add on all pairs of a few random rows, in seconds.
 
     No two of them are nearly equal: a collection in which most are takes three to four times as
     long.

@@ -37,7 +37,7 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _can_draw(console: Console) -> bool:
-    """Tell whether bars can be drawn over and over on one spot.
+    """Tell whether the terminal can redraw progress bars in place.
 
     What a notebook runs with ``!`` has a terminal that cannot move up, and FORCE_COLOR, which
     notebooks and build servers set, makes rich take any file for a terminal.
@@ -175,7 +175,7 @@ def print_error(message: str) -> None:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Turn what goes wrong with the standard output into an `LpipstoreError`.
+    """Turn errors of the standard output into an `LpipstoreError`.
 
     A reader that has gone, as ``head`` does, stays a `BrokenPipeError`, which ends in silence; an
     error of a file stays what it is.

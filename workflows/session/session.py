@@ -27,7 +27,7 @@ from .settings import Settings, choose_size, first_limit, parse_bytes, show_byte
 
 @dataclass(frozen=True)
 class Session:
-    """What a command works with from its first image to its summary.
+    """What a command works with: settings, screen, store, and a clock for its stages.
 
     Attributes
     ----------
@@ -143,7 +143,7 @@ def find_collection(
 
 
 def make_collection(records: list[ImageRecord], session: Session) -> Collection:
-    """Choose the size, load the backbone, and bind both to the images and the store.
+    """Make a collection: choose the size, load the backbone, connect the store.
 
     Raises
     ------

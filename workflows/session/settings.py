@@ -22,7 +22,7 @@ DEFAULT_LIMIT = 10_000_000_000
 
 @dataclass(frozen=True)
 class Settings:
-    """The options that commands share, as they were written; defaults are those of the prompt.
+    """The options that commands share, as typed.
 
     `given` names those that somebody chose, if only to say what is the default anyway.
     """
@@ -55,7 +55,7 @@ class Settings:
 
 
 def parse_bytes(text: str) -> int:
-    """Return the bytes that ``500MB``, ``20GB``, ``4GiB`` or a plain number stands for.
+    """Parse a size such as ``500MB``, ``20GB``, ``4GiB`` or a plain number, in bytes.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def show_bytes(count: int) -> str:
 
 
 def parse_size(choice: str) -> tuple[int, int] | None:
-    """Return the (height, width) that ``224`` or ``240x320`` says; None for auto and native.
+    """Parse an image size such as ``224`` or ``240x320``: (height, width), None for auto, native.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def store_path(choice: Path | None) -> Path:
 
 
 def first_limit(path: Path) -> int:
-    """Return the limit in bytes of a store that is made now: 10 GB, or half of what is free.
+    """Return the limit of a new store in bytes: 10 GB, or half of the free space.
 
     The store keeps it from then on, until ``--store-limit`` says another.
 

@@ -1,7 +1,7 @@
-"""A backbone: a frozen CNN, the taps that are read from it, and how they lie in a row.
+"""A backbone: a frozen CNN, the taps read from it, and their layout in a row.
 
-The backbones of LPIPS are AlexNet, VGG-16 and SqueezeNet 1.1 of torchvision, read after ReLUs
-(Zhang et al., CVPR 2018); any other classification model of torchvision can be read at named taps.
+The LPIPS backbones are torchvision's AlexNet, VGG-16 and SqueezeNet 1.1, read after ReLUs (Zhang et
+al., CVPR 2018); any other torchvision classification model can be read at named taps.
 """
 
 import copy
@@ -23,30 +23,30 @@ PREFIX = "torchvision:"
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A frozen trunk and its taps. Made by `load_backbone`.
+    """A frozen trunk and its taps; created by `load_backbone`.
 
     Attributes
     ----------
     name : str
         "alex", "vgg", "squeeze" or "torchvision:NAME".
     taps : tuple of str
-        Names of the taps, in the order of the row.
+        Names of the taps, in row order.
     channels : tuple of int
         Channels per tap.
     signed : bool
-        Whether taps can be under 0 (False for the three of LPIPS, which are read after ReLUs).
+        Whether taps can be negative (False for the LPIPS backbones, which are read after ReLUs).
     minimum_side : int
         Smallest height and width of an image, in pixels.
     version : str
         "0.1" (with the scaling layer) or "0.0" (without).
     weights_digest : str
-        xxh3-128 over the tensors that the taps use, as they were loaded, in hexadecimal.
+        xxh3-128 over the tensors that the taps use, as loaded, in hexadecimal.
     weights_origin : str
-        For people: where the weights come from.
+        Where the weights come from, for display.
     trained : bool
         False for random weights.
     make_trunk : function
-        Builds the trunk; use `trunk`, which keeps it.
+        Builds the trunk; use `trunk`, which caches it.
     """
 
     name: str
@@ -62,29 +62,29 @@ class Backbone:
 
     @cached_property
     def trunk(self) -> nn.Module:
-        """In evaluation mode, without gradients of its own: scaled images in, a tuple of taps out.
+        """The frozen trunk in evaluation mode: maps scaled images to a tuple of taps.
 
-        Built when it is first asked for: a run whose rows are all in the store needs none.
+        Built on first use: a run whose rows are all in the store does not need it.
         """
         return self.make_trunk()
 
     @property
     def device(self) -> torch.device:
-        """Where the trunk lies."""
+        """Device of the trunk."""
         return next(self.trunk.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the trunk computes in."""
+        """Floating dtype of the trunk."""
         return next(self.trunk.parameters()).dtype
 
     def layout(self, height: int, width: int) -> RowLayout:
-        """Shapes of the taps for images of `height` by `width` pixels; see `layout_of`."""
+        """Return the tap shapes for images of `height` by `width` pixels; see `layout_of`."""
         trunk = None if self.name in LPIPS_BACKBONES else self.trunk
         return layout_of(self.name, trunk, height, width)
 
     def taps_of(self, images: Tensor) -> list[Tensor]:
-        """Run the trunk, differentiably in the images.
+        """Run the trunk, differentiably with respect to the images.
 
         Parameters
         ----------
@@ -94,12 +94,12 @@ class Backbone:
         Returns
         -------
         list of Tensor
-            Per tap (B, C, H_l, W_l), not normalised, on the device and in the dtype of the trunk.
+            (B, C, H_l, W_l) for each tap, not normalised, on the trunk's device and in its dtype.
         """
         return run_trunk(self.trunk, images, scaled=self.version == "0.1")
 
     def each_tap(self, pixels: Tensor) -> Iterator[Tensor]:
-        """Run the trunk on decoded images; the numbers are those of `taps_of` up to rounding.
+        """Run the trunk on decoded images; the taps equal those of `taps_of` up to rounding.
 
         Parameters
         ----------
@@ -109,14 +109,14 @@ class Backbone:
         Returns
         -------
         iterator of Tensor
-            What `taps_of` returns, one by one: those of alex, vgg and squeeze as they are computed.
+            What `taps_of` returns, tap by tap; alex, vgg and squeeze yield each once computed.
         """
         return each_tap_of_pixels(self.trunk, pixels, scaled=self.version == "0.1")
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Backbone":
-        """Return a copy on another device or in another floating dtype; this one stays as it is."""
+        """Return a copy on another device or in another floating dtype; `self` is unchanged."""
 
         def make_trunk() -> nn.Module:
             return copy.deepcopy(self.trunk).to(device=device, dtype=dtype)
@@ -125,19 +125,19 @@ class Backbone:
 
 
 def layout_of(name: str, trunk: nn.Module | None, height: int, width: int) -> RowLayout:
-    """Shapes of the taps for images of `height` by `width` pixels; nothing is computed.
+    """Return the tap shapes for images of `height` by `width` pixels; no tap is computed.
 
     Parameters
     ----------
     name : str
         The backbone.
     trunk : nn.Module or None
-        Its trunk; alex, vgg and squeeze do without.
+        Its trunk; not needed for alex, vgg and squeeze.
 
     Raises
     ------
     UsageError
-        The images are too small for this backbone.
+        The images are too small, or the backbone does not take images of this size.
     """
     spec = LPIPS_BACKBONES.get(name)
     least = spec.minimum_side if spec else 1

@@ -1,4 +1,4 @@
-"""Where taps lie in a row, and the three backbones of LPIPS in numbers, without loading either."""
+"""Row layouts, and the constants of the three LPIPS backbones."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class RowLayout:
 
     @property
     def length(self) -> int:
-        """Numbers in a row."""
+        """Number of values in a row."""
         return sum(math.prod(tap) for tap in self.taps)
 
     @property
@@ -29,14 +29,14 @@ class RowLayout:
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """The part of a row that each tap takes."""
+        """The part of a row that each tap occupies."""
         ends = list(accumulate(math.prod(tap) for tap in self.taps))
         return tuple(slice(start, end) for start, end in zip([0, *ends], ends, strict=False))
 
 
 @dataclass(frozen=True)
 class Window:
-    """A convolution or pool that makes an image smaller (`ceil`: a last partial window counts)."""
+    """A convolution or pool that shrinks an image (`ceil`: a partial last window counts)."""
 
     kernel: int
     stride: int
@@ -44,33 +44,33 @@ class Window:
     ceil: bool = False
 
     def __call__(self, side: int) -> int:
-        """Return the side of the output, by the formulas of torch's Conv2d and MaxPool2d."""
+        """Return the output side for an input side, as torch's Conv2d and MaxPool2d define it."""
         room = side + 2 * self.padding - self.kernel
         if self.ceil:
             outputs = -(-room // self.stride) + 1
-            # The last window has to begin inside the image
+            # The last window must begin inside the image
             return outputs - ((outputs - 1) * self.stride >= side + self.padding)
         return room // self.stride + 1
 
 
 @dataclass(frozen=True)
 class LpipsBackbone:
-    """One of the three backbones of LPIPS, cut from the ``features`` of a torchvision model.
+    """One of the three LPIPS backbones, cut from the ``features`` of a torchvision model.
 
     Attributes
     ----------
     torchvision_name, hub_file : str
-        The model, and the file name of its ImageNet weights (IMAGENET1K_V1) in torch.hub's cache.
+        Model name, and file name of its ImageNet weights (IMAGENET1K_V1) in the torch.hub cache.
     stops : tuple of int
         Indices in ``features`` whose outputs are the taps.
     channels : tuple of int
         Channels per tap.
     windows : tuple of Window or None
-        What makes the image smaller on the way to each tap; everything else keeps its size.
+        The layer that shrinks the image before each tap, or None; all other layers keep its size.
     minimum_side : int
         Smallest height and width of an image, in pixels.
     longer_names : tuple of str
-        Other models whose names begin with this one's.
+        Other models whose names start with this model's name.
     """
 
     torchvision_name: str
@@ -82,7 +82,7 @@ class LpipsBackbone:
     longer_names: tuple[str, ...] = ()
 
     def layout(self, height: int, width: int) -> RowLayout:
-        """Shapes of the taps for images of `height` by `width` pixels, `minimum_side` at least."""
+        """Return tap shapes for images of `height` by `width` pixels (`minimum_side` or more)."""
         taps = []
         for channels, window in zip(self.channels, self.windows, strict=True):
             if window is not None:

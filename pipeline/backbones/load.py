@@ -28,22 +28,22 @@ def load_backbone(
     name : str
         "alex", "vgg", "squeeze", or "torchvision:NAME" for a classification model of torchvision.
     version : str
-        "0.1" (with the scaling layer) or, for the three of LPIPS only, "0.0" (without).
+        "0.1" (with the scaling layer) or, for alex, vgg and squeeze only, "0.0" (without).
     weights : str, Path or Mapping
         See `lpipstore.pipeline.backbones.weights.load_weights`.
     taps : sequence of str
         For "torchvision:NAME": names of the layers to read, such as "layer1"; they must give
         tensors of shape (B, C, H, W).
     table : FileTable, optional
-        Remembers the digest of a weights file, so that the next call reads neither the file nor
-        torchvision before the trunk is needed (alex, vgg and squeeze only).
+        Caches the digest of a weights file, so that the next call neither reads the file nor
+        imports torchvision until the trunk is needed (alex, vgg and squeeze only).
 
     Raises
     ------
     UsageError
         Unknown name, version or tap, or weights that do not fit.
     LpipstoreError
-        The weights cannot be had.
+        The weights are neither on this machine nor available over the network.
     """
     check_backbone(name, version, taps)
     if name in LPIPS_BACKBONES:
@@ -52,7 +52,7 @@ def load_backbone(
 
 
 def check_backbone(name: str, version: str, taps: Sequence[str]) -> None:
-    """Raise `UsageError` for a name, version or taps that `load_backbone` cannot mean."""
+    """Raise `UsageError` if name, version or taps cannot be valid, without loading anything."""
     if version not in VERSIONS:
         raise UsageError(f"There is no LPIPS version {version!r}: choose 0.1 or 0.0.")
     if name in LPIPS_BACKBONES:

@@ -1,4 +1,4 @@
-"""The three backbones of LPIPS: AlexNet, VGG-16 and SqueezeNet 1.1, read after ReLUs."""
+"""The three LPIPS backbones: AlexNet, VGG-16 and SqueezeNet 1.1, read after ReLUs."""
 
 from collections.abc import Callable
 
@@ -70,14 +70,14 @@ def load_lpips_net(
     before = _identity(table, found)
     trunk, loaded = load()
     digest = digest_of(loaded)
-    # Who replaces the file meanwhile must not have its digest taken for that of the new file
+    # If the file was replaced meanwhile, this digest must not be recorded for the new file
     if table is not None and before is not None and _identity(table, found) == before:
         table.remember_files([(before, FileRecord(bytes.fromhex(digest), _note(name)))])
     return make(digest, loaded.origin, loaded.trained, lambda: trunk)
 
 
 def _recall_digest(table: FileTable | None, found: WeightsFile | None, name: str) -> str | None:
-    """The digest of the tensors that backbone `name` takes from a file, if the table knows it."""
+    """Return the digest of the tensors that `name` takes from a file, if the table has it."""
     identity = _identity(table, found)
     if table is None or identity is None:
         return None
@@ -86,7 +86,7 @@ def _recall_digest(table: FileTable | None, found: WeightsFile | None, name: str
 
 
 def _identity(table: FileTable | None, found: WeightsFile | None) -> FileIdentity | None:
-    """What tells a weights file from its other versions; None where nothing is remembered."""
+    """Return the identity of a weights file; None without a table or a file."""
     if table is None or found is None or not found.path.is_file():
         return None
     return identify(found.path)

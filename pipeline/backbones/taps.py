@@ -1,4 +1,4 @@
-"""A model of torchvision cut down to named taps, and the shapes of taps without computing them."""
+"""Cut a torchvision model down to named taps, and find tap shapes without computing taps."""
 
 import difflib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from ...cache.errors import UsageError
 
 
 def tap_shapes(trunk: nn.Module, height: int, width: int) -> tuple[tuple[int, ...], ...]:
-    """Shapes of the taps for one image, the batch left out, by a run on the meta device.
+    """Return the tap shapes for one image, without the batch, by a run on the meta device.
 
     Raises
     ------
@@ -28,17 +28,17 @@ def tap_shapes(trunk: nn.Module, height: int, width: int) -> tuple[tuple[int, ..
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of torch says, without its stack of frames."""
+    """Return the first line of a torch error message, without the stack trace."""
     return str(error).strip().split("\n", 1)[0].rstrip(".") or type(error).__name__
 
 
 def empty_model(model_name: str) -> nn.Module:
-    """Build a classification model of torchvision on the meta device, in evaluation mode.
+    """Build a torchvision classification model on the meta device, in evaluation mode.
 
     Raises
     ------
     UsageError
-        torchvision has none of that name.
+        torchvision has no model of that name.
     """
     import torchvision
 
@@ -57,17 +57,17 @@ def empty_model(model_name: str) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             model = torchvision.models.get_model(model_name, weights=None).to("meta")
     if hasattr(model, "transform_input"):
-        model.transform_input = True  # as torchvision sets it together with its weights
+        model.transform_input = True  # torchvision sets it when it loads weights
     return cast(nn.Module, model.eval())
 
 
 def extractor(model: nn.Module, name: str, taps: tuple[str, ...]) -> nn.Module:
-    """Cut `model` down to what leads to `taps`; the result returns them as a tuple.
+    """Cut `model` down to the layers that lead to `taps`; the result returns a tuple of taps.
 
     Raises
     ------
     UsageError
-        No tap, one tap twice, or a tap that the model does not have; the message names some.
+        No tap, a repeated tap, or an unknown tap; the message lists some valid names.
     """
     from torchvision.models.feature_extraction import (
         create_feature_extractor,
@@ -86,7 +86,7 @@ def extractor(model: nn.Module, name: str, taps: tuple[str, ...]) -> nn.Module:
     cut = create_feature_extractor(model, list(taps), suppress_diff_warning=True)
     graph = cut.eval().graph
     for node in graph.nodes:
-        # What works in place would change a tap after it was taken (tracing already undoes +=)
+        # In-place operations would change a tap after it was taken (tracing already undoes +=)
         if node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
         if node.op == "output":
@@ -98,7 +98,7 @@ def extractor(model: nn.Module, name: str, taps: tuple[str, ...]) -> nn.Module:
 
 
 def _layer_names(nodes: Sequence[str], most: int = 12) -> list[str]:
-    """A dozen names, as coarse as there are enough of."""
+    """Return up to `most` names, at the coarsest depth that gives at least six."""
     for depth in (1, 2, 3):
         names = list(dict.fromkeys(".".join(node.split(".")[:depth]) for node in nodes))
         if len(names) >= 6:
@@ -107,12 +107,12 @@ def _layer_names(nodes: Sequence[str], most: int = 12) -> list[str]:
 
 
 def checked_channels(trunk: nn.Module, name: str, taps: tuple[str, ...]) -> tuple[int, ...]:
-    """Look at two sizes whether every tap is (B, C, H, W), and return the channels per tap.
+    """Check at two image sizes that every tap is (B, C, H, W); return the channels per tap.
 
     Raises
     ------
     UsageError
-        A tap of another shape.
+        A tap has another shape, or cannot be computed.
     """
     try:
         shapes = tap_shapes(trunk, 224, 224)
@@ -123,7 +123,7 @@ def checked_channels(trunk: nn.Module, name: str, taps: tuple[str, ...]) -> tupl
             f"with taps of channels, height and width ({first_line(error)})."
         ) from error
     for tap, shape, other in zip(taps, shapes, higher, strict=True):
-        # Channels do not grow with the image; where they seem to, they are the last dimension
+        # Channels do not grow with the image; if dimension 1 does, channels come last
         if len(shape) != 3 or shape[0] != other[0]:
             raise UsageError(
                 f"The tap {tap} of {name} gives {('B', *shape)} for images of 224x224, not "

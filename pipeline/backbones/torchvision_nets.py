@@ -1,4 +1,4 @@
-"""Any classification model of torchvision, read at named taps."""
+"""Any torchvision classification model, read at named taps."""
 
 from .backbone import PREFIX, Backbone
 from .taps import checked_channels, empty_model, extractor
@@ -7,7 +7,7 @@ from .weights import WeightsChoice, find_weights, load_weights, names_in_torchvi
 
 
 def load_torchvision_net(name: str, weights: WeightsChoice, taps: tuple[str, ...]) -> Backbone:
-    """Load any classification model of torchvision: see `load_backbone`."""
+    """Load any torchvision classification model: see `load_backbone`."""
     model_name = name.removeprefix(PREFIX)
     trunk = extractor(empty_model(model_name), name, taps)
     channels = checked_channels(trunk, name, taps)

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from ..common.precision import ieee_float32
 from .weights import TrunkWeights
 
-# Shift and scale of the scaling layer on RGB in [-1, 1]: ImageNet's mean and spread
+# Shift and scale of the scaling layer on RGB in [-1, 1]: ImageNet's mean and standard deviation
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
 
 def run_trunk(trunk: nn.Module, images: Tensor, *, scaled: bool) -> list[Tensor]:
-    """Scaling layer (where `scaled`) and trunk: see `Backbone.taps_of`."""
+    """Apply the scaling layer (if `scaled`) and the trunk: see `Backbone.taps_of`."""
     like = next(trunk.parameters())
     images = images.to(like.device)
     if scaled:
@@ -27,7 +27,7 @@ def run_trunk(trunk: nn.Module, images: Tensor, *, scaled: bool) -> list[Tensor]
 
 
 def each_tap_of_pixels(trunk: nn.Module, pixels: Tensor, *, scaled: bool) -> Iterator[Tensor]:
-    """Run scaling layer (where `scaled`) and trunk on images as decoders give them.
+    """Apply the scaling layer (if `scaled`) and the trunk to decoded images.
 
     Parameters
     ----------
@@ -47,12 +47,13 @@ def each_tap_of_pixels(trunk: nn.Module, pixels: Tensor, *, scaled: bool) -> Ite
 
 
 def _forward(trunk: nn.Module, images: Tensor) -> Iterator[Tensor]:
-    """Run the trunk in `channels_last`: in NCHW, max-pooling and convolutions take up to 3 times.
+    """Run the trunk in `channels_last`.
 
-    Measured on CPUs, for alex, vgg and squeeze.
+    In NCHW, max-pooling and convolutions take up to 3 times as long (measured on CPUs, for alex,
+    vgg and squeeze).
     """
     like = next(trunk.parameters())
-    with ieee_float32():  # TF32 would move distances by 1e-3 of their value
+    with ieee_float32():  # TF32 would change distances by 1e-3 of their value
         images = images.to(like.dtype).contiguous(memory_format=torch.channels_last)
         yield from trunk.each_tap(images) if isinstance(trunk, SlicedFeatures) else trunk(images)
 
@@ -70,7 +71,7 @@ class SlicedFeatures(nn.Module):
         return tuple(self.each_tap(images))
 
     def each_tap(self, images: Tensor) -> Iterator[Tensor]:
-        """Yield each tap before the next one is computed, so that it can be used and forgotten."""
+        """Yield each tap before the next one is computed, so that it can be used and released."""
         for index, layer in enumerate(self.features):
             images = layer(images)
             if index in self.stops:
@@ -78,7 +79,7 @@ class SlicedFeatures(nn.Module):
 
 
 def wanted_tensors(trunk: nn.Module) -> dict[str, Tensor]:
-    """Tensors that decide the taps; a counter of batches, which older files lack, does not."""
+    """Return the tensors that determine the taps: all but batch counters, which old files lack."""
     return {
         name: tensor
         for name, tensor in trunk.state_dict().items()
@@ -87,7 +88,7 @@ def wanted_tensors(trunk: nn.Module) -> dict[str, Tensor]:
 
 
 def fill(trunk: nn.Module, weights: TrunkWeights) -> None:
-    """Give the weights to a trunk on the meta device, and freeze it."""
+    """Load weights into a trunk on the meta device, and freeze it."""
     counters = {
         name: torch.zeros(tensor.shape, dtype=tensor.dtype)
         for name, tensor in trunk.state_dict().items()
@@ -98,7 +99,7 @@ def fill(trunk: nn.Module, weights: TrunkWeights) -> None:
 
 
 def digest_of(weights: TrunkWeights) -> str:
-    """xxh3-128 over name, dtype, shape and bytes of each tensor, in the order of the names."""
+    """Return the xxh3-128 over name, dtype, shape and bytes of each tensor, sorted by name."""
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(weights.state.items()):
         digest.update(f"{name};{tensor.dtype};{tuple(tensor.shape)};".encode())

@@ -31,7 +31,7 @@ _REACH_SECONDS = 8.0
 
 
 class WeightsMissing(LpipstoreError):  # noqa: N818 - it says what is the matter
-    """ImageNet weights can be had neither from a file nor over the network."""
+    """ImageNet weights are neither on this machine nor available over the network."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class TrunkWeights:
     Attributes
     ----------
     state : Mapping[str, Tensor]
-        The tensors that were expected, on the CPU, with the expected dtypes.
+        The expected tensors, on the CPU, with the expected dtypes.
     origin : str
-        For people: the file, "torchvision ImageNet (...)", "random (untrained)", "given tensors".
+        For display: the file, "torchvision ImageNet (...)", "random (untrained)", "given tensors".
     trained : bool
         False for random weights only.
     """
@@ -55,7 +55,7 @@ class TrunkWeights:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights on this machine, and the words for where it comes from."""
+    """A weights file on this machine, and its origin in words."""
 
     path: Path
     origin: str
@@ -68,26 +68,26 @@ def find_weights(
     official: str | None,
     longer_names: tuple[str, ...],
 ) -> WeightsFile | None:
-    """Find the file on this machine that holds the weights, without reading it.
+    """Find the weights file on this machine, without reading it.
 
     Parameters
     ----------
     torchvision_name, choice
         As for `load_weights`.
     official : str or None
-        The name that torchvision gives its file; None where torchvision has no weights.
+        File name of torchvision's weights; None if torchvision has none.
     longer_names : tuple of str
-        Models whose names begin with this one's, such as vgg16_bn for vgg16.
+        Models whose names start with this model's name, such as vgg16_bn for vgg16.
 
     Returns
     -------
     WeightsFile or None
-        None where `choice` stands for no file, or for one that has yet to be downloaded.
+        None if `choice` needs no file, or one that has yet to be downloaded.
 
     Raises
     ------
     UsageError
-        The file or folder that was named is not there, or several files would fit.
+        The named file or folder does not exist, or several files would fit.
     """
     if isinstance(choice, Mapping) or choice == "random":
         return None
@@ -116,7 +116,7 @@ def load_weights(
     backbone: str,
     member: str = "DEFAULT",
 ) -> TrunkWeights:
-    """Load the weights of a trunk, check them and bring them to the expected dtypes.
+    """Load the weights of a trunk, check them and convert them to the expected dtypes.
 
     Parameters
     ----------
@@ -124,24 +124,24 @@ def load_weights(
         Name of the model in torchvision, such as "squeezenet1_1".
     choice : str, Path or Mapping
         "imagenet": a file ``<torchvision_name>*.pth`` in the folder $LPIPSTORE_WEIGHTS, else
-        torchvision's own weights through the cache of torch.hub (downloaded where they are
-        missing). "random": drawn by a private seeded generator. Else a file, or the tensors.
+        torchvision's own weights from the torch.hub cache (downloaded if missing). "random":
+        drawn by a private seeded generator. Otherwise a file, or the tensors.
     found : WeightsFile or None
-        What `find_weights` found.
+        The result of `find_weights`.
     expected : Mapping of str to Tensor
-        Name, shape and dtype of each tensor that the trunk needs (the meta device will do). A
-        source may hold more, such as a classifier, and may leave out the prefix ``features.``.
+        Name, shape and dtype of each tensor that the trunk needs (meta tensors will do). A source
+        may hold more, such as a classifier, and may omit the prefix ``features.``.
     backbone : str
-        The name that messages call the backbone by.
+        Name of the backbone in messages.
     member : str
-        Which of torchvision's weights to download, such as "IMAGENET1K_V1".
+        Member of torchvision's weights enum to download, such as "IMAGENET1K_V1".
 
     Raises
     ------
     UsageError
-        The file is not a file of tensors, or does not fit the backbone.
+        The source does not hold the tensors of the backbone.
     WeightsMissing
-        Neither file nor network.
+        The weights are neither on this machine nor available over the network.
     """
     if isinstance(choice, Mapping):
         state, origin = select(choice, expected, "the given tensors", backbone), "given tensors"
@@ -155,12 +155,12 @@ def load_weights(
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of named tensors onto the CPU, running nothing from it.
+    """Read a file of named tensors onto the CPU, without running code from it.
 
     Raises
     ------
     UsageError
-        No such file, not readable, or anything else than a dict of tensors by name.
+        The file does not exist, is unreadable, or is not a dict of tensors by name.
     """
     if not path.is_file():
         kind = "is a folder, not a file" if path.is_dir() else "does not exist"
@@ -188,12 +188,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def select(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str, backbone: str
 ) -> dict[str, Tensor]:
-    """Take the expected tensors out of `state`, strictly by name and shape, as copies.
+    """Copy the expected tensors out of `state`, matched strictly by name and shape.
 
     Raises
     ------
     UsageError
-        A tensor is missing or has another shape; the message names source and backbone.
+        A tensor is missing or has the wrong shape; the message names source and backbone.
     """
     bare = {name: name.removeprefix("features.") for name in expected}
     if not any(name in state for name in expected) and all(bare[name] in state for name in bare):
@@ -219,10 +219,10 @@ def select(
 
 
 def random_state(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """He-normal weights from a private generator; torch's global one is left alone.
+    """Draw He-normal weights from a private generator; torch's global generator is not touched.
 
-    Each tensor depends on its own name and shape only, so a trunk that is cut earlier has the same
-    first layers. Scales and variances are 1, biases and means 0.
+    Each tensor depends only on its own name and shape, so a trunk that ends at an earlier tap has
+    the same first layers. Scales and variances are 1, biases and means 0.
     """
     return {name: _random_tensor(name, like) for name, like in expected.items()}
 
@@ -242,7 +242,7 @@ def _random_tensor(name: str, like: Tensor) -> Tensor:
 def _in_folder(
     torchvision_name: str, official: str | None, longer_names: tuple[str, ...]
 ) -> Path | None:
-    """The file for this model in $LPIPSTORE_WEIGHTS, None where the folder has none."""
+    """Return the file for this model in $LPIPSTORE_WEIGHTS, or None if there is none."""
     folder_name = os.environ.get(WEIGHTS_VARIABLE)
     if not folder_name:
         return None
@@ -261,7 +261,7 @@ def _in_folder(
 
 
 def names_in_torchvision(torchvision_name: str) -> tuple[str | None, tuple[str, ...]]:
-    """Return the file name of a model's weights, and the models with longer names."""
+    """Return the file name of a model's weights, and the models whose names extend its name."""
     from torchvision.models import list_models
 
     entry = _torchvision_entry(torchvision_name, "DEFAULT")
@@ -285,7 +285,7 @@ def _hub_origin(file_name: str) -> str:
 
 
 def _download(entry: Any, torchvision_name: str) -> WeightsFile:  # noqa: ANN401 - untyped enum
-    """Fetch torchvision's own weights into the cache of torch.hub."""
+    """Download torchvision's own weights into the torch.hub cache."""
     if entry is None:
         raise WeightsMissing(
             f"torchvision has no weights for {torchvision_name!r}. "
@@ -295,7 +295,7 @@ def _download(entry: Any, torchvision_name: str) -> WeightsFile:  # noqa: ANN401
     obstacle = _obstacle(entry.url)
     if obstacle is None:
         try:
-            # torch.hub reports on stdout, where results belong
+            # torch.hub reports on stdout, which is for results
             with redirect_stdout(sys.stderr):
                 entry.get_state_dict(
                     progress=True, check_hash=True, weights_only=True, map_location="cpu"
@@ -312,7 +312,7 @@ def _download(entry: Any, torchvision_name: str) -> WeightsFile:  # noqa: ANN401
 
 
 def _obstacle(url: str, seconds: float = _REACH_SECONDS) -> str | None:
-    """What stands between us and `url`, found out within seconds; None if nothing does."""
+    """Return the reason why `url` cannot be reached, within seconds; None if it can."""
     outcome: list[str | None] = []
 
     def knock() -> None:
@@ -321,11 +321,11 @@ def _obstacle(url: str, seconds: float = _REACH_SECONDS) -> str | None:
             with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310
                 outcome.append(None)
         except urllib.error.HTTPError:
-            outcome.append(None)  # something answered: let the download itself judge
+            outcome.append(None)  # the server answered: the download will tell more
         except (OSError, ValueError) as error:
             outcome.append(str(getattr(error, "reason", error)))
 
-    # A thread, because looking up a name knows no time-out
+    # In a thread, because name look-ups have no time-out
     thread = threading.Thread(target=knock, daemon=True)
     thread.start()
     thread.join(seconds + 1)
@@ -333,6 +333,6 @@ def _obstacle(url: str, seconds: float = _REACH_SECONDS) -> str | None:
 
 
 def _some(names: list[str], most: int = 4) -> str:
-    """The first few of many names."""
+    """Return the first few of many names as text."""
     shown = ", ".join(names[:most]) or "none"
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,5 +1,5 @@
-"""What every room needs: text for people and files, progress, whole files, exact arithmetic.
+"""Shared helpers: text and paths, progress, atomic file writes, float32 precision.
 
-Read first: `atomic` (files that are there whole or not at all), `precision` (float32 that stays
+Read first: `atomic` (files are replaced whole or not at all), `precision` (float32 that stays
 float32).
 """

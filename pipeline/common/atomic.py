@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written under a temporary name, then renamed."""
+"""Atomic file writes: write under a temporary name, then rename."""
 
 import os
 import re
@@ -16,21 +16,23 @@ _TEMPORARY = re.compile(r"\.lpipstore-[0-9a-f]{16}\.partial")
 def replacing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     """Open a file that becomes `path` when the ``with`` block ends.
 
-    It is written beside `path` under a name of its own, so that two processes that write the same
-    file do not meet. When the block raises, the temporary file is removed and what was at `path`
-    stays. A killed process leaves the temporary file behind; `is_temporary` recognises it.
+    Data is written to a temporary file with a unique name in the same folder, so that two processes
+    that write the same path do not collide. If the block raises, the temporary file is removed and
+    an existing file at `path` stays. A killed process leaves its temporary file behind;
+    `is_temporary` recognises it.
 
     Parameters
     ----------
     path
-        The file to make or to replace; its folder has to exist.
+        The file to create or replace; its folder must exist.
     durable
-        Wait for the disk before renaming: after a loss of power the file is the old or the new one.
+        Sync the file to disk before renaming it: after a power loss, `path` is the old or the new
+        file.
 
     Raises
     ------
     OSError
-        It cannot be written or renamed.
+        The file cannot be written or renamed.
     """
     temporary = path.with_name(f".lpipstore-{secrets.token_hex(8)}.partial")
     file = temporary.open("xb")
@@ -42,20 +44,20 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        with suppress(OSError):  # what went wrong before says more
+        with suppress(OSError):  # the first error says more
             temporary.unlink()
         raise
 
 
 def is_temporary(path: Path) -> bool:
-    """Tell whether `path` is a temporary file of `replacing`, by its name."""
+    """Return whether `path` is named like a temporary file of `replacing`."""
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def check_writable(folder: Path) -> None:
-    """Raise `OSError` unless files can be made in `folder`, or in the parent it would be made in.
+    """Raise `OSError` unless files can be created in `folder` or its nearest existing parent.
 
-    Nothing is left there.
+    Leaves nothing behind.
     """
     existing = next(
         place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)

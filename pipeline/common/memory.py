@@ -1,4 +1,4 @@
-"""Fresh memory for arithmetic."""
+"""Allocate memory for large tensors."""
 
 import numpy as np
 import torch
@@ -7,10 +7,10 @@ _KINDS = {torch.int16: np.int16, torch.float32: np.float32, torch.float64: np.fl
 
 
 def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Make a tensor of any numbers; on a CPU, if it has 4 MB or more, in huge pages.
+    """Return an uninitialised tensor; on a CPU, tensors of 4 MB or more lie in huge pages.
 
-    NumPy asks for them and torch does not: first touching 16 MB took 20 ms in pages of 4 kB, as
-    long as the arithmetic that they serve, and 1 ms in huge ones.
+    NumPy asks for huge pages and torch does not: first touching 16 MB took 20 ms in 4 kB pages, as
+    long as the arithmetic on them, and 1 ms in huge pages.
     """
     if device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
@@ -18,5 +18,5 @@ def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> t
 
 
 def fresh_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Make a tensor of zeros, as `fresh` does."""
+    """Return a tensor of zeros, allocated like `fresh`."""
     return fresh(shape, dtype, device).zero_()

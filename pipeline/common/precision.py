@@ -1,10 +1,10 @@
-"""What float32 arithmetic is made of: the process's switches, held while numbers are decided.
+"""Keep float32 arithmetic in float32, whatever torch's global switches say.
 
-Anybody in the process may let float32 products and convolutions take shorter numbers: TF32 on GPUs,
-bfloat16 on CPUs that have units for it (`torch.set_float32_matmul_precision`, the switches
+Any code in the process may let float32 products and convolutions use shorter formats: TF32 on GPUs,
+bfloat16 on CPUs with units for it (`torch.set_float32_matmul_precision`, the switches
 ``fp32_precision`` under `torch.backends`), or run them under `torch.autocast`. Distances would then
-be off by 1e-3 of the norms of the rows, lower bounds would lie above the distances that they bound,
-and rows would enter the store that no other process computes.
+be off by 1e-3 of the norms of the rows, lower bounds would exceed the distances that they bound,
+and the store would receive rows that no other process computes.
 """
 
 import threading
@@ -17,10 +17,10 @@ import torch
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """Compute in float32 where float32 is written, whatever the process or the caller has set.
+    """Compute float32 operations in float32, whatever the process or the caller has set.
 
-    Around everything whose numbers are stored, or decide; also usable as a decorator. What was set
-    before is set again afterwards.
+    Wrap it around all arithmetic whose results are stored or compared; also usable as a decorator.
+    The previous settings are restored afterwards.
     """
     with ieee_float32(), _without_autocast():
         yield
@@ -28,9 +28,9 @@ def exact_arithmetic() -> Iterator[None]:
 
 @contextmanager
 def fast_products() -> Iterator[None]:
-    """Let products take the numbers that the hardware is fastest with; sums stay in float32.
+    """Let products use the hardware's fastest number formats; sums stay in float32.
 
-    Where another thread computes in `exact_arithmetic` at the same time, products are exact.
+    While another thread is inside `exact_arithmetic`, products are exact.
     """
     with _SWITCHES.held(exact=False), _without_autocast():
         yield
@@ -45,7 +45,7 @@ def ieee_float32() -> Iterator[None]:
 
 @contextmanager
 def _without_autocast() -> Iterator[None]:
-    """Switch autocast off, which belongs to the calling thread."""
+    """Switch off autocast, which is a setting of the calling thread."""
     with ExitStack() as stack:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
@@ -54,14 +54,14 @@ def _without_autocast() -> Iterator[None]:
 
 
 class _Switches:
-    """The switches of the process, which threads that compute at the same time share.
+    """The switches of the process, shared by threads that compute at the same time.
 
-    The first thread remembers what was set, and the last one sets it again.
+    The first thread to enter saves the settings; the last one to leave restores them.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._exact = self._fast = 0  # threads, or nested calls, that ask for it
+        self._exact = self._fast = 0  # threads and nested calls inside
         self._products: str | None = None
         self._before: list[str | bool] = []
 
@@ -96,7 +96,7 @@ class _Switches:
         self._before = [switch.get() for switch in _switches()]
         try:
             self._products = torch.get_float32_matmul_precision()
-        except RuntimeError:  # torch does not tell where single switches were set otherwise
+        except RuntimeError:  # torch refuses if single switches were set apart
             self._products = None
 
     def _set_again(self) -> None:
@@ -106,35 +106,35 @@ class _Switches:
 
 
 class _Switch:
-    """One of torch's switches, of convolutions if `exact` is given, else of products."""
+    """One of torch's switches: for convolutions if `exact` is given, else for products."""
 
     def __init__(self, owner: Any, name: str, exact: str | bool | None = None) -> None:  # noqa: ANN401 - torch's modules
         self._owner, self._name, self._exact = owner, name, exact
 
     def get(self) -> str | bool:
-        """Return what is set."""
+        """Return the current setting."""
         value: str | bool = getattr(self._owner, self._name)
         return value
 
     def restrict(self) -> None:
-        """Let convolutions compute in float32; `set_float32_matmul_precision` sets products."""
+        """Make convolutions compute in float32; `set_float32_matmul_precision` sets products."""
         if self._exact is not None:
             setattr(self._owner, self._name, self._exact)
 
     def set(self, value: str | bool) -> None:
-        """Set what was found before."""
+        """Restore a saved setting."""
         if self._name == "fp32_precision":
             self._owner.fp32_precision = "none"
             if self._owner.fp32_precision == value:
-                return  # it is what the switch inherits
+                return  # the inherited value
         setattr(self._owner, self._name, value)
 
 
 def _switches() -> list[_Switch]:
-    """Return torch's switches of products and of convolutions.
+    """Return torch's switches for products and for convolutions.
 
-    torch 2.9 has one for each operation and device, and refuses to read the older ones once the new
-    ones differ; in torch 2.8 the precision of products is one setting.
+    torch 2.9 has one per operation and device, and refuses to read the older ones once the new ones
+    differ; torch 2.8 has a single setting for the precision of products.
     """
     backends: Any = torch.backends
     if not hasattr(backends.cudnn, "conv"):

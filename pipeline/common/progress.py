@@ -1,4 +1,4 @@
-"""How far a stage is and where the time goes: told through a function, measured by a stopwatch."""
+"""Progress reports and timings of stages: a callback and a stopwatch."""
 
 import threading
 import time
@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Report = Callable[[str, int, int], None]
-"""``report(stage, done, total)``: called by a stage each time that it has got further."""
+"""``report(stage, done, total)``: called by a stage whenever it makes progress."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """Report to nobody."""
+    """Do nothing (the default `report` callback)."""
 
 
 class Stopwatch:
-    """Seconds spent in each named stage, added up over all visits.
+    """Seconds spent in each named stage, summed over all visits.
 
-    Stages are timed by the process that runs the backbone and the products. What decoding workers
-    do meanwhile shows only as the time that this process had to wait for them.
+    A stage is timed in the thread that enters it. The work of decoding threads shows only as the
+    time spent waiting for them.
     """
 
     def __init__(self, *stages: str) -> None:
@@ -28,7 +28,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside the ``with`` block to `stage`, less that of stages within."""
+        """Add the time spent inside the ``with`` block to `stage`, excluding nested stages."""
         start = time.perf_counter()
         outside, self._local.inside = getattr(self._local, "inside", 0.0), 0.0
         try:
@@ -41,5 +41,5 @@ class Stopwatch:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + own
 
     def total(self) -> float:
-        """Seconds since the stopwatch was made."""
+        """Return the seconds since the stopwatch was created."""
         return time.perf_counter() - self._start

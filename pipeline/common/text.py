@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def printable(path: str) -> str:
-    """Return a path as text to store and show: no control characters, no undecodable bytes."""
+    """Return a path as printable text: control characters and undecodable bytes are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
@@ -23,10 +23,10 @@ _ESCAPE = re.compile(
 
 
 def unprinted(text: str) -> str:
-    """Return the path that `printable` showed as `text`: one that is there, if there is one.
+    """Return the path that `printable` turned into `text`, preferring a path that exists.
 
-    The inverse is not unique (a name can hold the four characters of an escape itself), so that who
-    relies on the path has to check what lies there. Where nothing does, `text` comes back.
+    The inverse is ambiguous (a name can itself contain the characters of an escape), so callers
+    must check the file that they find. If no candidate exists, `text` is returned.
     """
     return next((path for path in _readings(text) if os.path.lexists(path)), text)
 
@@ -47,10 +47,9 @@ def _readings(text: str) -> Iterator[str]:
 
 
 def json_text(content: object, default: Callable[[object], str] | None = None) -> str:
-    """Return content as JSON, with null for numbers that JSON does not know (RFC 8259, §6).
+    """Return content as JSON, with null for numbers that JSON cannot represent (RFC 8259, §6).
 
-    What is of no type of JSON becomes what `default` makes of it; without it, that is a
-    `TypeError`.
+    `default` converts objects of types unknown to JSON; without it they raise `TypeError`.
     """
     return json.dumps(_without_nan(content), indent=2, default=default, allow_nan=False)
 

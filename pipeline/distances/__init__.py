@@ -1,6 +1,6 @@
-"""The arithmetic of a distance: pure functions from rows and a head to numbers.
+"""The arithmetic of distances: pure functions of rows and a head.
 
 In: rows and the weights of a head. Out: distances. Read first: `distances` (all pairs of two sets
-of rows), then `gram` (as a matrix product), `direct` (from differences), `near` (of rows that are
-nearly equal); `heads` loads heads, `module` is the drop-in for `lpips.LPIPS`.
+of rows), then `gram` (by matrix products), `direct` (by row differences), `near` (for rows that are
+nearly equal); `heads` loads heads, `module` is the drop-in replacement for `lpips.LPIPS`.
 """

@@ -1,4 +1,4 @@
-"""Distances of chosen pairs of rows, from the differences of the rows."""
+"""Distances of chosen pairs of rows, computed from row differences."""
 
 import math
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from ..common.memory import fresh
 from .panels import Columns
 
 PAIRS_AT_ONCE = 192
-"""Pairs of one call, which torch's threads share: enough to be worth sharing."""
+"""Pairs per call: enough for torch to split the call across its threads."""
 
 WORDS = {torch.uint16: torch.int16}
-"""What torch cannot index, as what it can."""
+"""Dtypes that torch cannot index, and the dtypes to view them as."""
 
-_AT_ONCE = 64  # pairs of one call of this file, in float64: their columns stay in the caches
-_STAGES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the panels; after each, pairs beyond a limit are given up
+_AT_ONCE = 64  # pairs per torch call, in float64: their columns stay in the caches
+_STAGES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the panels; after each, pairs beyond the limit are dropped
 
 
 def direct_distances(
@@ -34,20 +34,19 @@ def direct_distances(
     left, right
         Stored rows, [n, length] and [m, length].
     pairs
-        int64 [p, 2]: rows of `left` and of `right`.
+        int64 [p, 2]: row numbers in `left` and in `right`.
     columns
         The head, prepared for the dtype of the rows.
     beyond
-        What is farther apart need not be known better than that. Of use where the head has no
-        negative weights: squares only add up.
+        Stop early on pairs that are known to be farther apart than this. Used only if the head has
+        no negative weights, so that partial sums never decrease.
 
     Returns
     -------
     Tensor of shape [p], float64
-        Sums of float64: relative error about 1e-13; never negative for heads without negative
+        Sums in float64: relative error about 1e-13; never negative for heads without negative
         weights; exactly 0 for equal rows; the same bits for (x, y) and (y, x), and whatever other
-        pairs are asked for.
-        Distances over `beyond` may be too small, but not under it.
+        pairs are computed. Distances over `beyond` may come out too small, but never below it.
     """
     sums = torch.zeros(len(pairs), dtype=torch.float64, device=left.device)
     if not len(pairs) or not columns.panels:
@@ -61,9 +60,9 @@ def direct_distances(
 
 
 def _stages(columns: Columns, beyond: float) -> list[Sequence[int]]:
-    """Return the numbers of the panels of each stage.
+    """Return the panel numbers of each stage.
 
-    The heaviest come first, so that pairs that are far apart are soon known to be.
+    The heaviest panels come first, so that far pairs are dropped early.
     """
     panels = columns.heaviest_first
     if beyond == math.inf or columns.signs is not None:
@@ -73,7 +72,7 @@ def _stages(columns: Columns, beyond: float) -> list[Sequence[int]]:
 
 
 class _Differences:
-    """The rows of some pairs, and room to compute with them."""
+    """The rows of some pairs, and work buffers."""
 
     def __init__(
         self, left: torch.Tensor, right: torch.Tensor, pairs: torch.Tensor, columns: Columns
@@ -81,14 +80,14 @@ class _Differences:
         self._left = left.view(WORDS.get(left.dtype, left.dtype))
         self._right = self._left if right is left else right.view(self._left.dtype)
         self._dtype, self._pairs, self._columns = left.dtype, pairs, columns
-        # Room for both sides of the pairs: to fetch fresh memory each time would take longest
+        # Buffers for both sides of the pairs: allocating them each time would take longest
         widths = list(map(len, columns.roots))
         room = 2 * min(_AT_ONCE * max(widths), max(2, len(pairs)) * sum(widths))
         self._points = fresh((room,), torch.float64, left.device)
         self._stored = fresh((room,), torch.float32, left.device).view(self._left.dtype)
 
     def add(self, panels: Sequence[int], which: torch.Tensor, sums: torch.Tensor) -> None:
-        """Add what panels contribute to the sums of some pairs, in the order of the panels."""
+        """Add the contributions of panels to the sums of some pairs, in panel order."""
         if not len(which):
             return
         count = -(-len(which) // -(-len(which) // _AT_ONCE))
@@ -96,24 +95,24 @@ class _Differences:
         chunks = list(
             zip(torch.split(own, count), torch.split(self._pairs[which], count), strict=True)
         )
-        together = max(1, _AT_ONCE // max(2, count))  # few pairs take several panels a call
+        together = max(1, _AT_ONCE // max(2, count))  # for few pairs, several panels per call
         for start in range(0, len(panels), together):
             batch = _Batch.of(self._columns, panels[start : start + together])
-            for some, pairs in chunks:  # whose rows share columns that are in the caches
-                # The sum of a single row would be split among threads: it stands there twice
+            for some, pairs in chunks:  # whose columns stay in the caches
+                # A single row is doubled, because torch would split its sum across threads
                 squares = self._squares(pairs if len(pairs) > 1 else pairs.expand(2, 2), batch)
                 for part in torch.split(squares, batch.widths, 1):
                     some.add_(part.sum(1)[: len(some)])
         sums[which] = own
 
     def _squares(self, pairs: torch.Tensor, batch: "_Batch") -> torch.Tensor:
-        """Return v∘(x - y)² of the columns of a batch, float64 [pairs, columns]."""
+        """Return v∘(x - y)² for the columns of a batch, float64 [pairs, columns]."""
         x, y = self._fetch(pairs, batch)
         x.sub_(y).mul_(batch.roots)
         return torch.mul(x, x if batch.signs is None else x * batch.signs, out=y)
 
     def _fetch(self, pairs: torch.Tensor, batch: "_Batch") -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the columns of the rows on both sides of pairs, float64 [pairs, columns]."""
+        """Return a batch's columns of both rows of each pair, float64 [pairs, columns]."""
         shape = 2 * len(pairs), len(batch.roots)
         stored, points = (
             room[: shape[0] * shape[1]].view(shape) for room in (self._stored, self._points)
@@ -135,7 +134,7 @@ class _Differences:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Some panels that are computed with at a time, one after another."""
+    """Several panels that are processed in one call, their columns one after another."""
 
     ranges: Sequence[slice]
     widths: list[int]

@@ -1,4 +1,4 @@
-"""Distances of rows: pure functions from stored rows and column weights to float64 numbers.
+"""Distances of rows: pure functions of stored rows and column weights, in float64.
 
 The distance of two rows x and y under the column weights v of a head is
 
@@ -6,8 +6,8 @@ The distance of two rows x and y under the column weights v of a head is
 
 which is LPIPS (Zhang et al. 2018, equation 1) of the two images. For all pairs of a collection it
 is a matrix product, d = ‖x‖²_v + ‖y‖²_v - 2 x·(v∘y). The product cancels for rows that are nearly
-equal, so the rows are centred first, products are added up over panels in float64, and every
-distance that comes out small is computed again from the difference.
+equal, so the rows are centred first, products are summed over panels in float64, and every small
+distance is recomputed from the row difference.
 """
 
 from collections.abc import Iterator
@@ -34,25 +34,24 @@ _BLOCK_BYTES = 400_000_000  # of stored rows: two blocks have to fit in a gigaby
 _SMALLEST_BLOCK = 16
 
 
-_LEAST_ROWS = 128  # of a square in which it pays to look for rows that are nearly equal
+_LEAST_ROWS = 128  # smallest side of a square that is searched for nearly equal rows
 
 
-_ROWS_AT_ONCE = 512  # whose close pairs are listed together
+_ROWS_AT_ONCE = 512  # rows whose close pairs are listed at a time
 
 
-_PRODUCT_ERROR = 1e-4  # of a float32 product, with room to spare
+_PRODUCT_ERROR = 1e-4  # of a float32 product, with a margin
 
 
 DIRECT_BELOW = 1e-2
-"""Distances under this are computed from the difference, where the product would cancel."""
+"""Distances below this are computed from the difference, because the product would cancel."""
 
 
 def block_of(count: int, row_bytes: int) -> int:
-    """Return how many rows stand on either side of one product.
+    """Return the number of rows on each side of one product.
 
-    The bits of a product depend on its shape, so that it has to be the same whatever part of a
-    collection is in memory: it follows from the size of the collection and the length of a row
-    alone.
+    The bits of a product depend on its shape, which must be the same whatever part of a collection
+    is in memory. So it is derived from the size of the collection and the length of a row alone.
     """
     block = _BLOCK
     while block > _SMALLEST_BLOCK and block * row_bytes > _BLOCK_BYTES:
@@ -74,24 +73,24 @@ def gram_distances(
     Parameters
     ----------
     left, right
-        Stored rows, [n, length] and [m, length]. `right` None stands for `left` again; then only
-        the blocks on and above the diagonal are computed, and mirrored.
+        Stored rows, [n, length] and [m, length]. If `right` is None, it is `left`, and only the
+        blocks on and above the diagonal are computed, then mirrored.
     columns
         The head, prepared for the dtype of the rows.
     centre
-        From `centre_of`; has to be the same for all parts of one matrix.
+        From `centre_of`; must be the same for all parts of a matrix.
     block
         From `block_of`, for the size of the whole matrix.
     fast
-        Let products take the shorter numbers that the hardware is faster with (bfloat16 on CPUs
-        that have it, TF32 on GPUs); sums stay as they are.
+        Let products use shorter formats if the hardware is faster with them (bfloat16 on CPUs that
+        have it, TF32 on GPUs); sums stay as they are.
 
     Returns
     -------
     Tensor of shape [n, m], float64
-        Absolute error about 1e-7, distances under `DIRECT_BELOW` relative error about 1e-6; rows
-        that are equal have exactly 0; bitwise symmetric. Whether the rows come in one call or in
-        several does not change a bit, as long as each call begins at a multiple of `block`.
+        Absolute error about 1e-7 (larger if `fast`); relative error about 1e-6 for distances below
+        `DIRECT_BELOW`; exactly 0 for equal rows; bitwise symmetric. Computing a matrix in parts
+        changes no bit, as long as each part begins at a multiple of `block`.
     """
     known = [] if fast else _foreseen(left, right, columns, block)
     spared = {blocks for square in known if square.surely_near for blocks in square.blocks(block)}
@@ -113,9 +112,10 @@ def gram_distances(
 
 
 class _Square(NamedTuple):
-    """Distances of some rows and others that were computed before any product.
+    """Distances of some rows to others, computed before any product.
 
-    `distances` is float64 [rows, columns], `pairs` bool of the same shape: which of them are known.
+    `distances` is float64 [rows, columns]; `pairs` is bool of the same shape and marks the known
+    ones.
     """
 
     top: slice
@@ -125,18 +125,18 @@ class _Square(NamedTuple):
 
     @property
     def surely_near(self) -> bool:
-        """Whether a product cannot but find all pairs under `DIRECT_BELOW`."""
+        """Whether a product is certain to put all pairs below `DIRECT_BELOW`."""
         return bool((self.distances < DIRECT_BELOW - _PRODUCT_ERROR).all())
 
     def blocks(self, block: int) -> Iterator[tuple[int, int]]:
-        """Yield the blocks that it covers, as (row, column) counted in blocks."""
+        """Yield the blocks that the square covers, as (row, column) counted in blocks."""
         rows, columns = (
             range(part.start // block, -(-part.stop // block)) for part in (self.top, self.across)
         )
         yield from product(rows, columns)
 
     def put(self, distances: torch.Tensor, close: torch.Tensor) -> None:
-        """Write the known distances of close pairs into place and clear them in `close`."""
+        """Write the known distances of close pairs to `distances` and clear them in `close`."""
         here = self.top, self.across
         mine = self.pairs if self.surely_near else close[here]
         distances[here] = torch.where(mine, self.distances, distances[here])
@@ -146,9 +146,9 @@ class _Square(NamedTuple):
 def _foreseen(
     left: torch.Tensor, right: torch.Tensor | None, columns: Columns, block: int
 ) -> list[_Square]:
-    """Compute the distances of squares in which all pairs are likely to be nearly equal.
+    """Compute the distances of squares whose pairs are all likely to be nearly equal.
 
-    Three rows of either side are looked at; a wrong guess costs time and changes nothing.
+    The guess tests three rows of each side; a wrong guess costs time and changes no result.
     """
     other = left if right is None else right
     side = block * max(1, _BLOCK // block)
@@ -186,7 +186,7 @@ def _foreseen(
 
 
 def _parts(count: int, side: int) -> list[slice]:
-    """Cut rows into parts that are worth looking at."""
+    """Cut rows into parts and return those that are large enough."""
     parts = [slice(start, min(start + side, count)) for start in range(0, count, side)]
     return [part for part in parts if part.stop - part.start >= _LEAST_ROWS]
 
@@ -198,7 +198,7 @@ def _refine(
     right: torch.Tensor,
     columns: Columns,
 ) -> None:
-    """Put direct distances in the places that `close` marks."""
+    """Replace the distances that `close` marks by direct distances."""
     for start in range(0, len(left), _ROWS_AT_ONCE):
         pairs = close[start : start + _ROWS_AT_ONCE].nonzero()
         pairs[:, 0] += start

@@ -1,9 +1,10 @@
-"""Products of rows with rows, panel by panel of columns, added up in float64.
+"""Products of rows with rows, summed in float64 over panels of columns.
 
 The panels are shared between two threads. The shape of every product and the order of every sum
-follow from sizes alone. Each product is made by one thread, and panels are a multiple of what MKL
-adds up at a time: neither the number of threads nor the shape of a product changes a bit. Other
-processors and other versions of MKL give other bits; distances then differ by up to 1e-7.
+depend on sizes alone. Each product is computed by one thread, and panel widths are a multiple of
+the number of columns that MKL sums at a time. So neither the number of threads nor the shape of a
+product changes a bit. Other processors and other versions of MKL give other bits; distances then
+differ by up to 1e-7.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -16,9 +17,9 @@ from ..common.memory import fresh_zeros
 from .panels import WHOLE, Columns, take
 from .threads import THREADS, in_threads, spread
 
-_STRIP = 64  # rows of a product on the diagonal, of which half a square is computed in vain
-_TOGETHER = 256  # rows by panels that are multiplied in one call: few rows take several panels
-_EIGHT = 8  # matrix units compute so many numbers at once, and edges by other means
+_STRIP = 64  # rows of a product on the diagonal; half of its square is wasted
+_TOGETHER = 256  # rows times panels per call: for few rows, several panels
+_EIGHT = 8  # numbers that matrix units compute at once; edges are computed differently
 
 
 def inner_products(
@@ -29,20 +30,20 @@ def inner_products(
     block: int,
     spared: Collection[tuple[int, int]] = (),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Compute x·(v∘y) of all pairs of centred rows, and their norms.
+    """Compute x·(v∘y) for all pairs of centred rows, and the norms of the rows.
 
     Parameters
     ----------
     left, right, columns, centre, block
         As for `lpipstore.pipeline.distances.distances.gram_distances`.
     spared
-        Blocks (row, column) whose products nobody needs.
+        Blocks (row, column) whose products are not needed.
 
     Returns
     -------
     products, norms, other norms
-        float64 [n, m], ‖x‖²_v [n], ‖y‖²_v [m], with n and m filled up by zeros (see `padded`).
-        Without `right` products under the diagonal are of no use.
+        float64 [n, m], ‖x‖²_v [n], ‖y‖²_v [m], with n and m padded with zeros (see `padded`).
+        Without `right`, products below the diagonal are meaningless.
     """
     batches = _Batch.of(columns, centre, panels_together(block))
     threads = [
@@ -59,18 +60,18 @@ def inner_products(
 
 
 def panels_together(block: int) -> int:
-    """Return how many panels a thread converts and multiplies at a time.
+    """Return the number of panels that a thread converts and multiplies at a time.
 
-    Calls on a few rows of one panel would take longer to make than to carry out.
+    For few rows, calls on a single panel would cost more overhead than work.
     """
     return max(1, _TOGETHER // block)
 
 
 def padded(count: int, block: int) -> int:
-    """Return to how many rows `count` are filled up with zeros.
+    """Return `count` rounded up to the number of rows after padding with zeros.
 
-    All products are then of shapes whose numbers matrix units compute alike, so that a distance
-    does not depend on where in the matrix it stands: multiples of 8, and no strip of 8 alone.
+    The result is a multiple of 8, with no strip of only 8 rows. Matrix units compute all products
+    of such shapes alike, so a distance does not depend on its place in the matrix.
     """
     length = -(-count // _EIGHT) * _EIGHT
     alone = length % min(block, _STRIP) == _EIGHT
@@ -79,10 +80,10 @@ def padded(count: int, block: int) -> int:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Some equally wide panels that are converted and multiplied at a time.
+    """Several equally wide panels that are converted and multiplied at a time.
 
-    What belongs to their columns is [panels, 1, width]. It is put together before the threads set
-    out: every call that they make costs them a turn at the interpreter.
+    The tensors are [panels, 1, width]. They are built before the threads start: every Python call
+    in a thread has to wait for the interpreter lock.
     """
 
     panels: tuple[tuple[slice, ...], ...]
@@ -92,7 +93,7 @@ class _Batch:
 
     @classmethod
     def of(cls, columns: Columns, centre: torch.Tensor, together: int) -> "list[_Batch]":
-        """Cut the panels into batches: as many for each thread, if there are several."""
+        """Cut the panels into batches, equally many for each thread if there are several."""
         batches = []
         for _, alike in groupby(range(len(columns.panels)), lambda k: len(columns.roots[k])):
             numbers = list(alike)
@@ -111,16 +112,16 @@ class _Batch:
 
 
 def _filled(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return what belongs to the columns of panels [panels, 1, width], filled up with zeros.
+    """Stack the column data of panels to [panels, 1, width], padded with zeros.
 
-    Weights of 0 leave nothing of what stands in these columns: see `panels`.
+    Weights of 0 cancel the contents of the padding columns: see `panels`.
     """
     stacked = torch.stack(list(parts))[:, None]
     return torch.nn.functional.pad(stacked, (0, -stacked.shape[2] % WHOLE))
 
 
 class _Side:
-    """Rows on one side of the products: a batch of panels converted, and their norms so far."""
+    """Rows on one side of the products: one converted batch of panels, and the norms so far."""
 
     def __init__(self, rows: torch.Tensor, batches: Sequence[_Batch], block: int) -> None:
         self._rows, self._block = rows, block
@@ -143,13 +144,13 @@ class _Side:
             yield slice(start, min(start + self._block, len(self.norms)))
 
     def convert(self, batch: _Batch) -> None:
-        """Put (row - centre)∘√|v| into `points`, with the signs of v into `signed`.
+        """Write (row - centre)∘√|v| to `points`, and its product with the signs of v to `signed`.
 
         Both are [panels, rows, width].
         """
         here = slice(len(batch.panels)), slice(None), slice(batch.roots.shape[2])
         self.points, self.signed = self._points[here], self._signed[here]
-        for block in self.blocks():  # which stay in the caches
+        for block in self.blocks():  # blocks stay in the caches
             rows, points, signed = self._rows[block], self.points[:, block], self.signed[:, block]
             for panel, part in zip(batch.panels, points, strict=True):
                 take(rows, panel, part)
@@ -162,7 +163,7 @@ class _Side:
 
 
 class _ThreadSum:
-    """Sums over some of the panels."""
+    """Sums over the panels of one thread."""
 
     def __init__(
         self,
@@ -187,7 +188,7 @@ class _ThreadSum:
             spread(self._add_product, products, self.products.device)
 
     def _products(self) -> Iterator[tuple[slice, slice]]:
-        """Yield the rows of either side of each product."""
+        """Yield the row ranges of both sides of each product."""
         one, other = self.sides[0], self.sides[-1]
         for top in one.blocks():
             for left in other.blocks():
@@ -195,7 +196,7 @@ class _ThreadSum:
                     continue
                 if one is not other or left.start > top.start:
                     yield top, left
-                elif left == top:  # what is on and above the diagonal
+                elif left == top:  # only on and above the diagonal
                     for start in range(top.start, top.stop, _STRIP):
                         yield slice(start, min(start + _STRIP, top.stop)), slice(start, top.stop)
 

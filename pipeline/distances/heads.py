@@ -1,7 +1,7 @@
-"""Heads: one weight per channel of each tap, read, written and laid over a row.
+"""Heads: one weight per channel of each tap; load, save and expand to the columns of a row.
 
-A head file has one tensor ``linK.model.1.weight`` of shape (1, C, 1, 1) per tap K, the layout of
-the PyPI package ``lpips``, whose own files (v0.0 and v0.1) are the stock heads.
+A head file has one tensor ``linK.model.1.weight`` of shape (1, C, 1, 1) per tap K. This is the
+format of the PyPI package ``lpips``, whose own files (v0.0 and v0.1) are the stock heads.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from ..common.atomic import replacing
 
 HEAD = "head.pth"
 TRUNK = "trunk.pth"
-"""What a training leaves in its folder: the head, and the trunk if it was tuned with it."""
+"""Files in a training's folder: the head, and the trunk if it was tuned as well."""
 
 _STOCK_SHA256 = {
     ("0.0", "alex"): "18720f55913d0af89042f13faa7e536a6ce1444a0914e6db9461355ece1e8cd5",
@@ -44,9 +44,9 @@ class Head:
     weights : tuple of ndarray
         One float32 array of shape (C,) per tap.
     name : str
-        For people: where the head comes from.
+        Where the head comes from, for display.
     digest : str
-        xxh3-128 over the values, in hexadecimal; the same values have the same digest.
+        xxh3-128 over the values, in hexadecimal; equal values have equal digests.
     """
 
     weights: tuple[NDArray[np.float32], ...]
@@ -60,12 +60,12 @@ class Head:
 
     @property
     def nonnegative(self) -> bool:
-        """True when no weight is under 0, so that distances and their bounds cannot be either."""
+        """Whether no weight is negative, so that distances and their bounds are nonnegative."""
         return all(bool((weight >= 0).all()) for weight in self.weights)
 
 
 def make_head(weights: Sequence[NDArray[np.float32]], name: str) -> Head:
-    """Make a head of one array of shape (C,) per tap (copied to float32).
+    """Make a head from one array of shape (C,) per tap (copied to float32).
 
     Raises
     ------
@@ -87,27 +87,27 @@ def make_head(weights: Sequence[NDArray[np.float32]], name: str) -> Head:
 def load_head(
     choice: str | Path | None, backbone_name: str, channels: Sequence[int], version: str = "0.1"
 ) -> Head:
-    """Load the head that goes with a backbone.
+    """Load a head for a backbone.
 
     Parameters
     ----------
     choice : str, Path or None
         None or "stock": the head of the ``lpips`` package for this backbone and version. "none":
-        every channel counts 1 (the unweighted baseline). Else a file, or a folder with a
+        every channel has weight 1 (the unweighted baseline). Otherwise a file, or a folder with a
         ``head.pth``.
     backbone_name : str
         "alex", "vgg", "squeeze" or "torchvision:NAME".
     channels : sequence of int
         Channels per tap of that backbone.
     version : str
-        "0.1" or "0.0"; matters for the stock heads only.
+        "0.1" or "0.0"; used for the stock heads only.
 
     Raises
     ------
     UsageError
         No stock head for this backbone, no such file, or a head for another backbone.
     LpipstoreError
-        The ``lpips`` package is missing or its file was changed.
+        The ``lpips`` package or its head file is missing, or the file was changed.
     """
     if choice is None or choice == "stock":
         return _stock_head(backbone_name, tuple(channels), version)
@@ -127,7 +127,7 @@ def load_head(
 def save_head(head: Head, path: str | Path) -> None:
     """Write a head so that `load_head` and ``lpips.LPIPS(model_path=path)`` read it.
 
-    The file appears whole or not at all; one that was there before stays when writing fails.
+    The file is written atomically: if writing fails, an existing file stays.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def save_head(head: Head, path: str | Path) -> None:
 
 
 def column_weights(head: Head, layout: RowLayout) -> NDArray[np.float32]:
-    """Spread a head over the columns of a row: ``w_c / (H * W)`` for each position of each tap.
+    """Expand a head to the columns of a row: ``w_c / (H * W)`` at each position of each tap.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def column_weights(head: Head, layout: RowLayout) -> NDArray[np.float32]:
     Raises
     ------
     UsageError
-        Head and layout have other channels.
+        Head and layout have different channels.
     """
     if head.channels != layout.channels:
         raise UsageError(
@@ -188,7 +188,7 @@ def _stock_head(backbone_name: str, channels: tuple[int, ...], version: str) -> 
     sha256 = _STOCK_SHA256.get((version, backbone_name))
     if sha256 is None:
         raise UsageError(f"There is no LPIPS version {version!r}: choose 0.1 or 0.0.")
-    spec = importlib.util.find_spec("lpips")  # its folder, without importing it
+    spec = importlib.util.find_spec("lpips")  # finds its folder without importing it
     if spec is None or not spec.submodule_search_locations:
         raise LpipstoreError("The stock heads are part of the package lpips: pip install lpips")
     path = Path(

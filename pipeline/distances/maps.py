@@ -1,18 +1,18 @@
-"""Distance maps: where two images differ, tap by tap, as `lpips` adds them up."""
+"""Distance maps: where two images differ, tap by tap, summed as in `lpips`."""
 
 from torch import Tensor
 from torch.nn import functional
 
 
 def distance_map(first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Weighted squared difference of two normalised taps, at each position.
+    """Compute the weighted squared difference of two normalised taps at each position.
 
     Parameters
     ----------
     first, second : Tensor
-        Results of `unit_normalise`, of shape (B, C, H, W); a batch of one meets any batch.
+        Results of `unit_normalise`, of shape (B, C, H, W); a batch of one broadcasts.
     weights : Tensor, optional
-        One weight per channel, of shape (C,), of any sign; without it every channel counts 1.
+        One weight per channel, of shape (C,), of any sign; by default, all are 1.
 
     Returns
     -------
@@ -20,7 +20,7 @@ def distance_map(first: Tensor, second: Tensor, weights: Tensor | None = None) -
         float32 of shape (B, 1, H, W): ``sum_c w_c (x_c - y_c)**2``.
     """
     difference = first - second
-    # Fresh pages for large tensors cost more than the arithmetic: in place, where nobody looks back
+    # Fresh pages for large tensors cost more than the arithmetic: work in place without gradients
     squared = difference.square() if difference.requires_grad else difference.square_()
     if weights is None:
         return squared.sum(dim=1, keepdim=True)
@@ -28,13 +28,13 @@ def distance_map(first: Tensor, second: Tensor, weights: Tensor | None = None) -
 
 
 def spatial_mean(distances: Tensor) -> Tensor:
-    """Mean over the positions: (B, 1, H, W) -> (B, 1, 1, 1)."""
+    """Return the mean over the positions: (B, 1, H, W) -> (B, 1, 1, 1)."""
     return distances.mean(dim=(2, 3), keepdim=True)
 
 
 def upsample(distances: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring a distance map to `size` (height, width): (B, 1, h, w) -> (B, 1, H, W), bilinear.
+    """Resize a distance map to `size` (height, width): (B, 1, h, w) -> (B, 1, H, W), bilinear.
 
-    Corners are not aligned. The head comes first and this second, as in the reference.
+    Corners are not aligned. The head is applied before resizing, as in the reference.
     """
     return functional.interpolate(distances, size=size, mode="bilinear", align_corners=False)

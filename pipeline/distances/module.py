@@ -1,4 +1,4 @@
-"""LPIPS as a module of torch: two batches of images in, differentiable distances out."""
+"""LPIPS as a torch module: two batches of images in, differentiable distances out."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,52 +17,52 @@ from ..features.normalise import unit_normalise
 from .heads import Head, load_head, make_head
 from .maps import distance_map, spatial_mean, upsample
 
-# Rounding of 2 * x - 1 and the like is no mistake of range
+# Tolerate the rounding of 2 * x - 1 and the like
 _RANGE_SLACK = 1e-5
 _LOOKS_NORMALIZED = (
     "No value of either batch is under 0, so the images look as if they were in [0, 1], and LPIPS "
     "expects [-1, 1]: call the metric with normalize=True, or scale them by 2 * images - 1. "
     "check_range=False switches this warning off."
 )
-_TOGETHER = 1 << 20  # numbers of both batches, up to which they go through the trunk as one
+_TOGETHER = 1 << 20  # up to this many values, both batches go through the trunk together
 
 
 class LPIPS(nn.Module):
     """Learned perceptual image patch similarity of two batches of images.
 
-    Gives the numbers of ``lpips.LPIPS`` (Zhang et al., CVPR 2018). For many pairs of the same
-    images, `lpipstore.distance_matrix` is faster by orders of magnitude.
+    Returns the same distances as ``lpips.LPIPS`` (Zhang et al., CVPR 2018). For many pairs of the
+    same images, `lpipstore.distance_matrix` is orders of magnitude faster.
 
-    Trunk and head are frozen: only the images receive gradients, and an optimiser that is given
+    Trunk and head are frozen: only the images receive gradients, and an optimiser over
     ``metric.parameters()`` changes nothing. To train the head, set ``requires_grad_(True)`` on
-    ``metric.head_weights``. The trunk stays in evaluation mode, whatever ``train()`` says.
+    ``metric.head_weights``. The trunk stays in evaluation mode, even after ``train()``.
 
     Parameters
     ----------
     net : str
         "alex", "vgg", "squeeze", or "torchvision:NAME" with `taps`.
     version : str
-        "0.1", or "0.0" without the scaling layer, with the heads of that time.
+        "0.1", or "0.0" without the scaling layer, with the heads of that version.
     lpips : bool
-        False: the baseline in which every channel counts 1.
+        If False, every channel has weight 1 (the baseline).
     spatial : bool
-        True: a distance at each pixel instead of one per pair.
+        If True, return a distance for each pixel instead of one per pair.
     weights : str, Path or Mapping
-        Of the trunk: "imagenet", "random", a file, or the tensors.
+        Weights of the trunk: "imagenet", "random", a file, or the tensors.
     heads : str or Path, optional
-        A head file in the place of the stock head, or "none" for the baseline.
+        A head file to use instead of the stock head, or "none" for the baseline.
     taps : sequence of str
         Layers to read, for "torchvision:NAME" only.
     check_range : bool
-        Refuse values outside of the range. Switch it off where a training produces such values,
-        or to spare a wait for the GPU at each call.
+        Reject values outside the range. Switch it off if training produces such values, or to
+        avoid waiting for the GPU at each call.
 
     Raises
     ------
     UsageError
-        An argument that does not exist or does not fit.
+        An argument has an unknown value, or the arguments do not fit together.
     LpipstoreError
-        The weights cannot be had.
+        The weights or the stock head are missing, or the stock head was changed.
 
     Examples
     --------
@@ -114,7 +114,7 @@ class LPIPS(nn.Module):
         return self
 
     def head(self) -> Head:
-        """Return the head as it is now, for `lpipstore.pipeline.distances.heads.save_head`."""
+        """Return the current head, for `lpipstore.pipeline.distances.heads.save_head`."""
         weights = [weight.detach().float().cpu().numpy() for weight in self.head_weights]
         return make_head(weights, self._head_name)
 
@@ -152,17 +152,17 @@ class LPIPS(nn.Module):
         retPerLayer: bool = False,  # noqa: N803
         normalize: bool = False,
     ) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Distances of the pairs (in0[b], in1[b]).
+        """Compute the distances of the pairs (in0[b], in1[b]).
 
         Parameters
         ----------
         in0, in1 : Tensor
             RGB images of shape (B, 3, H, W), or grey ones of shape (B, 1, H, W), floating, in
-            [-1, 1]. A batch of one meets a batch of any size.
+            [-1, 1]. A batch of one broadcasts against the other batch.
         retPerLayer : bool
-            Also return the share of each tap; the shares add up to the distance.
+            Also return the contribution of each tap; contributions add up to the distance.
         normalize : bool
-            True: the images are in [0, 1].
+            If True, the images are in [0, 1].
 
         Returns
         -------
@@ -172,13 +172,13 @@ class LPIPS(nn.Module):
         Raises
         ------
         UsageError
-            Shape, dtype or range do not fit; the message shows what came.
+            Shape, dtype or range is wrong; the message shows what was received.
 
         Warns
         -----
         UserWarning
-            Once, if neither batch has a value under 0 without `normalize`: the images are probably
-            in [0, 1], which gives distances that are too small. Part of `check_range`.
+            Issued once, if neither batch has a negative value and `normalize` is False: the images
+            are probably in [0, 1], which gives distances that are too small. Part of `check_range`.
         """
         self._check(in0, in1, normalize=normalize)
         in0, in1 = in0.expand(-1, 3, -1, -1), in1.expand(-1, 3, -1, -1)
@@ -194,17 +194,18 @@ class LPIPS(nn.Module):
         return (value, layers) if retPerLayer else value
 
     def extra_repr(self) -> str:
-        """Words for ``print(metric)``."""
+        """Return the settings that ``print(metric)`` shows."""
         return (
             f"net={self.net!r}, version={self.version!r}, lpips={self.lpips}, "
             f"spatial={self.spatial}, weights={self.weights_origin!r}"
         )
 
     def _pairs_of_taps(self, in0: Tensor, in1: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the taps of both batches, which go through the trunk together where that is faster.
+        """Yield the taps of both batches, run through the trunk together if that is faster.
 
-        Not where only one of them takes gradients: the other's half would be computed in vain. And
-        not where the trunk has enough to do for each: activations would leave the caches.
+        The batches are run separately if only one of them needs gradients (the other's would be
+        computed in vain), if their dtypes differ, or if they are large (activations would leave the
+        caches).
         """
         scaled = self.version == "0.1"
         differ = torch.is_grad_enabled() and in0.requires_grad != in1.requires_grad
@@ -268,7 +269,7 @@ def _check_kind(name: str, images: object) -> None:
 
 
 def _check_range(name: str, images: Tensor, *, normalize: bool) -> float:
-    """Raise `UsageError` for values outside of the range; return the lowest value."""
+    """Raise `UsageError` for values outside the range; return the lowest value."""
     lowest = 0.0 if normalize else -1.0
     low, high = cast(tuple[float, float], torch.stack(images.detach().aminmax()).tolist())
     if low >= lowest - _RANGE_SLACK and high <= 1 + _RANGE_SLACK:

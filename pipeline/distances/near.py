@@ -1,12 +1,12 @@
-"""Distances of many pairs of rows that are nearly equal: products in float64 around a row nearby.
+"""Distances of many pairs of nearly equal rows: float64 products relative to a nearby row.
 
-A float32 product cancels where rows are nearly equal, and differences of single pairs take fifty
-times as long. Around a row of the same neighbourhood, in float64, a product loses next to nothing:
-its error is known, and where it cannot change the float32 number that the distance is rounded to,
-that number is the one that `direct_distances` gives (the rounding test of Ziv 1991, "Fast
-evaluation of elementary mathematical functions with correctly rounded last bit").
-The few pairs for which it could are computed from differences. So the result does not depend on
-which pairs are computed together, and how.
+A float32 product cancels for nearly equal rows, and differences of single pairs take fifty times as
+long. Relative to a row of the same neighbourhood, a float64 product loses almost nothing and has a
+known error. If that error cannot change the float32 number that the distance is rounded to, this
+number is also what `direct_distances` gives (the rounding test of Ziv 1991, "Fast evaluation of
+elementary mathematical functions with correctly rounded last bit"). The few other pairs are
+computed from differences. So the result does not depend on which pairs are computed together, or
+how.
 """
 
 import math
@@ -22,14 +22,14 @@ from .direct import WORDS, direct_distances
 from .panels import Columns
 from .threads import THREADS, in_threads
 
-_TILE = 128  # rows of a product on either side
-_TILES = 4  # on either side, whose rows are converted together
-_DENSE_SHARE = 40  # a product pays when one pair in so many is wanted
-_LEAST_PAIRS = 2048  # for which it pays to convert the rows of `_TILES` tiles
-_MANY = 4  # one in so many of the most pairs of a row in the same neighbourhood are many
-_REPEATED = 4  # pairs to a row, from which on it pays to look for equal rows
+_TILE = 128  # rows on each side of a product
+_TILES = 4  # tiles on each side whose rows are converted together
+_DENSE_SHARE = 40  # a product pays if one pair in this many is wanted
+_LEAST_PAIRS = 2048  # fewest pairs for which converting the rows of a square pays
+_MANY = 4  # few pairs: less than 1/_MANY of the largest count in the neighbourhood
+_REPEATED = 4  # pairs per row above which looking for equal rows pays
 _UNIT = 2.0**-53
-_AROUND = 16  # roundings of the operands and sums around a product, all in all
+_AROUND = 16  # total roundings of the operands and sums around a product
 
 
 def near_distances(
@@ -39,7 +39,7 @@ def near_distances(
     columns: Columns,
     beyond: float = math.inf,
 ) -> torch.Tensor:
-    """Compute the distances of pairs of rows that are nearly equal, rounded to float32.
+    """Compute the distances of pairs of nearly equal rows, rounded to float32.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def near_distances(
     Returns
     -------
     Tensor of shape [p], float64
-        To the bit what `direct_distances` returns, rounded to float32, up to `beyond`.
+        Up to `beyond`, bit for bit the result of `direct_distances` rounded to float32.
     """
     found = torch.full((len(pairs),), torch.nan, dtype=torch.float64, device=left.device)
     if columns.panels:
@@ -72,9 +72,10 @@ def _equal(
     rest: torch.Tensor,
     found: torch.Tensor,
 ) -> torch.Tensor:
-    """Set the distances of equal rows among some pairs to 0; return which of them it were.
+    """Set the distances of equal rows among some pairs to 0; return a mask of these pairs.
 
-    There can be as many of these as pairs: of a film of one picture, saved with its time.
+    All pairs can be of this kind: frames of a motionless film whose files differ only in a time
+    stamp.
     """
     import xxhash
 
@@ -93,20 +94,20 @@ def _equal(
 
 @dataclass(frozen=True)
 class _Square:
-    """Some rows of either side, and the pairs among them that products serve.
+    """Some rows of each side, and the pairs among them whose distances come from products.
 
     Attributes
     ----------
     down, across
-        int64: the rows, of `left` and of `right`; `across` None stands for `down` again.
+        int64: row numbers in `left` and in `right`; if `across` is None, it is `down`.
     centres, other_centres
-        int64: for each of them a row of `left` in its neighbourhood.
+        int64: for each of these rows, a row of `left` in its neighbourhood.
     tiles
         The tiles (row, column) to multiply, in order.
     pairs
-        int64 [p]: places of the pairs.
+        int64 [p]: indices of the pairs.
     places
-        int64 [p, 2]: their rows, as places in `down` and `across`.
+        int64 [p, 2]: their rows, as indices into `down` and `across`.
     """
 
     down: NDArray[np.int64]
@@ -119,7 +120,7 @@ class _Square:
 
 
 def _squares(ends: NDArray[np.int64], height: int, mirrored: bool) -> Iterator[_Square]:
-    """Yield the pairs that stand close together when rows are ordered by neighbourhoods."""
+    """Yield the pairs that lie close together when rows are ordered by neighbourhood."""
     if len(ends) < _LEAST_PAIRS:
         return
     sides = _neighbourhoods(ends, height, mirrored)
@@ -161,7 +162,7 @@ def _squares(ends: NDArray[np.int64], height: int, mirrored: bool) -> Iterator[_
 
 @dataclass(frozen=True)
 class _Side:
-    """Rows of one side by neighbourhoods: their `order`, the `rank` of each, and its centre."""
+    """Rows of one side in `order` of neighbourhood, the `rank` of each row, and its centre."""
 
     order: NDArray[np.int64]
     rank: NDArray[np.int64]
@@ -169,10 +170,10 @@ class _Side:
 
 
 def _neighbourhoods(ends: NDArray[np.int64], height: int, mirrored: bool) -> tuple[_Side, _Side]:
-    """Order the ends of pairs so that what is connected stands together.
+    """Order the ends of pairs so that connected rows are adjacent.
 
-    What has many pairs comes first: flat pictures are all close to one another, and each to some
-    others. Otherwise the order stays, as of a film.
+    Rows with many pairs come first: flat pictures are all close to one another, and each of them to
+    a few others. Otherwise the order is kept, as for the frames of a film.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -185,7 +186,7 @@ def _neighbourhoods(ends: NDArray[np.int64], height: int, mirrored: bool) -> tup
     largest = np.zeros(int(label.max()) + 1, int)
     np.maximum.at(largest, label, degrees)
     few = degrees * _MANY < largest[label]
-    # Each has rows of the left; around one with many pairs, most differences are small
+    # Each has rows of `left`; relative to one with many pairs, most differences are small
     first = np.lexsort((few[:height], label[:height]))
     central = np.empty_like(largest)
     central[label[first[::-1]]] = first[::-1]
@@ -204,7 +205,7 @@ def _neighbourhoods(ends: NDArray[np.int64], height: int, mirrored: bool) -> tup
 
 
 class _Products:
-    """The arithmetic of a square: panels are shared between the threads."""
+    """The products of one square; panels are shared between the threads."""
 
     def __init__(
         self, left: torch.Tensor, right: torch.Tensor, square: _Square, columns: Columns
@@ -221,7 +222,7 @@ class _Products:
         ]
 
     def distances(self) -> torch.Tensor:
-        """Return the distances of the square's pairs; NaN where their float32 is in doubt."""
+        """Return the distances of the square's pairs; NaN if the float32 rounding is uncertain."""
         lengths = [len(rows) for _, rows, _ in self._sides]
         shape = lengths[0], lengths[-1]
         products = [fresh_zeros(shape, torch.float64, self._device) for _ in range(THREADS)]
@@ -265,7 +266,7 @@ class _Products:
                 products[top, across].addmm_(left[top], right[across].T)
 
     def _products(self) -> Iterator[tuple[slice, slice]]:
-        """Yield the rows and columns of each product: tiles that follow one another together."""
+        """Yield the rows and columns of each product; adjacent tiles are joined."""
         run: list[tuple[int, int]] = []
         for tile in [*self._square.tiles, (-1, -1)]:
             if run and (tile[0] != run[-1][0] or tile[1] != run[-1][1] + 1):
@@ -282,7 +283,7 @@ class _Products:
         panel: tuple[slice, ...],
         out: torch.Tensor,
     ) -> torch.Tensor:
-        """Put rows less the rows nearby into `out`."""
+        """Write rows minus their centres to `out`."""
         which, rows, centres = side
         start = 0
         for part in panel:

@@ -1,4 +1,4 @@
-"""What a head makes of the columns of stored rows: panels of those that take part."""
+"""The columns of stored rows that a head gives weight, cut into panels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,30 +11,31 @@ from ..features.rows import STEPS
 from .threads import THREADS
 
 WHOLE = 384
-"""Columns that MKL's products add up at a time: whatever the shape of a product, sums over a
-multiple of these are the same to the bit."""
+"""Columns that MKL's products sum at a time: sums over a multiple of it have the same bits whatever
+the shape of the product."""
 
-PANEL = 10 * WHOLE  # of one float32 product: long enough to be fast, short enough to be exact
-_SHORTEST_GAP = 64  # dead columns that are worth cutting a run of live ones for
+PANEL = 10 * WHOLE  # columns of a float32 product: enough to be fast, few enough to be exact
+_SHORTEST_GAP = 64  # fewest dead columns that are worth a cut between live ones
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What a head makes of the columns of stored rows.
+    """The column weights of a head, prepared for products of stored rows.
 
-    Columns of weight 0 take no part: they are a third of AlexNet's at 64 pixels (stock head). Each
-    panel is a list of column ranges, `roots` and `signs` belong to its columns one after another.
+    Columns of weight 0 are left out, short gaps excepted: they are a third of AlexNet's at 64
+    pixels (stock head). Each panel is a list of column ranges; `roots` and `signs` follow its
+    columns in order.
 
     Attributes
     ----------
     panels
         Ranges of live columns, `PANEL` columns at most in each panel.
     roots
-        For each panel float32 [width]: √(absolute v), over the row dtype's steps.
+        For each panel float32 [width]: √|v|, divided by the steps of the row dtype.
     signs
         For each panel float32 [width] of ±1, or None for a head without negative weights.
     heaviest_first
-        Numbers of the panels, by the sum of their absolute weights.
+        Panel numbers, by decreasing sum of absolute weights.
     """
 
     panels: tuple[tuple[slice, ...], ...]
@@ -49,7 +50,7 @@ class Columns:
         negative = bool((weights < 0).any())
         roots, signs, sums = [], [], []
         for panel in panels:
-            # By panels: all columns at once in float64 take hundreds of megabytes of a long row
+            # Per panel: all columns of a long row take hundreds of megabytes in float64
             live = np.concatenate([weights[columns] for columns in panel]).astype(np.float64)
             scaled = (np.sqrt(np.abs(live)) / STEPS[dtype]).astype(np.float32)
             roots.append(torch.from_numpy(scaled).to(device))
@@ -88,7 +89,7 @@ def _panels(live: NDArray[np.bool_]) -> Iterator[tuple[slice, ...]]:
 
 
 def _width(live: int) -> int:
-    """Return how wide panels are: equally wide, and equally many per thread."""
+    """Return the panel width that gives equally wide panels, equally many for each thread."""
     if live <= PANEL:
         return PANEL
     rounds = -(-live // (PANEL * THREADS))
@@ -96,7 +97,7 @@ def _width(live: int) -> int:
 
 
 def take(rows: torch.Tensor, panel: Sequence[slice], out: torch.Tensor) -> torch.Tensor:
-    """Copy the columns of a panel, converted to the dtype of `out`, into its first rows."""
+    """Copy the columns of a panel into the first rows of `out`, converted to its dtype."""
     start = 0
     for columns in panel:
         stop = start + columns.stop - columns.start
@@ -106,10 +107,10 @@ def take(rows: torch.Tensor, panel: Sequence[slice], out: torch.Tensor) -> torch
 
 
 def widest(columns: Columns) -> int:
-    """Return the number of products in the longest float32 sum."""
+    """Return the number of terms in the longest float32 sum."""
     return max((len(roots) for roots in columns.roots), default=1)
 
 
 def live(columns: Columns) -> int:
-    """Return how many columns take part."""
+    """Return the number of columns in all panels."""
     return sum(len(roots) for roots in columns.roots)

@@ -1,9 +1,9 @@
-"""Arithmetic on two threads side by side, instead of threads that share each operation.
+"""Arithmetic on two threads side by side, instead of splitting each operation across threads.
 
-torch shares every single operation among its threads, which wait for one another after it: where a
-core is busy with something else, all of them wait, at every step, for the one that has to share
-that core. Two threads of ours that each do a whole share of the work meet once. On two cores each
-computes on one core, and nobody waits; on more, each has half of torch's threads.
+torch splits every single operation across its threads, which then wait for one another: if a core
+is busy with something else, all of them wait, at every step, for the thread on that core. Two
+threads of our own, each with half of the work, wait for each other once. On two cores each computes
+on one core, and neither waits; on more, each has half of torch's threads.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,13 +15,13 @@ import torch
 
 T = TypeVar("T")
 
-THREADS = 2  # whatever the machine has: sums are added up thread by thread
+THREADS = 2  # on every machine: the order of sums depends on it
 
 
 def in_threads(work: Callable[[int], None], device: torch.device) -> None:
-    """Call ``work(thread)`` for each thread, side by side where the CPU does the work.
+    """Call ``work(thread)`` for each thread, in parallel on a CPU.
 
-    Raises what a thread raises, when the other has ended.
+    An exception in one thread is raised when the other has ended.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads < THREADS:
@@ -43,9 +43,10 @@ def in_threads(work: Callable[[int], None], device: torch.device) -> None:
 
 
 def spread(work: Callable[[T], None], items: Iterable[T], device: torch.device) -> None:
-    """Call ``work(item)`` for each item, on one thread each, on as many as torch has here.
+    """Call ``work(item)`` for each item, in parallel, with each call on one thread.
 
-    For products: where several threads share one, MKL cuts its sums by their number.
+    There are as many threads as torch has here. For products: if several threads share a product,
+    MKL splits its sums by their number.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
@@ -59,10 +60,10 @@ def spread(work: Callable[[T], None], items: Iterable[T], device: torch.device) 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one thread: for work in steps that are too short to be worth sharing.
+    """Compute on one thread, for work whose steps are too short to split across threads.
 
-    Threads that wait for one another in each of them make a busy machine twenty times slower; and
-    on one thread sums are the same to the bit, whatever the machine.
+    Threads that wait for one another at each step make a busy machine twenty times slower; and on
+    one thread, sums have the same bits on every machine.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

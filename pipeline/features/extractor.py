@@ -1,4 +1,4 @@
-"""From pixels to rows: one backbone, one image size, batches that are always full."""
+"""From pixels to rows: one backbone, one image size, batches of constant size."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,19 +20,19 @@ TRUNK_DTYPES = {
     "bfloat16": torch.bfloat16,
 }
 # Bytes of a batch's rows in float32; the trunk's own activations take a few times as much. On a CPU
-# larger batches are slower: 32 instead of 8 images of 224 px through SqueezeNet take twice as long
-# for each image, as the C library gives their memory back to the system after every layer.
+# larger batches are slower: with 32 images of 224 px instead of 8, SqueezeNet takes twice as long
+# per image, because the C library returns memory to the system after every layer.
 _BATCH_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}
 _BATCH_LIMITS = (4, 32)
-_BITS = {"uint16": np.int16, "int16": np.int16, "float32": np.float32}  # what torch computes with
+_BITS = {"uint16": np.int16, "int16": np.int16, "float32": np.float32}  # the dtype that torch gets
 
 
 class Extractor:
-    """The way from pixels to rows: one backbone, one image size, one row dtype.
+    """Compute rows from pixels, for one backbone, one image size and one row dtype.
 
-    Every batch that goes through the trunk has the same number of images (the last one is filled
-    up with black), so that a row does not depend on which images happened to share its batch:
-    the trunk's kernels are chosen by the shape of the batch.
+    Every batch that goes through the trunk has the same number of images (the last one is padded
+    with black images). The trunk's kernels are chosen by the shape of the batch, and a row must not
+    depend on which images share its batch.
 
     Parameters
     ----------
@@ -41,14 +41,14 @@ class Extractor:
     size
         (height, width) of the images in pixels.
     row_dtype
-        ``"uint16"``: fixed point, 65535 standing for 1 (backbones with signed taps: int16, 32767
-        standing for 1); ``"float32"``: as computed.
+        ``"uint16"``: fixed point, 65535 stands for 1 (for backbones with signed taps int16, 32767
+        stands for 1); ``"float32"``: as computed.
     device
-        Where the trunk runs.
+        Device of the trunk.
     trunk_dtype
-        Precision of the trunk; taps are normalised in float32 whatever it is.
+        Precision of the trunk; taps are always normalised in float32.
     batch
-        Images in a batch; None takes as many as are reasonable for the length of a row.
+        Images per batch; None chooses by the length of a row.
     """
 
     def __init__(
@@ -101,8 +101,8 @@ class Extractor:
         pixels
             [n, height, width, 3], uint8 from 0 to 255, or float32 from -1 to 1.
         room
-            [at least n, length], of the row dtype: where to put the rows. None takes fresh memory,
-            whose first touch costs a tenth of the time.
+            [at least n, length], of the row dtype: where to write the rows. None allocates memory;
+            first touching it costs a tenth of the time.
 
         Returns
         -------
@@ -111,7 +111,7 @@ class Extractor:
         Raises
         ------
         LpipstoreError
-            The trunk produced something that is not a finite number (half precision overflows).
+            The trunk produced a value that is not finite (half precision overflows).
         """
         count = len(pixels)
         if count < self.batch:
@@ -137,7 +137,7 @@ class Extractor:
 
     @contextmanager
     def memory_errors(self) -> Iterator[None]:
-        """Turn running out of memory into a message that says what would help."""
+        """Turn out-of-memory errors into a message that suggests a remedy."""
         try:
             yield
         except (MemoryError, RuntimeError) as error:

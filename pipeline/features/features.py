@@ -1,4 +1,4 @@
-"""Rows of images: taken from the store where they are there, computed where not."""
+"""Rows of images: read from the store, or computed if missing."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,28 +16,28 @@ from .extractor import Extractor
 from .rows import centre_of
 
 Computed = Callable[[Sequence[bytes], NDArray[np.generic]], None]
-"""``computed(contents, rows)``: called with each batch of rows that came out of the trunk.
+"""``computed(contents, rows)``: called with each batch of rows that the trunk computed.
 
-They are overwritten by the next batch: copy what is kept."""
+The next batch overwrites the rows: copy those to keep."""
 
 _CENTRE_ROWS = 16
-_ENOUGH = 16  # rows, before their mean time says anything
+_ENOUGH = 16  # rows needed for a meaningful mean time
 
 
 def _nobody(contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
-    """Do nothing: the default of `Features.computed`."""
+    """Do nothing (the default of `Features.computed`)."""
 
 
 @dataclass
 class Features:
-    """Rows by content hash: taken from the store where they are, computed and kept where not.
+    """Rows by content hash: read from the store, or computed and stored if missing.
 
-    `decode` turns content hashes into batches of pixels; indices in a batch count along the hashes
-    that it was given. `names` call the images in messages. `forwards` counts images that went
-    through the trunk, `rows_read` rows that came from the store. `failures` maps content hashes to
-    the reason why there is no row. `computed` is told of every batch that went through the trunk.
-    `full` holds the store's words once it could take no more: rows are then computed again whenever
-    they are needed.
+    `decode` turns content hashes into batches of pixels; indices in a batch refer to the hashes
+    that it was given. `names` maps content hashes to names for messages. `forwards` counts images
+    that went through the trunk, `rows_read` rows that came from the store. `failures` maps content
+    hashes to the reason why there is no row. `computed` is called with every batch that went
+    through the trunk. `full` is None until the store takes no more rows, then the reason; from then
+    on, rows are recomputed whenever they are needed.
     """
 
     extractor: Extractor
@@ -53,16 +53,16 @@ class Features:
     full: str | None = None
 
     def key(self, content: bytes) -> bytes:
-        """Return the store's key for the row of an image."""
+        """Return the store key of an image's row."""
         return self.extractor.spec.key(content)
 
     def ensure(self, contents: Sequence[bytes]) -> int:
-        """Run the backbone on every image whose row the store lacks.
+        """Compute rows missing from the store; return the number of hits.
 
-        Returns the number of different images whose rows were there already. Images that cannot be
-        decoded end in `failures`. Everything else is committed when this returns, and what a crash
-        interrupts is lost by one batch at most; once the store is full, the others are left to
-        `read`, which makes their rows when they are needed.
+        Hits are distinct images whose rows were in the store already. Images that cannot be decoded
+        end up in `failures`. All other rows are committed on return; a crash loses at most one
+        batch. Once the store is full, the remaining rows are left to `read`, which computes them
+        when needed.
         """
         by_key = {self.key(content): content for content in contents}
         with self.clock("read"):
@@ -70,7 +70,7 @@ class Features:
         hits = done = len(by_key) - len(missing)
         self.report("images", done, len(by_key))
         todo = [by_key[key] for key in missing]
-        for content in todo:  # they are tried again
+        for content in todo:  # retried below
             self.failures.pop(content, None)
         before = len(self.failures)
         kept = 0
@@ -84,7 +84,7 @@ class Features:
         return hits
 
     def _try(self, contents: Sequence[bytes], total: int) -> None:
-        """Find out which images cannot be decoded; their rows would be lost if made now."""
+        """Find the images that cannot be decoded; rows computed now could not be stored."""
         left = len(contents)
         for decoded in self.decode(contents, self.extractor.batch) if contents else ():
             left -= len(decoded.indices) + len(decoded.failures)
@@ -93,21 +93,21 @@ class Features:
             self.report("images", total - left, total)
 
     def stored(self, contents: Sequence[bytes]) -> bool:
-        """Tell whether the store holds the rows of all of these images now."""
+        """Return whether the store now holds the rows of all these images."""
         return not self.store.missing([self.key(content) for content in contents])
 
     def load(self, contents: Sequence[bytes]) -> torch.Tensor:
-        """Return the rows of images on the device that scores, [n, length], of the row dtype."""
+        """Return the rows of images on the extractor's device, [n, length], of the row dtype."""
         return torch.from_numpy(self.rows(contents)).to(self.extractor.device)
 
     def rows(self, contents: Sequence[bytes]) -> NDArray[np.generic]:
-        """Return the rows of images, [n, length], as `read` finds them."""
+        """Return the rows of images, [n, length]; see `read`."""
         out = np.empty((len(contents), self.extractor.spec.length), self.extractor.spec.dtype)
         self.read(contents, out)
         return out
 
     def read(self, contents: Sequence[bytes], out: NDArray[np.generic]) -> None:
-        """Fill ``out[k]`` with the row of ``contents[k]``, computing again what the store lost.
+        """Fill ``out[k]`` with the row of ``contents[k]``; recompute rows missing from the store.
 
         Raises
         ------
@@ -130,27 +130,27 @@ class Features:
             )
 
     def centre(self, contents: Iterable[bytes]) -> torch.Tensor:
-        """Return the centre of a collection (see `centre_of`), from the rows of a few images."""
+        """Return the centre of a collection (see `centre_of`), computed from a few of its rows."""
         return centre_of(self.load(self.central(contents)))
 
     def central(self, contents: Iterable[bytes], count: int = _CENTRE_ROWS) -> list[bytes]:
-        """Choose a few images that stand for a collection, such as those that make its centre.
+        """Choose a few images to represent a collection, for example to compute its centre.
 
-        They are chosen by key: the order of the images is all the same to every bit.
+        They are chosen by key, so the choice does not depend on the order of the images.
         """
         return sorted(set(contents), key=self.key)[:count]
 
     def row_seconds(self) -> tuple[float | None, float | None]:
-        """Seconds that reading a row and computing one took; None where too few were seen."""
+        """Return the mean seconds to read and to compute a row; None if too few were seen."""
         seconds = self.clock.seconds
         read = seconds.get("read", 0.0) / self.rows_read if self.rows_read >= _ENOUGH else None
         computing = seconds.get("decode", 0.0) + seconds.get("forward", 0.0)
         return read, computing / self.forwards if self.forwards >= _ENOUGH else None
 
     def _compute(self, contents: list[bytes]) -> Iterator[tuple[list[bytes], NDArray[np.generic]]]:
-        """Decode and forward images, keep their rows; yield (contents, rows) batch by batch.
+        """Decode images, run the trunk and store the rows; yield (contents, rows) batch by batch.
 
-        The rows of a batch are overwritten by those of the next.
+        The next batch overwrites the rows.
         """
         if not contents:
             return
@@ -168,7 +168,7 @@ class Features:
             if decoded.indices:
                 with self.clock("load"):
                     _ = extractor.backbone.trunk
-                # Always on all of torch's threads: small batches give other bits on fewer
+                # Always on all of torch's threads: fewer give other bits for small batches
                 with self.clock("forward"), self.extractor.memory_errors():
                     rows = extractor.rows(decoded.pixels, room)
                 self.forwards += len(rows)
@@ -178,7 +178,7 @@ class Features:
                 yield batch, rows
 
     def keep(self, spec: PoolSpec, contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
-        """Put rows into the pool of `spec`, as long as the disk takes them."""
+        """Put rows into the pool of `spec`; set `full` once the store takes no more."""
         if self.full is not None:
             return
         try:

@@ -21,10 +21,10 @@ def unit_normalise(tap: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        float32 (float64 stays), the same shape: ``f / (sqrt(sum_c f**2) + 1e-10)``, in [-1, 1]
-        ([0, 1] after a ReLU). Where all channels are 0 the result is 0 and so is the gradient.
+        float32 (float64 for float64 input), same shape: ``f / (sqrt(sum_c f**2) + 1e-10)``, in
+        [-1, 1] ([0, 1] after a ReLU). Where all channels are 0, result and gradient are 0.
     """
     values = tap if tap.dtype == torch.float64 else tap.float()
     norm: Tensor = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    # Divided by 1e-10, gradients would be 1e10 times as large where nothing is active
+    # Dividing by 1e-10 would make gradients 1e10 times as large where nothing is active
     return values / (norm + EPSILON).masked_fill(norm == 0, torch.inf)

@@ -1,4 +1,4 @@
-"""Pooled rows by content hash, kept in the store beside the rows that they are made of."""
+"""Pooled rows by content hash, stored beside the rows that they are made from."""
 
 from collections.abc import Sequence
 
@@ -10,21 +10,21 @@ from ...cache.keys import PoolSpec
 from .features import Features
 from .pooling import pool_rows, pooled_layout
 
-_BATCH_BYTES = 64 << 20  # of rows that are read to be pooled
+_BATCH_BYTES = 64 << 20  # of rows that are read and pooled at a time
 
 
 class PooledRows:
-    """Pooled rows of a collection's images: from the store where they are, made where they are not.
+    """Pooled rows of a collection: read from the store, or made if missing.
 
-    Images that go through the trunk are pooled in passing, so that no row is read for it; rows that
-    were in the store before are read once. Each grid has a pool of its own.
+    Images that go through the trunk are pooled at once, without reading their rows; rows that were
+    in the store already are read once. Each grid has its own pool.
 
     Parameters
     ----------
     features
-        Where rows come from; tells this object of what it computes from now on.
+        Source of the rows; unless `grids` is empty, its `computed` callback is set to pool them.
     grids
-        Grids out of `lpipstore.pipeline.features.pooling.GRIDS`, coarse to fine.
+        Grids from `lpipstore.pipeline.features.pooling.GRIDS`, coarse to fine.
     """
 
     def __init__(self, features: Features, grids: Sequence[int]) -> None:
@@ -44,13 +44,13 @@ class PooledRows:
         )
 
     def keys(self, contents: Sequence[bytes]) -> list[bytes]:
-        """Return the store's keys of the pooled rows of images."""
+        """Return the store keys of the pooled rows of images."""
         return [spec.key(content) for spec in self.specs.values() for content in contents]
 
     def ensure(self, contents: Sequence[bytes]) -> int:
-        """Make the pooled rows that the store lacks; return how many images needed no forward.
+        """Make pooled rows missing from the store; return how many images needed no forward pass.
 
-        Without grids the rows themselves are made. Images that cannot be decoded end in the
+        Without grids, the rows themselves are ensured. Images that cannot be decoded end up in
         `failures` of the features.
         """
         unique = list(dict.fromkeys(contents))
@@ -82,7 +82,7 @@ class PooledRows:
         return out
 
     def _lacking(self, contents: Sequence[bytes]) -> list[bytes]:
-        """Return the contents that some pooled row is missing of; all where there are no grids."""
+        """Return contents with a pooled row missing from the store; all contents without grids."""
         if not self.grids:
             return list(contents)
         with self.features.clock("read"):

@@ -1,9 +1,9 @@
-"""Pooled rows: the mean of a row over each cell of a grid, from which distances have lower bounds.
+"""Pooled rows: the means of a row over the cells of a grid, which give lower bounds of distances.
 
 By Jensen's inequality the squared difference of two means is at most the mean of the squared
-differences. So for weights that are not negative, the distance of two pooled rows, each cell
-weighted by its share of the positions, is never more than the distance of the rows. Pooling is
-linear and knows nothing of the head.
+differences. So for nonnegative weights, the distance of two pooled rows, each cell weighted by its
+share of the positions, never exceeds the distance of the rows. Pooling is linear and does not
+depend on the head.
 """
 
 import itertools
@@ -17,13 +17,13 @@ from ..common.precision import exact_arithmetic
 from .rows import STEPS
 
 GRIDS = (2, 4)
-"""Cells along each side, coarse to fine; each grid's cells are unions of the next one's cells."""
+"""Cells along each side, coarse to fine; each grid's cells are unions of the next grid's cells."""
 
 POOLED_ERROR = {"uint16": 0.5 / 65535, "int16": 0.5 / 32767, "float32": 2.0**-24}
-"""Largest error of a stored mean, by row dtype: sums are exact or in float64, rounded once."""
+"""Largest error of a stored mean, by row dtype: sums are exact or in float64, then rounded once."""
 _TORCH = {"uint16": torch.uint16, "int16": torch.int16}
-_WORTH_IT = 6  # times shorter than the row: otherwise a bound costs more than it saves
-_EXACT_FLOAT32 = 1 << 24  # whole numbers up to here are exact
+_WORTH_IT = 6  # times shorter than the row, or a bound costs more than it saves
+_EXACT_FLOAT32 = 1 << 24  # integers up to this are exact
 
 
 def useful_grids(layout: RowLayout) -> tuple[int, ...]:
@@ -32,7 +32,7 @@ def useful_grids(layout: RowLayout) -> tuple[int, ...]:
 
 
 def pooled_layout(layout: RowLayout, grid: int) -> RowLayout:
-    """Return where the taps lie in a pooled row; a tap smaller than the grid stays as it is."""
+    """Return the layout of a pooled row; sides shorter than the grid stay as they are."""
     return RowLayout(tuple((c, min(grid, h), min(grid, w)) for c, h, w in layout.taps))
 
 
@@ -47,13 +47,13 @@ def pool_rows(
     rows
         Stored rows of `layout`, [n, length], of the row dtype `dtype`.
     grids
-        Grids out of `GRIDS`, coarse to fine.
+        Grids from `GRIDS`, coarse to fine.
 
     Returns
     -------
     list of Tensor
         For each grid the pooled rows [n, length of `pooled_layout`], of the same dtype: the mean
-        of each cell, off by `POOLED_ERROR` at most.
+        of each cell, with an error of at most `POOLED_ERROR`.
     """
     pooled = [
         torch.empty(len(rows), pooled_layout(layout, grid).length, dtype=rows.dtype)
@@ -71,7 +71,7 @@ def pool_rows(
 def pooled_weights(
     weights: NDArray[np.float32], layout: RowLayout, grid: int
 ) -> NDArray[np.float32]:
-    """Turn the column weights of a head (see `column_weights`) into those of pooled rows."""
+    """Convert the column weights of a head (see `column_weights`) to weights for pooled rows."""
     parts = []
     for shape, columns in zip(layout.taps, layout.slices, strict=True):
         by_channel = weights[columns].reshape(shape[0], -1)[:, 0].astype(np.float64)
@@ -81,7 +81,7 @@ def pooled_weights(
 
 
 def _edges(side: int, grid: int) -> list[int]:
-    """Cut `side` positions into `grid` parts (or single positions, where there are fewer)."""
+    """Return the edges of `grid` parts of `side` positions, or of single positions if fewer."""
     cells = min(grid, side)
     return [side * cell // cells for cell in range(cells + 1)]
 
@@ -93,7 +93,7 @@ def _positions(shape: tuple[int, int, int], grid: int) -> torch.Tensor:
 
 
 def _membership(edges: list[int], dtype: torch.dtype) -> torch.Tensor:
-    """Return [positions, cells]: 1 where a position belongs to a cell."""
+    """Return a matrix [positions, cells]: 1 where a position belongs to a cell."""
     members = torch.zeros(edges[-1], len(edges) - 1, dtype=dtype)
     for cell, (start, stop) in enumerate(itertools.pairwise(edges)):
         members[start:stop, cell] = 1
@@ -111,7 +111,7 @@ def _cell_sums(tap: torch.Tensor, dtype: str, grid: int) -> torch.Tensor:
 
 
 def _coarser(sums: torch.Tensor, shape: tuple[int, int, int], fine: int, grid: int) -> torch.Tensor:
-    """Add the sums of a fine grid's cells up to those of a coarser grid."""
+    """Add up the cell sums of a fine grid to those of a coarser grid."""
     joined = []
     for side in shape[1:]:
         starts, ends = _edges(side, fine)[:-1], _edges(side, grid)

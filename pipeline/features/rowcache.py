@@ -1,4 +1,4 @@
-"""Rows of a collection by number, in blocks or singly: read once asked for, held within limits."""
+"""Rows of a collection by number, in blocks or singly: read on demand, cached within limits."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -8,29 +8,30 @@ import torch
 from numpy.typing import NDArray
 
 Pairs = NDArray[np.int64]
-"""Pairs (i, j) of images by number: [p, 2]."""
+"""Pairs (i, j) of image numbers: [p, 2]."""
 
 Read = Callable[[NDArray[np.int64]], NDArray[np.generic]]
 """``read(numbers)`` returns the stored rows of images [n, length], in that order."""
 
 
 class RowCache:
-    """Stored rows, least recently used blocks leaving first.
+    """A cache of stored rows in blocks; the least recently used blocks are evicted first.
 
     Parameters
     ----------
     read
-        Where rows come from.
+        Reads rows.
     count
-        Rows that there are.
+        Number of rows in the collection.
     block
-        Rows in a block; block k begins with row ``k * block``.
+        Rows per block; block k begins with row ``k * block``.
     room
-        Rows to hold, two blocks at least.
+        Rows to hold, at least two blocks.
     whole
-        Hold all rows, from the first that is asked for, if there is room: all will be asked for.
+        Read all rows at the first request and hold them, if there is room: for callers that need
+        them all.
     device
-        Where rows are handed out.
+        Device of the returned rows.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class RowCache:
         return self._place(self._held(number))
 
     def take(self, which: NDArray[np.int64]) -> torch.Tensor:
-        """Return chosen rows, in the order given."""
+        """Return the rows `which`, in that order."""
         if self._all:
             return self._place(_chosen(self._everything(), which))
         numbers = which // self._block
@@ -78,9 +79,9 @@ class RowCache:
         return self._place(out)
 
     def pick(self, pairs: Pairs, *, few: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return rows that hold those of some pairs, and the pairs as places among them.
+        """Return rows that include those of some pairs, and the pairs as indices into them.
 
-        For a `few` pairs no others are read.
+        If `few`, only the rows of the pairs are read.
         """
         if self._all and not few:  # nothing is copied
             return self._place(self._everything()), torch.from_numpy(pairs).to(self._device)
@@ -91,7 +92,7 @@ class RowCache:
         return self.take(numbers), places
 
     def clear(self) -> None:
-        """Let go of all rows."""
+        """Release all rows."""
         self._blocks.clear()
         self._whole = None
 
@@ -115,20 +116,20 @@ class RowCache:
 
 
 class SingleRows:
-    """Stored rows that pairs need here and there: kept in one buffer until there is no more room.
+    """A cache of single rows for scattered pairs: one buffer, emptied when it is full.
 
     Parameters
     ----------
     read
-        ``read(numbers, out)`` puts the stored rows of images into ``out`` [n, length].
+        ``read(numbers, out)`` writes the stored rows of images to ``out`` [n, length].
     count
-        Rows that there are.
+        Number of rows in the collection.
     room
         Rows to hold.
     length, dtype
-        Of a row.
+        Length and dtype of a row.
     device
-        Where rows are handed out.
+        Device of the returned rows.
     """
 
     def __init__(
@@ -149,10 +150,10 @@ class SingleRows:
         self._used = 0
 
     def pick(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return rows that hold those of some pairs, and the pairs as places among them.
+        """Return rows that include those of some pairs, and the pairs as indices into them.
 
-        The rows may be others after the next call. Pairs of more rows than there is room for are a
-        mistake (see `lpipstore.pipeline.search.blocks.windows`).
+        The next call may overwrite the rows. The pairs must not need more rows than there is room
+        for (see `lpipstore.pipeline.search.blocks.windows`).
         """
         numbers = np.unique(pairs)
         absent = numbers[self._places[numbers] < 0]
@@ -170,7 +171,7 @@ class SingleRows:
         return rows, torch.from_numpy(np.searchsorted(numbers, pairs)).to(self._device)
 
     def clear(self) -> None:
-        """Let go of all rows."""
+        """Release all rows."""
         self._buffer = None
         self._forget()
 
@@ -180,7 +181,7 @@ class SingleRows:
 
 
 def _chosen(rows: NDArray[np.generic], which: NDArray[np.int64]) -> NDArray[np.generic]:
-    """Return chosen rows; those that follow one another are not copied."""
+    """Return the rows `which`; consecutive rows are not copied."""
     if len(which) and (np.diff(which) == 1).all():
         return rows[which[0] : which[-1] + 1]
     return rows[which]

@@ -1,4 +1,4 @@
-"""How a row is kept: taps end to end, as fixed-point numbers of 16 bits or as float32."""
+"""The format of a row: taps end to end, as 16-bit fixed-point numbers or as float32."""
 
 import torch
 
@@ -11,19 +11,19 @@ STEPS = {"uint16": 65535, "int16": 32767, "float32": 1}
 """Stored number that stands for 1.0, by row dtype: value = stored / steps."""
 
 ROW_VERSION = "2"
-"""Version of the arithmetic from pixels to rows: part of every key, raised when a bit changes."""
+"""Version of the arithmetic from pixels to rows: part of every key, raised when any bit changes."""
 
 VERSION_ENTRY = "row_version"
-"""What it is called in the recipe of rows."""
+"""Name of the version in the recipe of rows."""
 
 _ROUNDING = 1.5 * 2**23
-_AT_ONCE = 1 << 22  # numbers of a tap that are brought into rows at a time
-_IN_FIRST_CACHE = 1 << 14  # numbers of 16 bits
-_SHARED = 1 << 16  # numbers from which on torch shares an operation between threads
+_AT_ONCE = 1 << 22  # values of a tap that are quantised at a time
+_IN_FIRST_CACHE = 1 << 14  # 16-bit values
+_SHARED = 1 << 16  # values from which torch splits an operation across threads
 
 
 class RowWriter:
-    """Brings taps into rows; keeps the memory that it computes in, as fresh pages cost most.
+    """Write taps into rows; reuse the work buffers, because touching fresh pages costs most.
 
     One writer serves one thread at a time.
     """
@@ -42,15 +42,15 @@ class RowWriter:
         tap
             Activations [n, C, H, W], of any floating dtype; fastest in `channels_last`.
         rows
-            Where they belong: [n, C·H·W], float32, or int16 for the bits of whole numbers. Filled
-            in C, H, W order with ``f / (sqrt(sum_c f**2) + 1e-10)``: rounded to the nearest step
-            of 1/65535 (``uint16``, for taps that are never under 0) or 1/32767 (``int16``), off by
-            half a step at most; as it is for ``float32``.
+            Output [n, C·H·W], float32, or int16 for the bits of 16-bit integers. Filled in C, H, W
+            order with ``f / (sqrt(sum_c f**2) + 1e-10)``: rounded to the nearest multiple of
+            1/65535 (``uint16``, for nonnegative taps) or 1/32767 (``int16``), with an error of at
+            most half a step; not rounded for ``float32``.
 
         Returns
         -------
         Tensor of shape (n,), float32
-            Sums of the norms. Not finite where a row is not, or where squares overflow.
+            The sum of each image's norms: not finite if the row is not or if squares overflow.
         """
         count, channels, height, width = tap.shape
         points = tap.permute(0, 2, 3, 1).reshape(count, height * width, channels)
@@ -71,13 +71,13 @@ class RowWriter:
         return total
 
     def _quantise(self, points: torch.Tensor, factors: torch.Tensor, target: torch.Tensor) -> None:
-        """Write ``points * factors`` to `target`, rounded and with positions last."""
+        """Write ``points * factors`` to `target`, rounded, with positions last."""
         size = points.numel()
         if size > len(self._values):
             self._values = fresh((size,), torch.float32, self._device)
             self._whole = fresh((size,), torch.int16, self._device)
         values = torch.mul(points, factors, out=self._values[:size].view(points.shape))
-        # In float32, numbers near 1.5 · 2**23 are whole: the sum is rounded, in its lowest bits
+        # float32 numbers near 1.5 · 2**23 are integers: adding rounds, into the lowest bits
         values.add_(_ROUNDING)
         whole = self._whole[:size].view(points.shape).copy_(values.view(torch.int32))
         images, _, channels = points.shape
@@ -88,9 +88,9 @@ class RowWriter:
 
 
 def row_taps(rows: torch.Tensor, layout: RowLayout, dtype: str) -> list[torch.Tensor]:
-    """Return the unit-normalised taps that rows hold: float32 [n, C, H, W] for each tap.
+    """Return the unit-normalised taps of rows: float32 [n, C, H, W] for each tap.
 
-    With `lpipstore.pipeline.distances.maps` they give spatial maps and the values of layers.
+    `lpipstore.pipeline.distances.maps` turns them into spatial maps and per-layer values.
     """
     return [
         rows[:, columns].to(torch.float32).div_(STEPS[dtype]).view(-1, *shape)
@@ -99,9 +99,9 @@ def row_taps(rows: torch.Tensor, layout: RowLayout, dtype: str) -> list[torch.Te
 
 
 def centre_of(rows: torch.Tensor) -> torch.Tensor:
-    """Return float32 [length]: the mean row, in stored units, rounded to a whole step for integers.
+    """Return the mean row, float32 [length], in stored units; rounded to integers for integer rows.
 
-    Any centre gives the same distances, and a whole one makes ``row - centre`` exact in float32.
+    Any centre gives the same distances, and an integer one makes ``row - centre`` exact in float32.
     """
     mean = rows.to(torch.float32).mean(0)
     return mean if rows.dtype == torch.float32 else mean.round_()

@@ -1,4 +1,4 @@
-"""Images that are in memory already: tensors and arrays, their value ranges and their hashes."""
+"""Images in memory: tensors and arrays, their value ranges and their hashes."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -15,11 +15,17 @@ from ...cache.errors import UsageError
 ArrayLike: TypeAlias = torch.Tensor | NDArray[np.generic]
 ValueRange: TypeAlias = tuple[float, float]
 
-_SLACK = 1e-5  # of the range: rounding is no mistake of range
+_SLACK = 1e-5  # fraction of the range: tolerates rounding
 
 
 def take_range(value_range: object) -> ValueRange | None:
-    """Return a value range as two floats; raises `UsageError` unless it is (lowest, highest)."""
+    """Check a value range and return it as two floats; None stays None.
+
+    Raises
+    ------
+    UsageError
+        It is not (lowest, highest), two finite numbers.
+    """
     if value_range is None:
         return None
     try:
@@ -34,7 +40,7 @@ def take_range(value_range: object) -> ValueRange | None:
 
 
 def take_image(image: object, value_range: ValueRange | None) -> torch.Tensor:
-    """Bring an image in memory to the form that the backbone's stage takes.
+    """Check an image in memory and convert it to the form that the extractor takes.
 
     Parameters
     ----------
@@ -51,7 +57,7 @@ def take_image(image: object, value_range: ValueRange | None) -> torch.Tensor:
     Raises
     ------
     UsageError
-        The kind, shape, dtype or range does not fit; the message shows what came.
+        Kind, shape, dtype or range is wrong; the message shows what was received.
     """
     pixels = _channels_last(image)
     if pixels.dtype == torch.uint8:
@@ -78,7 +84,7 @@ def take_image(image: object, value_range: ValueRange | None) -> torch.Tensor:
 
 
 def pixels_content(pixels: torch.Tensor) -> bytes:
-    """Return the xxh3-128 over dtype, shape and bytes of what `take_image` returned."""
+    """Return the xxh3-128 over dtype, shape and bytes of a result of `take_image`."""
     array = pixels.contiguous().numpy()
     digest = xxhash.xxh3_128(f"{array.dtype}{array.shape}".encode())
     digest.update(array.reshape(-1).view(np.uint8).data)
@@ -107,7 +113,7 @@ def _channels_last(image: object) -> torch.Tensor:
 def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Scale an image [height, width, 3] to `size` (height, width), bilinear with antialiasing.
 
-    uint8 is scaled as image files are, so that an array gives the same row as its file.
+    uint8 images are scaled like image files, so that an array gives the same row as its file.
     """
     if pixels.dtype == torch.uint8:
         image = Image.fromarray(pixels.contiguous().numpy())
@@ -123,7 +129,7 @@ def common_size(images: Sequence[torch.Tensor]) -> tuple[int, int]:
     Raises
     ------
     UsageError
-        They have different sizes; the message names two of them.
+        The images have different sizes; the message names two of them.
     """
     sizes = list(dict.fromkeys((int(image.shape[0]), int(image.shape[1])) for image in images))
     if len(sizes) > 1:

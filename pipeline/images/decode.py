@@ -1,4 +1,4 @@
-"""Decode images the way that people see them, and hash the bytes that they came in."""
+"""Decode images as viewers display them, and hash the bytes of image files."""
 
 import io
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ _EXIF_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # keywords o
 
 
 class ImageError(LpipstoreError):
-    """One image cannot be used; the message says why, without its path."""
+    """An image cannot be used; the message gives the reason, without the path."""
 
 
 def read_file(path: str) -> bytes:
-    """Return the bytes of a file; raises `ImageError` with the system's reason if it cannot."""
+    """Read a file; raise `ImageError` with the system's reason if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -36,25 +36,28 @@ def read_file(path: str) -> bytes:
 
 
 def content_hash(data: bytes) -> bytes:
-    """Return the xxh3-128 of a file's bytes (16 bytes): what an image is called in the store."""
+    """Return the xxh3-128 of a file's bytes (16 bytes), which identifies an image in the store."""
     return xxhash.xxh3_128_digest(data)
 
 
 def displayed_size(data: bytes) -> tuple[int, int]:
-    """Return (width, height) as displayed, read from the header alone; raises `ImageError`."""
+    """Return (width, height) as displayed; raise `ImageError` if the file is broken.
+
+    Only the header is read, unless a PNG has EXIF or XMP data behind its pixels: it is decoded.
+    """
     image = _open(data)
     width, height = image.size
     if image.format == "PNG" and _exif_behind_pixels(data):
         with _saying("broken image"):
             image.load()
     with _saying("broken EXIF header"):
-        exif = Image.Image.getexif(image)  # a PNG's own would always decode it first
+        exif = Image.Image.getexif(image)  # PngImageFile's own method may decode the image first
         quarter_turned = exif.get(0x0112, 1) >= 5  # tag Orientation, 5 to 8
     return (height, width) if quarter_turned else (width, height)
 
 
 def _exif_behind_pixels(data: bytes) -> bool:
-    """Tell whether a PNG has chunks that give an orientation where Pillow reads them last."""
+    """Return whether a PNG has chunks with an orientation (EXIF or XMP) behind its pixels."""
     place, pixels = len(_PNG), False
     while place < len(data):
         body = place + 8
@@ -69,9 +72,9 @@ def _exif_behind_pixels(data: bytes) -> bool:
 def decode(data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Decode the bytes of an image file to RGB as a viewer would show it.
 
-    EXIF orientation is applied; transparent pixels are laid over white; grey levels of 16 bits
-    are scaled to 8; palettes, CMYK and bilevel images become RGB; of several frames the first one
-    counts.
+    EXIF orientation is applied; transparent pixels are composited over white; 16-bit grey levels
+    are scaled to 8 bits; palettes, CMYK and bilevel images become RGB; of several frames only the
+    first is used.
 
     Parameters
     ----------
@@ -87,7 +90,7 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8
     Raises
     ------
     ImageError
-        The file is broken, truncated, too large (a decompression bomb), or no image.
+        The file is broken, truncated, too large (a decompression bomb), or not an image.
     """
     image = _open(data)
     with _saying("broken image"):
@@ -123,7 +126,7 @@ def _open(data: bytes) -> Image.Image:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """What Pillow may take a file for: never what needs another program, such as PostScript."""
+    """Return the formats that Pillow may open: none that needs another program (PostScript)."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
@@ -141,7 +144,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_deep_grey(grey: NDArray[np.integer]) -> Image.Image:
-    """Scale grey levels 0 to 65535 to 8 bits, where Pillow's own conversion would clip them."""
+    """Scale grey levels from 0..65535 to 8 bits; Pillow's own conversion would clip them."""
     if grey.min() < 0 or grey.max() > 65535:
         low, high = int(grey.min()), int(grey.max())
         raise ImageError(f"grey levels from {low} to {high} fit neither 8 nor 16 bits")

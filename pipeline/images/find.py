@@ -26,12 +26,12 @@ class Found:
 
 
 def find_images(sources: Iterable[str | os.PathLike[str]]) -> Found:
-    """List the image files that folders, files and glob patterns stand for.
+    """List the image files given by folders, files and glob patterns.
 
-    Folders are searched with all their subfolders, following links but never in a loop, for names
-    with a suffix in `IMAGE_SUFFIXES`; names that begin with a dot are passed over. A file that is
-    named itself is taken whatever its suffix. Within a folder the order is that of the names,
-    folder by folder; a file that is reached twice is listed once.
+    Folders are searched recursively, following links but never in a loop, for names with a suffix
+    in `IMAGE_SUFFIXES`; names that begin with a dot are skipped. A file given by name is taken
+    whatever its suffix. Files are sorted by name, folder by folder; a file found twice is listed
+    once.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def _expand(source: str) -> list[str]:
         return [source]
     if glob.has_magic(source):
         matches = sorted(glob.glob(source, recursive=True))
-        if not os.path.splitext(source)[1]:  # a pattern that names no suffix is like a folder
+        if not os.path.splitext(source)[1]:  # without a suffix it is filtered like a folder
             matches = [m for m in matches if _suffix(m) in IMAGE_SUFFIXES or os.path.isdir(m)]
         if matches:
             return matches
@@ -66,7 +66,7 @@ def _suffix(name: str) -> str:
 
 
 def _walk(folder: str, unreadable: list[tuple[str, str]]) -> Iterator[str]:
-    """Yield the image files below `folder` in order; folders that cannot be read go on the list."""
+    """Yield the image files below `folder` in order; append unreadable folders to `unreadable`."""
     seen: set[tuple[int, int]] = set()
 
     def note(error: OSError) -> None:
@@ -74,7 +74,7 @@ def _walk(folder: str, unreadable: list[tuple[str, str]]) -> Iterator[str]:
 
     for root, folders, names in os.walk(folder, followlinks=True, onerror=note):
         status = os.stat(root)
-        if (status.st_dev, status.st_ino) in seen:  # a link back to where we have been
+        if (status.st_dev, status.st_ino) in seen:  # a link back to a visited folder
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))

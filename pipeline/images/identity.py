@@ -1,4 +1,4 @@
-"""Tell one version of a file from another, so that unchanged files are not read again."""
+"""Tell versions of a file apart, so that unchanged files are not read again."""
 
 import os
 import time
@@ -11,22 +11,23 @@ if TYPE_CHECKING:
 
 
 class FileTable(Protocol):
-    """A memory of what files hold, such as `lpipstore.FeatureStore` keeps."""
+    """A table of what files contain, such as `lpipstore.FeatureStore` keeps."""
 
     def recall_files(self, files: "Sequence[FileIdentity]") -> "list[FileRecord | None]":
-        """Return what is known of each file, or None."""
+        """Return the record of each file, or None if it is unknown."""
 
     def remember_files(self, entries: "Sequence[tuple[FileIdentity, FileRecord]]") -> None:
-        """Keep what was found out about files."""
+        """Save the records of files."""
 
 
 def identify(path: str | Path) -> "FileIdentity":
-    """Return path, size, time and inode of a regular file.
+    """Return path, size, modification time and inode of a regular file.
 
     Raises
     ------
     OSError
-        The file is not there, cannot be asked, or is no regular file (a pipe would never end).
+        The file does not exist, cannot be accessed, or is not regular (reading a pipe would never
+        end).
     """
     from ...cache.index import FileIdentity
 

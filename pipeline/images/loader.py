@@ -1,8 +1,8 @@
-"""Feed decoded images to the backbone: threads decode while it computes.
+"""Decode images in threads while the backbone computes.
 
-Pillow lets go of the interpreter lock while it decodes and scales, so that threads are as fast as
-processes. They see the same memory: pixels need no room in /dev/shm, nothing is forked beside
-threads that may hold a lock, and no worker can be killed alone or outlive the run.
+Pillow releases the interpreter lock while it decodes and scales, so threads are as fast as
+processes. They share memory: pixels need no space in /dev/shm, no process is forked while other
+threads hold locks, and no worker can be killed on its own or outlive the run.
 """
 
 import os
@@ -21,7 +21,7 @@ import torch
 from .decode import ImageError, content_hash, decode, read_file
 
 _MOST_WORKERS = 8
-_AHEAD = 2  # batches for each worker that may wait to be taken
+_AHEAD = 2  # batches in flight per worker
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -32,8 +32,9 @@ Batch = TypeVar("Batch")
 class Decoded:
     """One batch of decoded images.
 
-    `pixels` is uint8 [n, height, width, 3], row k being image ``indices[k]``; `failures` maps the
-    indices of the batch's other images to what is wrong with them.
+    `pixels` is [n, height, width, 3], where ``pixels[k]`` is the image ``indices[k]``: uint8, or
+    float32 for floating-point arrays. `failures` maps the indices of the batch's other images to
+    the reason for each failure.
     """
 
     indices: list[int]
@@ -47,10 +48,9 @@ def ahead(
     batches: Iterable[Sequence[Job]],
     workers: int,
 ) -> Generator[Batch, None, None]:
-    """Work through batches of jobs in threads that run ahead of the caller.
+    """Process batches of jobs in threads that run ahead of the caller.
 
-    Every thread ends when the iterator is exhausted, fails or is closed, after the job that it is
-    at.
+    When the iterator is exhausted, fails or is closed, each thread ends after its current job.
 
     Parameters
     ----------
@@ -59,10 +59,10 @@ def ahead(
     gather
         Called with the results of a batch, in the order of its jobs, in any thread.
     batches
-        Taken one after another in the caller's thread, `_AHEAD` for each worker in advance.
+        Consumed one after another in the caller's thread, `_AHEAD` per worker in advance.
     workers
-        Threads; 0 works in the caller's. Where the system starts no more of them, the caller's
-        thread does what they cannot, and a `RuntimeWarning` says so.
+        Number of threads; 0 works in the caller's thread. If the system cannot start more threads,
+        the caller's thread takes over their work, with a `RuntimeWarning`.
 
     Yields
     ------
@@ -72,7 +72,7 @@ def ahead(
     Raises
     ------
     Exception
-        What `work` or `gather` raised, at the place of its batch.
+        What `work` or `gather` raised, when its batch is reached.
     """
     if not workers:
         for batch in batches:
@@ -94,7 +94,7 @@ def ahead(
         for batch in batches:
             try:
                 waiting.append(pool.submit(do, batch))
-            except RuntimeError as error:  # of the system: no more threads
+            except RuntimeError as error:  # the system starts no more threads
                 warnings.warn(
                     f"no thread to decode in ({error}): decoding goes on in the main thread; "
                     "--workers 0 does so from the start",
@@ -124,25 +124,25 @@ def decode_files(
     ----------
     files
         (path, content hash) of each image. The hash is checked against the bytes that are
-        decoded; a file that changed meanwhile counts as failed.
+        decoded; a file that changed since then counts as failed.
     size
         (height, width) of the decoded images.
     batch
-        Images in a batch; the last one may be smaller.
+        Images per batch; the last one may be smaller.
     workers
-        Decoding threads; 0 decodes in the caller's, None takes one for each core (8 at most), and
-        none where a single batch holds everything.
+        Decoding threads; 0 decodes in the caller's thread. None takes one per core (8 at most), or
+        0 if one batch holds all images.
     """
     if workers is None:
         workers = cores() if len(files) > batch else 0
     batches = [range(start, len(files))[:batch] for start in range(0, len(files), batch)]
 
     def pixels_of(index: int) -> tuple[int, np.ndarray | str]:
-        """Return the pixels of a file, or the words that say why there are none."""
+        """Return the index and the pixels of a file, or the reason why there are none."""
         path, content = files[index]
         try:
             data = read_file(path)
-            if content_hash(data) != content:  # a row must never lie under another image's key
+            if content_hash(data) != content:  # never store a row under another image's key
                 return index, "the file changed during the run; run again"
             return index, decode(data, size)
         except ImageError as error:
@@ -159,7 +159,7 @@ def decode_files(
 
 
 def cores() -> int:
-    """Return for how many decoding threads there are cores, 8 at most."""
+    """Return the number of decoding threads: one per available core, 8 at most."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(count or 1, _MOST_WORKERS)
 
@@ -167,7 +167,7 @@ def cores() -> int:
 def decode_arrays(
     pixels: Mapping[bytes, torch.Tensor], contents: Sequence[bytes], batch: int
 ) -> Iterator[Decoded]:
-    """Batch images that are in memory already: the counterpart of `decode_files`."""
+    """Batch images that are in memory already; the counterpart of `decode_files`."""
     for start in range(0, len(contents), batch):
         indices = list(range(start, min(start + batch, len(contents))))
         yield Decoded(indices, torch.stack([pixels[contents[i]] for i in indices]), {})

@@ -1,4 +1,4 @@
-"""Name each image by its content and read its size, without decoding any pixels."""
+"""Hash each image file and read its size, without decoding pixels."""
 
 import re
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ _HASHING_THREADS = 4  # reading waits for the disk and hashing releases the inte
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image of a collection as the survey saw it, before its pixels were decoded.
+    """One image of a collection as found by the survey, before decoding.
 
-    `width` and `height` are in pixels as displayed (EXIF orientation applied), `bytes` is the
-    file's size, `content` the xxh3-128 of its bytes (None if it could not be read or is no image,
-    and then `error` says why).
+    `width` and `height` are in pixels as displayed (EXIF orientation applied), `bytes` is the file
+    size, `content` the xxh3-128 of its bytes. If the file cannot be read or is not an image,
+    `content` is None and `error` gives the reason.
     """
 
     path: str
@@ -33,10 +33,10 @@ class ImageRecord:
 def survey(
     paths: Sequence[str], table: FileTable, *, rehash: bool = False, report: Report = silent
 ) -> list[ImageRecord]:
-    """Name each file by its content and read its width and height, without decoding any pixels.
+    """Hash each file and read its width and height, without decoding pixels.
 
-    Files whose path, size, time and inode are those of the table are not opened at all, unless
-    `rehash` is set. Files that cannot be read or are no images come back with an `error`.
+    Files whose path, size, modification time and inode match the table are not opened, unless
+    `rehash` is set. Files that cannot be read or are not images come back with an `error`.
     """
     identities = [_identity(path) for path in paths]
     known: list[FileRecord | None] = [None] * len(paths)
@@ -65,7 +65,7 @@ def survey(
 
 
 def _identity(path: str) -> FileIdentity | str:
-    """What tells a file from another version of itself; or the reason why it cannot be had."""
+    """Return the identity of a file, or the reason why it cannot be determined."""
     try:
         return identify(path)
     except OSError as error:

@@ -1,6 +1,6 @@
 """What a run leaves on disk.
 
-In: a manifest, image records, distances. Out: a folder that can be opened, gone on with and
-exported. Read first: `files` (names), `writing` (one process at a time), `run` (open it again),
-`reopen` (score it again).
+In: a manifest, image records, distances. Out: a folder that can be opened, continued and exported.
+Read first: `files` (names), `writing` (one process at a time), `run` (open a finished run),
+`reopen` (score its images again).
 """

@@ -1,4 +1,4 @@
-"""Results for other programs: tables for pandas and spreadsheets, arrays for SciPy."""
+"""Export results for other programs: tables for pandas and spreadsheets, arrays for SciPy."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,18 +18,18 @@ from ..common.text import printable
 from .run import Run
 
 FORMATS = ("csv", "parquet", "npz")
-_BAND = 64  # rows of a matrix at a time
-_BYTES = {"csv": 11, "parquet": 5, "npz": 6}  # of one number of a matrix, about
+_BAND = 64  # rows of a matrix that are read at a time
+_BYTES = {"csv": 11, "parquet": 5, "npz": 6}  # per distance, approximately
 
 
 @contextmanager
 def writing_file(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file to write to that becomes `path` once it is whole.
+    """Open a file for writing that becomes `path` once it is complete.
 
     Raises
     ------
     LpipstoreError
-        It cannot be written; what was at `path` before stays.
+        The file cannot be written; an existing file at `path` stays.
     """
     try:
         with replacing(path) as file:
@@ -41,12 +41,12 @@ def writing_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def is_matrix(run: Run) -> bool:
-    """Tell whether the distances of a run are a matrix, and not a list of pairs."""
+    """Return whether the distances of a run are a matrix rather than a list of pairs."""
     return not (run.path / "pairs.parquet").exists() and run.distances.ndim == 2
 
 
 def matrix_bytes(run: Run, kind: str) -> int:
-    """Say about how many bytes the matrix of a run takes in a format."""
+    """Return the approximate size in bytes of a run's matrix in a format."""
     rows, columns = run.distances.shape
     return int(rows * columns * _BYTES[kind])
 
@@ -54,11 +54,16 @@ def matrix_bytes(run: Run, kind: str) -> int:
 def export_matrix(run: Run, kind: str, file: IO[bytes], report: Report = silent) -> None:
     """Write the matrix of a run.
 
-    ``csv``: the square, with a line and a column for each image, named by their paths.
-    ``parquet``: a line for each pair (i, j, path_i, path_j, distance); of all pairs of a collection
-    those with i < j. ``npz``: ``distances``, and of all pairs of a collection ``condensed`` as
-    `scipy.spatial.distance.squareform` takes it and ``paths``, else ``paths_first`` and
+    ``csv``: a table with one line and one column per image, labelled with their paths. ``parquet``:
+    one line per pair (i, j, path_i, path_j, distance); for all pairs of a collection, only those
+    with i < j. ``npz``: ``distances``; for all pairs of a collection also ``paths`` and
+    ``condensed`` (as `scipy.spatial.distance.squareform` takes it), otherwise ``paths_first`` and
     ``paths_second``.
+
+    Raises
+    ------
+    LpipstoreError
+        The matrix does not match the table of images, or lacks distances.
     """
     down, across, symmetric = _paths(run)
     if run.distances.shape != (len(down), len(across)):
@@ -83,7 +88,7 @@ def export_matrix(run: Run, kind: str, file: IO[bytes], report: Report = silent)
 
 
 def _paths(run: Run) -> tuple[list[str], list[str], bool]:
-    """Paths of the rows, of the columns, and whether they are the same images."""
+    """Return the paths of the rows and of the columns, and whether they are the same images."""
     images = run.images.filter(pa.compute.is_valid(run.images.column("index")))
     paths: list[str] = images.column("path").to_pylist()
     if "side" not in images.column_names:
@@ -153,12 +158,12 @@ def _write_long(
 def export_pairs(run: Run, kind: str, file: IO[bytes]) -> None:
     """Write the pairs of a run: the table as it is, or its numbers and paths as arrays (``npz``).
 
-    In arrays an image that could not be used is number -1, and a distance that is not there NaN.
+    In the arrays, an unusable image has number -1 and a missing distance is NaN.
 
     Raises
     ------
     UsageError
-        A column of the list holds what the format has no room for.
+        The format cannot hold a column of the list.
     """
     table = run.pairs
     write: dict[str, Callable[[], None]] = {

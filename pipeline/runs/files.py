@@ -1,4 +1,4 @@
-"""What lies in the folder of a run: names of its files, and its JSON."""
+"""File names in the folder of a run, and reading and writing its JSON."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -40,9 +40,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        The file is not there: the folder is not a run.
+        The file does not exist: the folder is not a run.
     LpipstoreError
-        The file is damaged.
+        The file is damaged or unreadable.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -56,6 +56,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file so that it is there whole or not at all."""
+    """Write a JSON file atomically."""
     with replacing(path) as file:
         file.write(json_text(content).encode() + b"\n")

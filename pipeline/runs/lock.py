@@ -1,4 +1,4 @@
-"""One process at a time writes a run: a lock on its folder, which ends with the process."""
+"""A lock on the folder of a run: one process writes at a time, and the lock ends with it."""
 
 import fcntl
 import os
@@ -12,7 +12,7 @@ _held: "weakref.WeakSet[RunLock]" = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
-    """Let go of the locks in a forked child, which must not outlive its parent's."""
+    """Release the locks in a forked child, so that they do not outlive the parent's."""
     for lock in list(_held):
         lock.close()
 
@@ -21,12 +21,12 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class RunLock:
-    """Holds the folder of a run until `close`, or until the process ends however it does.
+    """Hold an exclusive lock on the folder of a run until `close`, or until the process ends.
 
     Raises
     ------
     BlockingIOError
-        Another process holds it.
+        Another process holds the lock.
     OSError
         The folder cannot be opened.
     """
@@ -46,7 +46,7 @@ class RunLock:
         _held.add(self)
 
     def close(self) -> None:
-        """Let go; a second time does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

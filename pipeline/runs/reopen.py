@@ -1,7 +1,7 @@
-"""What a finished run was made of, found again from what it left: images, backbone, rows.
+"""Reopen a finished run: its images, backbone and rows.
 
-A manifest names the weights of the trunk by their digest, so that rows that are in the store are
-found without the weights; these are loaded once a row has to be computed.
+A manifest identifies the weights of the trunk by digest, so rows in the store are found without the
+weights, which are loaded only if a row has to be computed.
 """
 
 import os
@@ -43,7 +43,7 @@ _NEEDED = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a manifest says of how rows and distances were made, checked for being there."""
+    """How the rows and distances of a run were made, from its manifest; no entry is missing."""
 
     command: str
     collection: str
@@ -68,12 +68,12 @@ class Recipe:
 
     @property
     def own_taps(self) -> str:
-        """The taps as somebody names them: those of the three of LPIPS are not named."""
+        """The taps as a user names them: empty for alex, vgg and squeeze, whose taps are fixed."""
         return "" if self.backbone in LPIPS_BACKBONES else self.taps
 
     @property
     def weights_choice(self) -> str:
-        """What to write for ``--weights`` to get the weights that the run had."""
+        """The value of ``--weights`` that gives the weights of the run."""
         if self.weights_origin == RANDOM_ORIGIN:
             return "random"
         origin = os.path.join(self.folder, self.weights_origin)
@@ -81,23 +81,24 @@ class Recipe:
 
     @property
     def row_choice(self) -> str:
-        """What to write for ``--row-dtype`` to get the rows that the run had."""
+        """The value of ``--row-dtype`` that gives the rows of the run."""
         return "uint16" if self.row_dtype == "int16" else self.row_dtype
 
 
 def reopen_kind(run: Run, asked: str) -> str:
-    """Tell what kind of distances a run has.
+    """Return the kind of distances that a run has.
 
     Returns
     -------
     str
-        "pairs" (all of a collection), "groups" (those within folders), "close", "compare" (two
-        folders, all against all), "paired" (two folders, namesakes) or "score" (a list).
+        "pairs" (all pairs of a collection), "groups" (pairs within folders), "close" (close pairs),
+        "compare" (two folders, all against all), "paired" (two folders, files of the same name) or
+        "score" (a list).
 
     Raises
     ------
     UsageError
-        It has none; `asked` is what wanted some.
+        The run is of another command; the message says that `asked` cannot use it.
     """
     manifest = run.manifest
     command = manifest.get("command")
@@ -120,7 +121,7 @@ def reopen_recipe(run: Run) -> Recipe:
     Raises
     ------
     LpipstoreError
-        The manifest is of another format, or damaged; the message says what it lacks.
+        The manifest has another format or is damaged; the message names the wrong entry.
     """
     manifest, shown = run.manifest, printable(str(run.path / MANIFEST))
     if manifest.get("format") != FORMAT:
@@ -141,7 +142,10 @@ def reopen_recipe(run: Run) -> Recipe:
 
 
 def reopen_records(run: Run) -> list[ImageRecord]:
-    """Return the images of a run, in its order; paths are made absolute where they were not.
+    """Return the images of a run in order, with absolute paths.
+
+    Relative paths are resolved against the folder that the run was started in. An image without a
+    path in a list keeps an empty path.
 
     Raises
     ------
@@ -154,7 +158,7 @@ def reopen_records(run: Run) -> list[ImageRecord]:
         columns = [run.images.column(name).to_pylist() for name in names]
         return [
             ImageRecord(
-                unprinted(os.path.join(folder, path)) if path else "",  # a list gave none
+                unprinted(os.path.join(folder, path)) if path else "",  # a list left it empty
                 None if content is None else bytes.fromhex(content),
                 width,
                 height,
@@ -167,7 +171,7 @@ def reopen_records(run: Run) -> list[ImageRecord]:
 
 @contextmanager
 def reading(run: Run, table: str) -> Iterator[None]:
-    """Turn what goes wrong with what a table of a run holds into an `LpipstoreError`."""
+    """Turn errors in the contents of a run's table into `LpipstoreError`."""
     try:
         yield
     except UsageError:
@@ -181,10 +185,10 @@ def reading(run: Run, table: str) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class ReopenedBackbone(Backbone):
-    """A backbone that a manifest names; its weights are loaded when the trunk is asked for."""
+    """A backbone named by a manifest; its weights are loaded when the trunk is first used."""
 
     def layout(self, height: int, width: int) -> RowLayout:
-        """Shapes of the taps for images of `height` by `width` pixels, without any weights."""
+        """Return the tap shapes for images of `height` by `width` pixels; loads no weights."""
         if self.name in LPIPS_BACKBONES:
             return layout_of(self.name, None, height, width)
         trunk = extractor(empty_model(self.name.removeprefix(PREFIX)), self.name, self.taps)
@@ -199,15 +203,15 @@ def reopen_extractor(
     Parameters
     ----------
     load
-        Loads the backbone with its weights; called when a row has to be computed, and only then.
+        Loads the backbone with its weights; called only if a row has to be computed.
     device
-        Where the trunk would run.
+        Device of the trunk.
 
     Raises
     ------
     LpipstoreError
-        The manifest is damaged, or this version makes rows in another way. Later, when `load` was
-        called: its weights are not those of the run.
+        The manifest is damaged, or this version makes rows differently. Later, when the trunk is
+        first used: the weights that `load` returned are not those of the run.
     """
     recipe = reopen_recipe(run)
     spec = LPIPS_BACKBONES.get(recipe.backbone)

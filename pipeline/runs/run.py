@@ -24,7 +24,7 @@ class Run:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What was asked, with digests and versions."""
+        """The settings of the run, with digests and versions."""
         return read_json(self.path / MANIFEST)
 
     @cached_property
@@ -39,7 +39,7 @@ class Run:
 
     @cached_property
     def pairs(self) -> "pyarrow.Table":
-        """The pairs of a list: i, j, path_i, path_j, distance, and what the list says of them."""
+        """The pairs of a list: i, j, path_i, path_j, distance, and the list's other columns."""
         return self._table(PAIRS)
 
     @cached_property
@@ -75,7 +75,7 @@ class Run:
     def distances(self) -> "dask.array.Array":
         """The float32 [N, N] matrix as a lazy dask array; ``.compute()`` reads it whole.
 
-        For a list: its different pairs in an order of their own; `pairs` has them as listed.
+        For a list: its distinct pairs, in an order of their own; `pairs` has them as listed.
         """
         import dask.array
 
@@ -83,13 +83,13 @@ class Run:
             raise self._has_no(DISTANCES)
         try:
             array: dask.array.Array = dask.array.from_zarr(self.path / DISTANCES)  # type: ignore[no-untyped-call]
-        except (OSError, ValueError) as error:  # of JSON as well
+        except (OSError, ValueError) as error:  # JSON errors are ValueErrors
             raise self._is_damaged(DISTANCES, error) from error
         return array
 
 
 class DifferentMetrics(UserWarning):
-    """Distances of several runs do not mean the same: heads, backbones or sizes differ."""
+    """Distances of several runs are not comparable: heads, backbones or sizes differ."""
 
 
 _METRIC = (
@@ -107,10 +107,10 @@ _METRIC = (
 
 
 def open_runs(*folders: str | os.PathLike[str]) -> list[Run]:
-    """Open several finished runs that are to be compared or put together.
+    """Open several finished runs to compare or combine them.
 
-    Warns with `DifferentMetrics`, and names what differs, unless all distances were made by the
-    same head, backbone, weights, size and precision, that of the trunk included.
+    Warns with `DifferentMetrics`, naming the differences, unless all distances were made with the
+    same head, backbone, weights, image size and precision (also of the trunk).
 
     Raises
     ------

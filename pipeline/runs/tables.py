@@ -19,7 +19,8 @@ def write_images(
 ) -> None:
     """Write the table of a collection; images that were scored are numbered as in the matrix.
 
-    `sides` says for each image to which side of the matrix it belongs: each is numbered by itself.
+    `sides` gives the side of the matrix that each image belongs to; each side is numbered
+    separately.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -45,5 +46,5 @@ def write_images(
             "bytes": pa.array([record.bytes for record in records], pa.int64()),
         }
     )
-    with replacing(folder / IMAGES) as file:  # an open file, for names that Arrow would not take
+    with replacing(folder / IMAGES) as file:  # an open file: Arrow rejects some file names
         pq.write_table(table, file)

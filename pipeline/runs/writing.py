@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     pass
 from .files import DISTANCES, MANIFEST, PARTS, STATISTICS, read_json, write_json
 
-# For people; what is the same run, the digests decide
+# For display; digests decide whether two runs are the same
 _PROVENANCE = ("folder", "head", "rescored_from", "versions", "weights_origin")
 
 
 @contextmanager
 def writing_run(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
-    """Hold the folder of a run while it is written: new, or the same run that goes on.
+    """Hold the folder of a run while it is written: a new run, or the same run continued.
 
-    Everything that goes wrong with writing inside the ``with`` block ends in one message; what is
-    finished stays, and the same command goes on from there.
+    Any `OSError` inside the ``with`` block becomes one `LpipstoreError`; what is finished stays,
+    and the same command continues from there.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def writing_run(folder: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
 
 
 def check_run(folder: Path, manifest: Mapping[str, Any]) -> bool:
-    """Tell whether `writing_run` would go on with a run in `folder`; nothing is written.
+    """Return whether `writing_run` would continue a run in `folder`; writes nothing.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def check_run(folder: Path, manifest: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def _told(folder: Path) -> Iterator[None]:
-    """Turn what goes wrong with writing to the folder of a run into an `LpipstoreError`."""
+    """Turn errors of writing to the folder of a run into `LpipstoreError`."""
     try:
         yield
     except OSError as error:
@@ -90,12 +90,12 @@ def _need_folder(folder: Path) -> None:
 
 
 def _holds_run(folder: Path, manifest: Mapping[str, Any]) -> bool:
-    """Tell whether the folder holds the run of the manifest; False if it is empty.
+    """Return whether the folder holds the run of the manifest; False if it is empty.
 
     Raises
     ------
     UsageError
-        It holds another run, or files of somebody else.
+        The folder holds another run, or files that are not a run's.
     """
     present = sorted(path.name for path in folder.iterdir() if not is_temporary(path))
     if MANIFEST in present:
@@ -109,9 +109,9 @@ def _holds_run(folder: Path, manifest: Mapping[str, Any]) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in a run: ours, and zarr's.
+    """Remove temporary files that a killed process left in a run: ours and zarr's.
 
-    Only where a run has files of its own: a folder of somebody else in it is not looked at.
+    Only the run's own folders are searched, not other folders inside it.
     """
     places = folder, folder / PARTS
     ours = [path for place in places for path in place.glob("*") if is_temporary(path)]
@@ -122,7 +122,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _is_zarrs(path: Path) -> bool:
-    """Tell a temporary file of zarr's `LocalStore` by its name."""
+    """Return whether `path` is named like a temporary file of zarr's `LocalStore`."""
     return re.fullmatch(r"(zarr|\d+)\.[0-9a-f]{32}\.partial", path.name) is not None
 
 
@@ -136,7 +136,7 @@ def _refuse_another_run(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return in words what makes two manifests those of different runs; nothing if they are one."""
+    """Describe how two manifests differ; the list is empty if they are of the same run."""
     return [
         "the images are others, or in another order"
         if name == "collection"

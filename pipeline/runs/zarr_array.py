@@ -1,4 +1,4 @@
-"""Zarr arrays of a run: written chunk by chunk, each renamed into place when it is whole."""
+"""Zarr arrays of a run: written chunk by chunk, each renamed into place when complete."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ def open_array(
     attributes: Mapping[str, Any],
     names: tuple[str, ...] | None = None,
 ) -> Any:  # noqa: ANN401 - zarr's own class is generic
-    """Create a float32 array filled with NaN, or open the one that a run has begun.
+    """Create a float32 array filled with NaN, or open the array of an unfinished run.
 
     Raises
     ------
     LpipstoreError
-        The array that exists has another shape or other attributes, or is damaged.
+        The existing array has another shape, chunks or attributes, or is damaged.
     """
     import zarr
 
@@ -57,7 +57,7 @@ def open_array(
 
 
 def chunk_is_whole(path: Path, array: Any, *chunk: int) -> bool:  # noqa: ANN401 - as above
-    """Tell whether a chunk is there; a loss of power can leave a short file under its name."""
+    """Return whether a chunk is complete; a power loss can leave a short file under its name."""
     whole: int = array.dtype.itemsize * math.prod(array.chunks)
     try:
         return path.joinpath("c", *map(str, chunk)).stat().st_size == whole
@@ -68,25 +68,25 @@ def chunk_is_whole(path: Path, array: Any, *chunk: int) -> bool:  # noqa: ANN401
 class MatrixFile:
     """``distances.zarr``: a float32 matrix, written tile by tile.
 
-    A tile is a chunk, and a chunk is renamed into place when it is whole: what is there is done.
-    Opening a matrix that exists continues it.
+    A tile is a chunk, and a chunk is renamed into place when complete, so every tile that exists is
+    done. Opening an existing matrix continues it.
 
     Parameters
     ----------
     folder
         The run's folder.
     down, across
-        Content hash of each image, in the order of the rows and of the columns. `across` None
-        stands for `down` again: the matrix is symmetric, and each tile is written with its mirror.
+        Content hash of each image, in the order of the rows and of the columns. If `across` is
+        None, it is `down`: the matrix is symmetric, and each tile is written with its mirror.
     tile
         Rows and columns of a tile.
     attributes
-        What the distances are, for whoever opens the array.
+        Metadata of the distances, stored with the array.
 
     Raises
     ------
     LpipstoreError
-        The matrix that exists is of other images or tiles, or is damaged.
+        The existing matrix is of other images or tiles, or is damaged.
     """
 
     def __init__(
@@ -108,12 +108,12 @@ class MatrixFile:
         self.array = open_array(self.path, shape, chunk, attributes, ("i", "j"))
 
     def done(self, row: int, column: int) -> bool:
-        """Tell whether the tile at (row, column), counted in tiles, is there with its mirror."""
+        """Return whether the tile (row, column), counted in tiles, and its mirror are written."""
         places = {(row, column), (column, row)} if self.symmetric else {(row, column)}
         return all(chunk_is_whole(self.path, self.array, *place) for place in places)
 
     def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
-        """Write one tile and, where it has one, its mirror."""
+        """Write one tile and its mirror, if it has one."""
         rows = slice(row * self.tile, row * self.tile + distances.shape[0])
         columns = slice(column * self.tile, column * self.tile + distances.shape[1])
         self.array[rows, columns] = distances

@@ -1,4 +1,4 @@
-"""Distances that need no network: squared error, and PSNR and SSIM from torchmetrics."""
+"""Classical distances without a network: squared error, and PSNR and SSIM from torchmetrics."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +15,17 @@ from ..pairlists.schedule import RowSet, room_for, steps
 
 _MOST_AT_ONCE = 64  # pairs
 _WORKING_BYTES = 1 << 30  # of the arithmetic on them
-_COPIES = 20  # float32 images that SSIM makes of one image of a pair
+_COPIES = 20  # float32 copies that SSIM makes of one image of a pair
 _SEVERAL = (1, 2, 3)  # dimensions of one image in a batch
 
 
 def squared_error(first: Tensor, second: Tensor) -> Tensor:
-    """Mean squared difference of RGB in [0, 1]: [B, 3, H, W] twice -> [B]."""
+    """Return the mean squared difference [B] of RGB images [B, 3, H, W] in [0, 1]."""
     return (first - second).square().mean(_SEVERAL)
 
 
 def psnr_distance(first: Tensor, second: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio in decibels, negative: smaller is nearer."""
+    """Return the negative peak signal-to-noise ratio in decibels: smaller is nearer."""
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     return -_each(
@@ -54,7 +54,7 @@ CLASSICAL: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "SSIM": ssim_distance,
 }
 OF_ITSELF: Mapping[str, float] = {"L2": 0.0, "PSNR": -math.inf, "SSIM": 0.0}
-"""Distances of an image to itself."""
+"""Distance of an image to itself under each metric."""
 
 
 def classical_distances(name: str, first: Tensor, second: Tensor) -> Tensor:
@@ -75,23 +75,23 @@ def distances_of_pairs(
     clock: Stopwatch,
     report: Report = silent,
 ) -> dict[str, NDArray[np.float64]]:
-    """Compute several metrics on the same pairs, from images that are loaded once for all.
+    """Compute several metrics on the same pairs; all metrics share the loaded images.
 
-    Each image is loaded once if all fit in memory; if not, as many as there is room for stay while
-    those that they have pairs with pass by (see `lpipstore.pipeline.pairlists.schedule`).
+    Each image is loaded once if all fit in memory. Otherwise as many as fit stay while those that
+    they are paired with are streamed (see `lpipstore.pipeline.pairlists.schedule`).
 
     Parameters
     ----------
     names
         Metrics of `CLASSICAL`.
     pairs
-        int64 [pairs, 2]: numbers of images; each pair once.
+        int64 [pairs, 2]: image numbers; each pair once.
     keys
-        What tells each image from all others.
+        Unique key of each image.
     size
         (height, width) of the images in pixels.
     load
-        Given numbers of images, returns their pixels, uint8 [n, height, width, 3].
+        Given image numbers, returns their pixels, uint8 [n, height, width, 3].
     memory
         Bytes that loaded images may take; the arithmetic takes up to `_WORKING_BYTES` beside them.
 
@@ -103,20 +103,20 @@ def distances_of_pairs(
     Raises
     ------
     UsageError
-        `memory` has no room for two blocks of images; the message says how much would do.
+        `memory` is too small for two blocks of images; the message gives the minimum.
     """
     image_bytes = 3 * size[0] * size[1]
     plan = plan_list(pairs[:, 0], pairs[:, 1], keys, image_bytes)
     plan = replace(plan, dense=np.zeros_like(plan.dense))  # images one by one: no products here
     room = room_for(memory, image_bytes, plan.block)
-    # Always as many, filled up with the last pair: kernels are chosen by the shape of a batch
+    # Fixed batch size, padded with the last pair: kernels are chosen by the shape of a batch
     at_once = max(1, min(_MOST_AT_ONCE, _WORKING_BYTES // (4 * image_bytes * _COPIES)))
     found = {name: np.empty(len(plan.pairs)) for name in names}
     staying: RowSet | None = None
     left = right = torch.empty(0)
     done = 0
     for step in steps(plan, np.arange(len(plan.pairs)), room):
-        right = torch.empty(0)  # room for the next ones
+        right = torch.empty(0)  # frees memory for the next ones
         if step.left is not staying:
             left, staying = torch.empty(0), step.left
             left = load(plan.rows[step.left.rows])

@@ -1,7 +1,7 @@
-"""Statistics of judged pairs: made once from rows, kept in the store beside them, read ever after.
+"""Statistics of judged pairs: computed once from rows, kept in the store, and read from then on.
 
-What is kept of a pair lies under the contents of its two images and the recipe of their rows, so
-that other judgements of the same pair, another split or another training need neither rows nor
+The key of a pair's statistics is made from the contents of its two images and the recipe of their
+rows, so other judgements of the same pair, another split or another training need neither rows nor
 forwards.
 """
 
@@ -21,7 +21,7 @@ from ..pairlists.statistics import make_statistics
 
 
 def statistics_spec(extractor: Extractor) -> PoolSpec:
-    """Return what the statistics of pairs are called in the store."""
+    """Return the spec under which the store keeps pair statistics."""
     rows = extractor.spec
     return PoolSpec(
         name=f"{rows.name}-pairs",
@@ -38,7 +38,7 @@ def statistics_spec(extractor: Extractor) -> PoolSpec:
 def number_pairs(
     left: NDArray[np.int64], right: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the different pairs, [n, 2] with the smaller number first, and which each one is."""
+    """Return the distinct pairs, [n, 2] with the smaller number first, and the index of each."""
     ends = np.sort(np.stack([left, right], axis=1), axis=1)
     pairs, place = np.unique(ends, axis=0, return_inverse=True)
     return pairs, place.reshape(-1)
@@ -54,13 +54,13 @@ def kept_statistics(
     contents
         Content hash of each image.
     pairs
-        int64 [n, 2]: numbers of images.
+        int64 [n, 2]: image numbers.
 
     Returns
     -------
     numbers, known
-        float32 [n, channels of all taps], and which of these pairs the store had. The statistics of
-        an image with itself are 0 and always known.
+        float32 [n, channels of all taps], and bool [n]: which of these pairs the store had. The
+        statistics of an image with itself are 0 and always known. Unknown rows are undefined.
     """
     spec = statistics_spec(features.extractor)
     numbers = np.empty((len(pairs), spec.length), np.float32)
@@ -80,17 +80,17 @@ def fill_statistics(
     memory: int,
     report: Report = silent,
 ) -> None:
-    """Compute the statistics of ``pairs[wanted]`` from rows, keep them, and put them in `numbers`.
+    """Compute the statistics of ``pairs[wanted]`` from rows, store them, and fill in `numbers`.
 
-    `memory` is what rows may take, in bytes. Where the store takes no more, `features.full` says so
-    and the numbers are there all the same.
+    `memory` is the limit for rows in bytes. If the store becomes full, `features.full` says so, and
+    `numbers` is filled in all the same.
     """
     spec, rows = statistics_spec(features.extractor), features.extractor.spec
     left, right = pairs[wanted].T
     row_keys = [features.key(content) for content in contents]
     plan = plan_list(left, right, row_keys, rows.row_bytes)
     room = room_for(memory, rows.row_bytes, plan.block)
-    first = np.empty(len(plan.pairs), np.int64)  # of the wanted ones that each planned pair is
+    first = np.empty(len(plan.pairs), np.int64)  # index into `pairs` of each planned pair
     first[plan.place] = wanted
     done = 0
     report("pairs", done, len(plan.pairs))

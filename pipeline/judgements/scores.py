@@ -1,6 +1,6 @@
-"""How well distances agree with people: two-alternative forced choice and just noticeable change.
+"""Scores of how well distances agree with people: 2AFC score and JND average precision.
 
-The scores are those of Zhang et al., CVPR 2018, section 2 and 4.
+The scores are those of Zhang et al., CVPR 2018, sections 2 and 4.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _AT_ONCE = 1 << 22  # numbers that one step of the bootstrap may take
 
 @dataclass(frozen=True)
 class Score:
-    """A score with the ends of its bootstrap interval (95 %), and of how many judgements it is."""
+    """A score, the ends of its bootstrap interval (95 %), and the number of judgements."""
 
     value: float
     low: float
@@ -26,7 +26,7 @@ class Score:
 
 
 def choice_scores(d0: Numbers, d1: Numbers, judge: Numbers) -> Numbers:
-    """Return the 2AFC score of each judgement: the share of votes that the distances side with.
+    """Return the 2AFC score of each judgement: the share of votes that the distances agree with.
 
     Parameters
     ----------
@@ -38,43 +38,42 @@ def choice_scores(d0: Numbers, d1: Numbers, judge: Numbers) -> Numbers:
     Returns
     -------
     ndarray of shape [..., n]
-        ``1 - judge`` where p0 is nearer, ``judge`` where p1 is, 0.5 where both are as near.
+        ``1 - judge`` where p0 is nearer, ``judge`` where p1 is, 0.5 where both are equally near.
     """
     return np.where(d0 < d1, 1 - judge, np.where(d1 < d0, judge, 0.5))
 
 
 def majority_agreement(d0: Numbers, d1: Numbers, judge: Numbers) -> Numbers:
-    """Return for each judgement whether the distances side with the majority of the votes.
+    """Return for each judgement whether the distances agree with the majority of the votes.
 
-    1 or 0; 0.5 where both distances are equal; NaN where the votes are, as there is no majority.
+    1 or 0; 0.5 where both distances are equal; NaN where the votes are tied.
     """
     agrees = choice_scores(d0, d1, (judge > 0.5).astype(np.float64))
     return np.where(judge == 0.5, np.nan, agrees)
 
 
 def vote_ceiling(judge: Numbers) -> float:
-    """Return the best 2AFC score that anything can have, siding with every majority."""
+    """Return the best possible 2AFC score: that of agreeing with every majority."""
     return float(np.maximum(judge, 1 - judge).mean())
 
 
 def average_precision(distances: Numbers, same: Numbers) -> float:
-    """Return how well small distances find the pairs that people took for the same.
+    """Return the average precision with which small distances find pairs judged «the same».
 
     Parameters
     ----------
     distances
-        [n] or any shape with n numbers, such as [n, 1, 1, 1]: they are flattened before anything is
-        sorted.
+        [n] or any shape with n numbers, such as [n, 1, 1, 1]; flattened before sorting.
     same
-        n numbers, the share of votes for «the same»: a pair counts as found by that share, and as a
-        false alarm by the rest.
+        n numbers, the share of votes for «the same»: a pair counts as a true positive by that
+        share, and as a false positive by the rest.
 
     Returns
     -------
     float
-        Area under the precision-recall curve, with precision made to fall as VOC 2010 does and
-        BAPPS does after it; NaN where nobody took any pair for the same. Equal distances are
-        found together: their order in the list means nothing.
+        Area under the precision-recall curve, with precision made non-increasing in recall, as in
+        VOC 2010 and, after it, BAPPS; NaN if there is no vote for «the same». Equal distances are
+        ranked together: their order in the input makes no difference.
     """
     from sklearn.metrics import precision_recall_curve
 
@@ -83,7 +82,7 @@ def average_precision(distances: Numbers, same: Numbers) -> float:
         raise ValueError(f"{len(flat)} distances and {len(share)} answers")
     if not share.sum() > 0:
         return float("nan")
-    # Ranks stand for distances: PSNR is infinite for equal images
+    # Ranks instead of distances: PSNR is infinite for equal images
     nearness = -np.unique(flat, return_inverse=True)[1].reshape(-1)
     precision, recall, _ = precision_recall_curve(
         np.repeat([1, 0], len(flat)),
@@ -104,15 +103,15 @@ def mean_score(scores: Numbers, sets: NDArray[np.int64], seed: int = 0) -> list[
     sets
         [n]: the set of each judgement.
     seed
-        Of the resampling; all metrics see the same samples.
+        Seed of the resampling; all metrics see the same samples.
 
     Returns
     -------
     list of list of Score
-        ``result[k]`` of set k in ascending order (NaN where no judgement of it is usable), the last
-        one of the mean over those sets that have a score; one for each metric. Judgements are
-        drawn anew within each set. They count as independent, so that
-        intervals are too narrow where many judgements share images.
+        ``result[k]`` holds the scores of set k, in ascending order of sets (NaN where no judgement
+        of the set is usable); the last entry holds those of the mean over the sets that have a
+        score. Each entry has one score per metric. Judgements are resampled within each set as if
+        they were independent, so intervals are too narrow where many judgements share images.
     """
     from scipy.stats import bootstrap
 
@@ -123,7 +122,7 @@ def mean_score(scores: Numbers, sets: NDArray[np.int64], seed: int = 0) -> list[
         own = scores[:, usable & (sets == number)]
         counts.append(own.shape[1])
         means.append(own.mean(axis=1) if own.size else np.full(len(own), np.nan))
-        if own.shape[1] < 2:  # one judgement says nothing of how another would be
+        if own.shape[1] < 2:  # one judgement says nothing about the spread
             spreads.append(np.full((len(own), RESAMPLES), np.nan))
             continue
         drawn = bootstrap(
@@ -173,7 +172,7 @@ def _with_overall(
 def _scores(means: Numbers, spreads: Numbers, count: int) -> list[Score]:
     tail = (1 - _CONFIDENCE) / 2
     ends = [
-        # A sample in which nobody took any pair for the same has no score
+        # A sample without any vote for «the same» has no score
         np.quantile(row[~np.isnan(row)], [tail, 1 - tail])
         if (~np.isnan(row)).any()
         else [np.nan] * 2

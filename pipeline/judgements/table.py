@@ -19,9 +19,9 @@ from ..pairlists.table import as_names, number_names, read_table, resolve_names
 
 CHOICES, SAMENESS = "2afc", "jnd"
 ROLES = {CHOICES: ("ref", "p0", "p1"), SAMENESS: ("p0", "p1")}
-"""Which images a judgement of each kind is about."""
+"""The images that a judgement of each kind is about."""
 ANSWER = {CHOICES: "judge", SAMENESS: "same"}
-"""What people's answer is called: the share of votes for p1, or of votes for «the same»."""
+"""Name of the answer of each kind: the share of votes for p1, or for «the same»."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class Judgements:
     paths : list of str
         Each image file once.
     images : ndarray
-        int64 [judgements, 3] (ref, p0, p1) or [judgements, 2] (p0, p1): numbers of files.
+        int64 [judgements, 3] (ref, p0, p1) or [judgements, 2] (p0, p1): indices into `paths`.
     answers : ndarray
         float64 [judgements] in [0, 1]: the share of votes for p1, or for «the same».
     votes : ndarray
-        float64 [judgements], above 0: how many votes there were; 1 where nobody says.
+        float64 [judgements], above 0: the number of votes; 1 where it is unknown.
     sets : tuple of str
         Names of the sets.
     set_of : ndarray
-        int64 [judgements]: the set of each.
+        int64 [judgements]: the set of each judgement, as an index into `sets`.
     """
 
     kind: str
@@ -58,7 +58,7 @@ class Judgements:
         return len(self.answers)
 
     def only(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> "Judgements":
-        """Return some of the judgements; paths and sets stay."""
+        """Return some of the judgements; `paths` and `sets` stay as they are."""
         return replace(
             self,
             images=self.images[which],
@@ -77,24 +77,25 @@ def read_judgements(
     ----------
     sources
         Tables (.csv, .tsv, .parquet) with columns ``ref, p0, p1, judge`` or ``p0, p1, same``, and
-        ``votes`` if they are known; or folders as those of BAPPS: a set has subfolders of the same
-        names, with images and one ``.npy`` file for each judgement, and stands in
-        ``2afc/SPLIT/SET`` or ``jnd/SPLIT/SET``. A folder stands for all sets below it.
+        optionally ``votes``; or folders laid out as BAPPS. There a set is a folder
+        ``2afc/SPLIT/SET`` or ``jnd/SPLIT/SET`` with subfolders named like the columns, which hold
+        the images and one ``.npy`` file per judgement. A folder stands for all sets below it.
     images
-        The folder that the paths of tables start from; None stands for each table's own folder.
+        The folder that paths in tables are relative to; None means each table's own folder.
     split
-        Which split to take of a folder that has several.
+        The split to read from a folder that contains splits.
 
     Returns
     -------
     dict
-        Judgements by kind; a kind that no source has is not there.
+        Judgements by kind; kinds that no source has are left out.
 
     Raises
     ------
     UsageError
-        A source is missing, is neither, is empty, names images that are not there, or has an answer
-        outside of [0, 1]. The message names the place.
+        A source is missing, is neither a table nor a folder of judgements, is empty, lacks `split`,
+        names missing images, has an answer outside [0, 1] or a number of votes that is not above 0.
+        The message names the place.
     """
     found: dict[str, list[Judgements]] = {}
     for source in sources:
@@ -111,9 +112,9 @@ def read_judgements(
 
 
 def join(parts: Sequence[Judgements]) -> Judgements:
-    """Put sets of one kind together; files that several sets name are one file.
+    """Join sets of one kind; a file that several sets name is listed once.
 
-    Of sets that have the same name the second one is called "name (2)", and so on.
+    If several sets have the same name, the second becomes "name (2)", and so on.
     """
     numbers: dict[str, int] = {}
     images, set_of, names = [], [], list[str]()
@@ -192,7 +193,7 @@ def _need_names(paths: Sequence[str], which: NDArray[np.int64], shown: str) -> N
 
 
 def _need_shares(answers: NDArray[np.float64], name: str, place: Callable[[int], str]) -> None:
-    """Raise `UsageError` for the first answer that is no share; NaN fails every comparison."""
+    """Raise `UsageError` for the first answer outside [0, 1]; NaN counts as outside."""
     for number in np.flatnonzero(~((answers >= 0) & (answers <= 1)))[:1].tolist():
         raise UsageError(
             f"{place(number)}: {name} is {answers[number]:g}, and a share of votes lies in [0, 1]"
@@ -210,7 +211,7 @@ def _need_files(paths: Iterable[str], shown: str) -> None:
 
 
 def _find_sets(source: Path, split: str) -> list[tuple[Path, str]]:
-    """Return the sets at or below a folder, with their kinds; of several splits only `split`."""
+    """Return the sets at or below a folder, with their kinds; if it has splits, only `split`."""
     sets = []
     for folder in sorted([source, *(path for path in source.rglob("*") if path.is_dir())]):
         for kind, roles in ROLES.items():
@@ -223,7 +224,7 @@ def _find_sets(source: Path, split: str) -> list[tuple[Path, str]]:
             f"no judgements in {shown}: looked for folders with ref, p0, p1 and judge, or p0, p1 "
             "and same, in it"
         )
-    # From the split's own folder downwards there is nothing to choose
+    # At or below a split's own folder there is nothing to choose
     splits = {folder.parent.name for folder, _ in sets if len(folder.relative_to(source).parts) > 1}
     if not splits:
         return sets
@@ -268,5 +269,5 @@ def _read_answer(file: Path) -> float:
         return float(np.asarray(value, np.float64).reshape(()))
     except OSError as error:
         raise UsageError(f"{printable(str(file))} cannot be read: {error.strerror}") from error
-    except (ValueError, EOFError) as error:  # the words of NumPy propose to run pickles
+    except (ValueError, EOFError) as error:  # NumPy's own message suggests allowing pickles
         raise UsageError(f"{printable(str(file))} does not hold one number as .npy") from error

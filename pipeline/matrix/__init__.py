@@ -1,5 +1,5 @@
-"""All pairs of a collection, or of two.
+"""Distances of all pairs within a collection, or between two.
 
-In: rows and a head. Out: tiles of a matrix. Read first: `plan` (tiles, within the memory), then
-`score`, `merge` (a matrix that grew), `summary` (mean, standard error, quantiles).
+In: rows and a head. Out: tiles of a matrix. Read first: `plan` (tiles, slabs that fit in memory),
+then `score`, `merge` (a matrix that grew), `summary` (mean, standard error, quantiles).
 """

@@ -1,4 +1,4 @@
-"""A matrix put together from an older one and from what was computed since."""
+"""Assemble a matrix from the distances of an older run and newly computed ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class Pieces:
     old
         The folder of the older run.
     among, against
-        Zarr arrays of the new images: with themselves, and with those that the older run knows;
-        None where there are none.
+        Zarr arrays of distances: among the new images, and from the new images (rows) to those of
+        the older run (columns); None where there are none.
     places, numbers, columns
-        int64 [images]: where each image stands in the older matrix, among the new images, and along
-        the columns of `against`; -1 where it does not.
+        int64 [images]: index of each image in the older matrix, among the new images, and along the
+        columns of `against`; -1 where it has none.
     """
 
     old: Path
@@ -45,7 +45,7 @@ def assemble(
     tiles: Sequence[tuple[int, int]],
     report: Report = silent,
 ) -> None:
-    """Write tiles of a matrix of all pairs.
+    """Write tiles of a matrix of all pairs, copied from its pieces.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def _pick(
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Read chosen rows and columns; numbers may come in any order, and more than once."""
+    """Read chosen rows and columns; indices may come in any order and repeat."""
     if not (len(rows) and len(columns)):
         return np.empty((len(rows), len(columns)), np.float32)
     down, where_down = np.unique(rows, return_inverse=True)

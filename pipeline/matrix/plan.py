@@ -1,7 +1,7 @@
-"""In which pieces a matrix is scored: tiles of the result, slabs of rows that fit in memory.
+"""Plan how a matrix is scored: tiles of the result, slabs of rows that fit in memory.
 
-What decides over bits, the tile and the block, follows from the collection alone. What follows from
-the memory decides only how often a row is read.
+Tile and block can change the bits of a distance, so they depend on the collection alone. The memory
+only decides how often a row is read.
 """
 
 import math
@@ -17,13 +17,13 @@ from ..distances.threads import THREADS
 
 _TILE = 512
 _PIECES = (2048, 1024, 512, 256, 128, 64, 32, 16)
-_PANEL_BYTES = THREADS * 4 * PANEL  # of one row, converted
+_PANEL_BYTES = THREADS * 4 * PANEL  # of one converted row
 _PAIR_BYTES = 28  # of one pair in a piece: float64 sums, distances, their mirror, the result
-_PIECE_SHARE = 4  # of the memory, one part in so many may go to the arithmetic
+_PIECE_SHARE = 4  # the arithmetic may take one part in so many of the memory
 
 
 class Slab(NamedTuple):
-    """Rows that are in memory together: some of those down the matrix, or of those across it."""
+    """A range of rows in memory together: rows down the matrix or, with `across`, across it."""
 
     across: bool
     start: int
@@ -31,13 +31,13 @@ class Slab(NamedTuple):
 
     @property
     def rows(self) -> slice:
-        """Which rows."""
+        """The range as a slice."""
         return slice(self.start, self.stop)
 
 
 @dataclass(frozen=True)
 class Step:
-    """Two slabs that are in memory together, and meet; `across` is `down` on the diagonal."""
+    """Two slabs in memory together whose pairs are scored; equal on the diagonal."""
 
     down: Slab
     across: Slab
@@ -45,22 +45,22 @@ class Step:
 
 @dataclass(frozen=True)
 class MatrixPlan:
-    """How a matrix is cut.
+    """How a matrix is cut into tiles, slabs and pieces.
 
     Attributes
     ----------
     rows, columns
-        The shape; `columns` None stands for all pairs of the rows, of which half are computed.
+        The shape; `columns` None means all pairs of the rows, of which half are computed.
     tile
-        Rows and columns of a tile of the result, which is written at once.
+        Rows and columns of a tile, the unit in which the result is written.
     block
         Rows on either side of a product, from `lpipstore.pipeline.distances.distances.block_of`.
     slab
-        Rows in memory at a time, of either side; a multiple of `tile`, or all.
+        Rows of either side in memory at a time; a multiple of `tile`, or all.
     piece
-        Rows on either side of what is computed at once; a multiple of `tile`, or all.
+        Rows on either side of one computation; a multiple of `tile`, or all.
     ahead
-        Whether there is room to read a third slab while two are scored.
+        Whether memory allows reading a third slab while two are scored.
     """
 
     rows: int
@@ -73,26 +73,26 @@ class MatrixPlan:
 
     @property
     def pairs(self) -> int:
-        """How many pairs are scored."""
+        """Number of pairs that are scored."""
         return self.rows * (self.rows - 1) // 2 if self.columns is None else self.area
 
     @property
     def area(self) -> int:
-        """How many numbers the matrix has."""
+        """Number of entries of the matrix."""
         return self.rows * (self.rows if self.columns is None else self.columns)
 
     def tiles(self) -> list[tuple[int, int]]:
-        """List the tiles that are computed, as (row, column) counted in tiles."""
+        """List the computed tiles as (row, column), counted in tiles."""
         down = range(-(-self.rows // self.tile))
         if self.columns is None:
             return [(i, j) for i in down for j in down if j >= i]
         return [(i, j) for i in down for j in range(-(-self.columns // self.tile))]
 
     def steps(self) -> Iterator[Step]:
-        """Yield what is scored together, in an order in which each step needs one new slab.
+        """Yield the steps in an order in which each, after the first, needs at most one new slab.
 
-        Of all pairs of a collection, its last rows are read once and its first rows most often:
-        when a store has not room for all, the first are those that it has.
+        For all pairs of a collection, the last rows are read once and the first rows most often: if
+        the store has no room for all rows, it holds the first ones.
         """
         down = [Slab(False, part.start, part.stop) for part in _cut(self.rows, self.slab)]
         if self.columns is None:
@@ -109,7 +109,7 @@ class MatrixPlan:
     def loads(self, todo: Set[tuple[int, int]] | None = None) -> Iterator[Slab]:
         """Yield the slabs in the order in which they are read.
 
-        `todo` are the tiles that are still to be scored; None stands for all.
+        `todo` holds the tiles still to be scored; None means all.
         """
         held: set[Slab] = set()
         for step in self.steps():
@@ -120,7 +120,7 @@ class MatrixPlan:
             held = needed
 
     def pairs_in(self, row: int, column: int) -> int:
-        """Return how many pairs are scored in a tile, given as `tiles` does."""
+        """Return the number of pairs scored in a tile, given as in `tiles`."""
         longest = self.rows if self.columns is None else self.columns
         height = min(self.tile, self.rows - row * self.tile)
         width = min(self.tile, longest - column * self.tile)
@@ -136,7 +136,7 @@ class MatrixPlan:
         return ((row, column) for row in rows for column in columns)
 
     def pieces(self, step: Step) -> Iterator[tuple[slice, slice]]:
-        """Yield the (rows, columns) of a step that are computed at once."""
+        """Yield the pieces of a step as (rows, columns), each computed at once."""
         for top in _cut(step.down.stop, self.piece, step.down.start):
             for left in _cut(step.across.stop, self.piece, step.across.start):
                 if self.columns is not None or left.start >= top.start:
@@ -151,12 +151,12 @@ def _cut(stop: int, width: int, start: int = 0) -> Iterator[slice]:
 def plan_matrix(
     rows: int, row_bytes: int, memory: int, *, columns: int | None = None
 ) -> MatrixPlan:
-    """Plan a matrix of rows of `row_bytes` each within `memory` bytes.
+    """Plan a matrix for rows of `row_bytes` bytes each, within `memory` bytes.
 
     Raises
     ------
     UsageError
-        Not even a few rows fit; the message says how much would.
+        `memory` is too small for the rows; the message gives the minimum.
     """
     longest = max(rows, columns or 0)
     block = block_of(longest, row_bytes)
@@ -184,5 +184,5 @@ def plan_matrix(
 
 
 def _piece_bytes(piece: int, panels: int) -> int:
-    """Bytes of the arithmetic on a piece: its numbers, and some panels of rows on either side."""
+    """Return the bytes that scoring a piece takes: its numbers, and panels of rows on each side."""
     return piece * (piece * _PAIR_BYTES + 2 * panels * _PANEL_BYTES)

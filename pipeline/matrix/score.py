@@ -1,4 +1,4 @@
-"""Score a matrix by its plan: rows are read ahead, tiles are written behind the arithmetic."""
+"""Score a matrix by its plan: threads read rows ahead and write finished tiles."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,17 +21,17 @@ _MOST_WAITING = 16  # tiles that may wait to be written
 
 
 class Matrix(Protocol):
-    """Where tiles go: a file (`lpipstore.pipeline.runs.zarr_array.MatrixFile`) or memory."""
+    """Destination of tiles: a file (`lpipstore.pipeline.runs.zarr_array.MatrixFile`) or memory."""
 
     def done(self, row: int, column: int) -> bool:
-        """Tell whether the tile, and its mirror if it has one, are there already."""
+        """Return whether the tile, and its mirror if it has one, are already written."""
 
     def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
-        """Put one tile, and its mirror if it has one, in place."""
+        """Write one tile, and its mirror if it has one."""
 
 
 class Target(NamedTuple):
-    """A matrix to score: the column weights of its head, float32 [length], and where it goes."""
+    """A matrix to score: the column weights of its head, float32 [length], and its destination."""
 
     weights: NDArray[np.float32]
     matrix: Matrix
@@ -48,7 +48,7 @@ def score_matrix(
     *,
     fast: bool = False,
 ) -> int:
-    """Score one matrix; see `score_matrices`. Returns how many tiles were written."""
+    """Score one matrix; return the number of tiles written. See `score_matrices`."""
     target = Target(weights, matrix)
     return score_matrices(features, down, across, [target], plan, report, fast=fast)
 
@@ -63,26 +63,26 @@ def score_matrices(
     *,
     fast: bool = False,
 ) -> int:
-    """Score matrices from the rows of their images, and write the tiles that are not there yet.
+    """Score matrices from the rows of their images; write the tiles that are missing.
 
-    Rows are read once for all of them.
+    Rows are read once for all matrices.
 
     Parameters
     ----------
     features
-        Where rows come from.
+        Source of the rows.
     down, across
-        Content hash of each image: of the rows of the matrix, and of its columns. `across` None
-        stands for all pairs of `down`.
+        Content hashes of the images of the rows and of the columns. `across` None means all pairs
+        of `down`.
     targets
-        The matrices: one for each head.
+        The matrices, one per head.
     fast
         As for `lpipstore.pipeline.distances.distances.gram_distances`.
 
     Returns
     -------
     int
-        Tiles that were written; those that were there already are left as they are.
+        Number of tiles written; those already there are left as they are.
     """
     tiles = plan.tiles()
     todo = [{tile for tile in tiles if not target.matrix.done(*tile)} for target in targets]
@@ -101,7 +101,7 @@ def score_matrices(
     with rows.reading(), _writing_behind(features) as write:
 
         def score(one: torch.Tensor, other: torch.Tensor, step: Step) -> None:
-            """Score a step; its rows are let go of when this returns, before the next come."""
+            """Score a step; its rows are freed on return, before the next are loaded."""
             nonlocal done
             for (top, left), which in product(plan.pieces(step), range(len(targets))):
                 here = [tile for tile in _tiles_in(plan, top, left) if tile in todo[which]]
@@ -144,7 +144,7 @@ def fast_error(
 
 @dataclass
 class _Slabs:
-    """The slabs in memory: those of a step, and the one that is read for the next."""
+    """The slabs in memory: those of a step, and one being read for the next."""
 
     features: Features
     down: Sequence[bytes]
@@ -156,16 +156,16 @@ class _Slabs:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Keep a thread that reads ahead."""
+        """Run a thread that reads ahead."""
         with ThreadPoolExecutor(1, "lpipstore-rows") as self.reader:
             yield
 
     def get(self, step: Step, following: Step | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the rows of a step, and begin to read what the following one needs besides."""
+        """Return the rows of a step; with `ahead`, start reading the next slab if it is stored."""
         needed = {step.down, step.across}
         soon = set() if following is None else {following.down, following.across}
         for slab in self.held.keys() - needed:
-            del self.held[slab]  # before the next rows come
+            del self.held[slab]  # frees memory before the next rows are loaded
         for slab in needed - self.held.keys():
             coming = self.coming.pop(slab, None)
             self.held[slab] = (
@@ -187,7 +187,7 @@ class _Slabs:
 def _writing_behind(
     features: Features,
 ) -> Iterator[Callable[[Matrix, tuple[int, int], NDArray[np.float32]], None]]:
-    """Give a function that leaves tiles to a thread; all are written when the block ends."""
+    """Provide a function that queues tiles for a writer thread; all are written on exit."""
     waiting: list[Future[None]] = []
 
     def write(matrix: Matrix, tile: tuple[int, int], distances: NDArray[np.float32]) -> None:
@@ -197,7 +197,7 @@ def _writing_behind(
     def submit(matrix: Matrix, tile: tuple[int, int], distances: NDArray[np.float32]) -> None:
         waiting.append(thread.submit(write, matrix, tile, distances))
         while len(waiting) > _MOST_WAITING or (waiting and waiting[0].done()):
-            waiting.pop(0).result()  # raises what went wrong
+            waiting.pop(0).result()  # raises the writer's error
 
     with ThreadPoolExecutor(1, "lpipstore-tiles") as thread:
         yield submit

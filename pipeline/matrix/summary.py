@@ -1,4 +1,4 @@
-"""What a distance matrix says as a whole: its mean, how sure that is, and its spread."""
+"""Summary statistics of a distance matrix: mean, standard error and quantiles."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,15 +22,15 @@ def pair_summary(
     count
         Rows of the matrix, at least 2.
     height
-        Rows to look at together.
+        Rows per band.
 
     Returns
     -------
     dict
         ``mean`` and ``std`` over the pairs; ``stderr``, the standard error of the mean by the
         jackknife over *images* (Efron & Stein 1981: pairs share images and are not independent, so
-        std/√pairs would promise too much; None for fewer than three images); ``quantiles``, those
-        of `numpy.quantile` (linear), exact at 0 and 1 and otherwise to 1/65536 of the range.
+        std/√pairs would be too small; None for fewer than three images); ``quantiles``, those of
+        `numpy.quantile` (linear), exact at 0 and 1 and otherwise to 1/65536 of the range.
     """
     totals = np.zeros(count)
     squares = 0.0
@@ -57,8 +57,8 @@ def cross_summary(
 ) -> dict[str, Any]:
     """Summarise the distances between two collections, band by band, as `pair_summary` does.
 
-    The standard error adds the jackknife over the images of one side to that over the other's
-    (a two-sample U-statistic; None if a side has only one image).
+    The standard error adds the jackknife variances over the images of either side (a two-sample
+    U-statistic; None if a side has only one image).
     """
     count, width = shape
     down, across = np.zeros(count), np.zeros(width)
@@ -106,7 +106,7 @@ def _jackknife(totals: NDArray[np.float64], total: float) -> float | None:
 
 
 def _quantiles(parts: Callable[[], Iterator[NDArray[np.float32]]]) -> dict[str, float]:
-    """Return quantiles of all numbers in the parts, which are gone through twice."""
+    """Return quantiles of all numbers in the parts, which are iterated twice."""
     spans = [(part.min(), part.max()) for part in parts() if part.size]
     low, high = float(min(span[0] for span in spans)), float(max(span[1] for span in spans))
     histogram = np.zeros(_BINS, np.int64)
@@ -116,7 +116,7 @@ def _quantiles(parts: Callable[[], Iterator[NDArray[np.float32]]]) -> dict[str, 
     last = int(below[-1]) - 1
 
     def ranked(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the numbers of these ranks, each by the middle of its bin."""
+        """Return the numbers of these ranks, approximated by the middle of their bins."""
         bins = np.searchsorted(below, ranks, side="right")
         middle = low + (bins + 0.5) * (high - low) / _BINS
         return np.where(ranks == 0, low, np.where(ranks == last, high, middle))

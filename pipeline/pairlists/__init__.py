@@ -1,6 +1,6 @@
-"""Pairs that a table lists.
+"""Distances of the pairs that a table lists.
 
-In: a table of paths. Out: a distance for each line. Read first: `table`, then `plan` (each
-different pair once), `schedule` (which rows are in memory when), `score`, `statistics` (kept for
-other heads), `summary`.
+In: a table of paths. Out: a distance for each line. Read first: `table`, then `plan` (each distinct
+pair once), `schedule` (which rows are in memory when), `score`, `statistics` (kept to score other
+heads), `summary`.
 """

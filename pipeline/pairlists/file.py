@@ -1,4 +1,4 @@
-"""What a run over a list leaves on disk: distances as they become known, and tables at the end."""
+"""Files of a run over a list: distances while it runs, tables at its end."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -16,33 +16,33 @@ from ..runs.files import DISTANCES
 from ..runs.zarr_array import chunk_is_whole, open_array
 
 LINES_AT_ONCE = 1 << 20
-"""Lines of a group of rows in a table."""
+"""Lines per row group of a Parquet table."""
 
 _CHUNK = 1 << 16  # pairs
-_LEAST_SECONDS = 1.0  # between two writes; and writing takes at most a twentieth of the time
-_WRITING_SHARE = 20
+_LEAST_SECONDS = 1.0  # between two writes
+_WRITING_SHARE = 20  # writing takes at most one part in so many of the time
 
 
 class DistanceFile:
-    """``distances.zarr``: float32 [different pairs], NaN where a distance is not known yet.
+    """``distances.zarr``: float32 [distinct pairs], NaN where a distance is not yet known.
 
-    Distances are collected in memory and written every second or so, chunk by chunk, each renamed
-    into place; `close` writes the rest. A killed process loses what it computed
-    since it last wrote. Opening a file that exists goes on with it.
+    Distances are collected in memory and written about once a second, chunk by chunk; each chunk is
+    renamed into place. `close` writes the rest. A killed process loses what it computed since the
+    last write. Opening an existing file continues it.
 
     Parameters
     ----------
     folder
         The run's folder.
     count
-        Different pairs.
+        Number of distinct pairs.
     attributes
-        What the distances are of; has to be the same for a file that goes on.
+        Attributes of the array; have to match those of an existing file.
 
     Raises
     ------
     LpipstoreError
-        The file that exists is of other pairs, or is damaged.
+        The existing file has another shape or other attributes, or is damaged.
     """
 
     def __init__(self, folder: Path, count: int, attributes: Mapping[str, Any]) -> None:
@@ -64,7 +64,7 @@ class DistanceFile:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has become known."""
+        """Write the chunks that have changed since the last write."""
         start = time.monotonic()
         for chunk in sorted(self._dirty):
             part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
@@ -74,22 +74,23 @@ class DistanceFile:
         self._next_write = now + max(_LEAST_SECONDS, _WRITING_SHARE * (now - start))
 
     def close(self) -> None:
-        """Write the rest."""
+        """Write all distances that are not yet on disk."""
         self.flush()
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file so that it is there whole or not at all.
+    """Write a Parquet file atomically.
 
-    The same lines give the same bytes, into whichever chunks reading or adding has cut them.
+    The same lines give the same bytes, however the table is chunked in memory.
     """
     write_parts(path, iter([table]))
 
 
 def write_parts(path: Path, parts: Iterator[pa.Table]) -> None:
-    """Write tables with the same columns, one at least, as one: see `write_table`.
+    """Write one or more tables with the same columns as one file; see `write_table`.
 
-    One part is in memory at a time. Parts of `LINES_AT_ONCE` lines give the bytes of the whole.
+    Only one part is in memory at a time. Parts of `LINES_AT_ONCE` lines give the same bytes as the
+    whole table at once.
     """
     with replacing(path) as file, ExitStack() as stack:
         writer: pa.parquet.ParquetWriter | None = None

@@ -1,10 +1,10 @@
-"""How a list of pairs is scored: which rows stand together, by product or one by one.
+"""Plan how a list of pairs is scored: which pairs by matrix products, which one by one.
 
-The rows that a list needs are put in an order of their own and cut into blocks; two blocks make a
-cell. A cell in which many pairs are wanted is one matrix product, the pairs of the others are
-computed one by one. All this depends on the pairs and the length of a row alone, so that neither
-the order of the list nor the memory changes a bit of a distance. What memory decides is in
-`lpipstore.pipeline.pairlists.schedule`.
+The rows that a list needs are reordered and cut into blocks; two blocks make a candidate block (a
+`cell`). A candidate block in which many pairs are wanted is scored by one matrix product; the pairs
+of the others are computed one by one. The plan depends only on the pairs and the length of a row,
+so neither the order of the list nor the memory changes a bit of a distance. What depends on memory
+is in `lpipstore.pipeline.pairlists.schedule`.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from ..distances.distances import block_of
 
 SAME, UNUSABLE = -1, -2
-"""Places of pairs of equal images, whose distance is 0, and of pairs that have none."""
+"""Values of `ListPlan.place` for pairs of equal images (distance 0) and for unusable pairs."""
 
 _DENSE_SHARE = 64
-"""A product pays when one pair in so many is wanted: measured with AlexNet and SqueezeNet."""
+"""A product pays off when one pair in so many is wanted: measured with AlexNet and SqueezeNet."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,20 @@ class ListPlan:
     Attributes
     ----------
     rows
-        int64 [rows]: which of the given images each row belongs to.
+        int64 [rows]: index of the image that each row belongs to.
     block
-        Rows in a block; the last block may have fewer.
+        Rows per block; the last block may have fewer.
     pairs
-        int64 [different pairs, 2]: rows of each pair, the smaller one first, cell by cell.
+        int64 [distinct pairs, 2]: row numbers of each pair, smaller first, sorted by candidate
+        block.
     place
-        int64 [pairs of the list]: where each is in `pairs`, or `SAME`, or `UNUSABLE`.
+        int64 [pairs of the list]: index of each pair in `pairs`, or `SAME`, or `UNUSABLE`.
     cells
-        int64 [cells, 2]: the blocks of each cell, the smaller one first.
+        int64 [candidate blocks, 2]: the two blocks of each candidate block, smaller first.
     cell_of
-        int64 [different pairs]: the cell of each pair.
+        int64 [distinct pairs]: the candidate block of each pair, as an index into `cells`.
     dense
-        bool [cells]: whether the cell is scored by a matrix product.
+        bool [candidate blocks]: whether it is scored by a matrix product.
     """
 
     rows: NDArray[np.int64]
@@ -53,7 +54,7 @@ class ListPlan:
     dense: NDArray[np.bool_]
 
     def in_list_order(self, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Spread the distances of `pairs` over the list: 0 for equal images, NaN where unusable."""
+        """Return the distances of `pairs` in list order: 0 for equal images, NaN if unusable."""
         listed = np.where(self.place == UNUSABLE, np.float32(np.nan), np.float32(0))
         known = self.place >= 0
         listed[known] = numbers[self.place[known]]
@@ -68,9 +69,9 @@ def plan_list(
     Parameters
     ----------
     left, right
-        int64 [pairs]: numbers of the images of each pair, -1 for one that cannot be used.
+        int64 [pairs]: image numbers of each pair, -1 for an unusable image.
     keys
-        What tells each image from all others; equal images have one number.
+        Unique key of each image; equal images share one number.
     row_bytes
         Bytes of a stored row.
     """
@@ -110,10 +111,10 @@ def plan_list(
 
 
 def _neighbours_together(edges: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Order the ends of edges so that what is connected stands together: cells then hold more.
+    """Order the ends of edges so that connected ones are close: candidate blocks are then fuller.
 
-    Group by group of what is connected at all (by its smallest member), each breadth first from
-    its smallest member. Needs every edge once; their order makes no difference.
+    Connected components follow one another by their smallest member, each in breadth-first order
+    from that member. Edges must be distinct; their order makes no difference.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import breadth_first_order, connected_components
@@ -126,7 +127,7 @@ def _neighbours_together(edges: NDArray[np.int64]) -> NDArray[np.int64]:
     graph = coo_array((np.ones(len(ends)), ends.T), shape=(count, count))
     _, group = connected_components(graph, directed=False)
     _, starts = np.unique(group, return_index=True)  # the smallest member of each group
-    # One search for all groups: from a node that is joined to one member of each
+    # One search for all groups: it starts at an extra node linked to one member of each
     links = np.stack([np.full(len(starts), count), starts], axis=1)
     ends = np.concatenate([ends, links])
     joined = coo_array((np.ones(len(ends)), ends.T), shape=(count + 1, count + 1)).tocsr()

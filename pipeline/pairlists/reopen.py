@@ -1,4 +1,4 @@
-"""Read the list of pairs of a finished run."""
+"""Reopen the list of pairs of a finished run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,14 +18,14 @@ _OF_PAIRS = 5  # columns of pairs.parquet that are not the list's own: i, j, two
 def reopen_pairs(
     run: Run, records: Sequence[ImageRecord], table: pa.Table | None = None
 ) -> PairList:
-    """Return the list of a run, its ends numbered as its images.
+    """Return the list of pairs of a run, numbered by the run's images.
 
     Parameters
     ----------
     records
-        What `reopen_records` gave.
+        Images of the run, from `reopen_records`.
     table
-        Lines of the run's ``pairs.parquet`` that are pairs; None stands for all.
+        The lines of the run's ``pairs.parquet`` to use, each a pair; None means all.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def reopen_pairs(
 def _ends(
     table: pa.Table, letter: str, usable: NDArray[np.int64], others: Mapping[str, int]
 ) -> NDArray[np.int64]:
-    """Return one end of each pair: a usable image by its index, any other by its name."""
+    """Return one end of each pair as image numbers; unusable images are found by name."""
     column = table.column(letter)
     ends = np.empty(len(column), np.int64)
     found = column.is_valid().to_numpy()

@@ -1,6 +1,6 @@
-"""In which order the rows of a list are read: what is in memory together, and what is scored then.
+"""Schedule a list of pairs: which rows are in memory together, and which pairs are scored then.
 
-Nothing here changes a bit of a distance, only how often a row is read.
+The schedule changes only how often a row is read, never a bit of a distance.
 """
 
 import math
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from ...cache.errors import UsageError
 from .plan import ListPlan
 
-_PANEL_BYTES = 4 * 4096  # of one row, converted, on either side of a product or a difference
+_PANEL_BYTES = 4 * 4096  # of one converted row on either side of a product or a difference
 _PAIR_BYTES = 24  # of one pair in a product: float64 sums, distances and their mirror
-_MOST_BLOCKS = 8  # along a product: rows are converted once for so many blocks
-_STREAMED_SHARE = 8  # of the room, one part in so many is for rows that pass by
+_MOST_BLOCKS = 8  # along a product: rows are converted once for all of them
+_STREAMED_SHARE = 8  # one part in so many of the room is for streamed rows
 
 
 @dataclass(frozen=True)
 class Room:
-    """What fits in memory: `rows` rows at a time, products of `blocks` blocks on either side."""
+    """What fits in memory: `rows` rows at a time, and products of `blocks` blocks on each side."""
 
     rows: int
     blocks: int
@@ -33,7 +33,7 @@ def room_for(memory: int, row_bytes: int, block: int) -> Room:
     Raises
     ------
     UsageError
-        Two blocks do not fit; the message says how much would.
+        `memory` is too small for two blocks; the message gives the minimum.
     """
     per_row = row_bytes + _PANEL_BYTES
     least = 2 * block * per_row + block**2 * _PAIR_BYTES
@@ -55,8 +55,8 @@ def room_for(memory: int, row_bytes: int, block: int) -> Room:
 class RowSet:
     """Rows that are in memory together.
 
-    `rows` are numbers of rows of the plan, in the order of the buffer: the first `whole` of them
-    are whole blocks, whose numbers `blocks` says, the others are single rows.
+    `rows` holds row numbers of the plan, in buffer order. The first `whole` of them make up whole
+    blocks, whose numbers are in `blocks`; the others are single rows.
     """
 
     rows: NDArray[np.int64]
@@ -64,16 +64,16 @@ class RowSet:
     blocks: NDArray[np.int64]
 
     def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where rows of the plan are in the buffer."""
+        """Return the buffer positions of rows of the plan."""
         order = np.argsort(self.rows)
         return np.asarray(order[np.searchsorted(self.rows, rows, sorter=order)])
 
 
 @dataclass(frozen=True)
 class Step:
-    """Pairs (places in the plan's `pairs`, ascending) whose rows are in memory at the same time.
+    """Pairs (ascending indices into the plan's `pairs`) whose rows are in memory together.
 
-    The first of each is in `left`, the second in `right`; None stands for `left` again.
+    The first row of each pair is in `left`, the second in `right`; `right` None means `left`.
     """
 
     left: RowSet
@@ -82,11 +82,11 @@ class Step:
 
 
 def steps(plan: ListPlan, todo: NDArray[np.int64], room: Room) -> Iterator[Step]:
-    """Yield the pairs `todo` (ascending), so that rows are read as few times as memory allows.
+    """Yield the pairs `todo` (ascending) in steps that read rows as few times as memory allows.
 
-    Each row is read once if all fit. If not, as many blocks as there is room for stay, and those
-    that they have pairs with pass by; then come the next blocks. Steps with the same `left` follow
-    one another.
+    Each row is read once if all fit. Otherwise as many blocks as fit stay in memory while the rows
+    that they are paired with are streamed; then the next blocks follow. Steps with the same `left`
+    are consecutive.
     """
     blocks = plan.cells[plan.cell_of]
     start = 0
@@ -105,7 +105,7 @@ def steps(plan: ListPlan, todo: NDArray[np.int64], room: Room) -> Iterator[Step]
 
 
 def _stop(plan: ListPlan, todo: NDArray[np.int64], start: int, room: Room) -> int:
-    """Return the first block that does not stay: there is room for those from `start` to it."""
+    """Return the end of the range of blocks, from `start` on, that fit and stay in memory."""
     needed = _rows_by_block(plan, todo, plan.pairs[todo])
     held = np.cumsum(needed[start:])
     if held[-1] <= room.rows:
@@ -115,7 +115,7 @@ def _stop(plan: ListPlan, todo: NDArray[np.int64], start: int, room: Room) -> in
 
 
 def _passing(plan: ListPlan, pairs: NDArray[np.int64], rows: int) -> Iterator[NDArray[np.int64]]:
-    """Cut pairs by the blocks of their second rows, so that each part needs at most `rows`."""
+    """Split pairs by the blocks of their second rows, so that each part needs at most `rows`."""
     if not len(pairs):
         return
     held = np.cumsum(_rows_by_block(plan, pairs, plan.pairs[pairs, 1]))
@@ -138,7 +138,7 @@ def _dense_blocks(plan: ListPlan, pairs: NDArray[np.int64]) -> NDArray[np.int64]
 def _rows_by_block(
     plan: ListPlan, pairs: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Count the rows of each block that `_gather` would take."""
+    """Count the rows that `_gather` would take from each block."""
     along = -(-len(plan.rows) // plan.block)
     counts = np.bincount(np.unique(ends) // plan.block, minlength=along)
     dense = _dense_blocks(plan, pairs)
@@ -148,7 +148,7 @@ def _rows_by_block(
 
 
 def _gather(plan: ListPlan, pairs: NDArray[np.int64], ends: NDArray[np.int64]) -> RowSet:
-    """Gather the `ends` of `pairs`, and whole blocks where a product wants them."""
+    """Collect the rows `ends` of `pairs`, as whole blocks where a product needs them."""
     used = np.unique(ends)
     blocks = np.intersect1d(_dense_blocks(plan, pairs), used // plan.block)
     whole = (blocks[:, None] * plan.block + np.arange(plan.block)).ravel()

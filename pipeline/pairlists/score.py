@@ -1,4 +1,4 @@
-"""Score the pairs of a list from rows: products where many pairs meet, differences elsewhere."""
+"""Score listed pairs from rows: products of blocks with many pairs, differences elsewhere."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +20,10 @@ _DIRECT_AT_ONCE = 8192  # pairs: about a second of work
 
 
 class Distances(Protocol):
-    """Where distances go: a file (`lpipstore.pipeline.pairlists.file.DistanceFile`) or memory."""
+    """Destination of distances: memory, or `lpipstore.pipeline.pairlists.file.DistanceFile`."""
 
     values: NDArray[np.float32]
-    """One number for each of the plan's pairs; NaN where it is not known yet."""
+    """One number for each of the plan's pairs; NaN where it is not yet known."""
 
     def put(self, pairs: NDArray[np.int64], distances: NDArray[np.float32]) -> None:
         """Set the distances of some pairs."""
@@ -31,7 +31,7 @@ class Distances(Protocol):
 
 @dataclass
 class InMemory:
-    """Distances that are not kept on disk."""
+    """Distances kept in memory only."""
 
     values: NDArray[np.float32]
 
@@ -41,7 +41,7 @@ class InMemory:
 
 
 class Target(NamedTuple):
-    """Distances to compute: the column weights of a head, float32 [length], and where they go."""
+    """The column weights of a head, float32 [length], and the destination of its distances."""
 
     weights: NDArray[np.float32]
     distances: Distances
@@ -49,7 +49,7 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True)
 class _Loaded:
-    """Stored rows [n, length], and which rows of the plan they are."""
+    """Stored rows [n, length], and the rows of the plan that they are."""
 
     which: RowSet
     rows: torch.Tensor
@@ -81,17 +81,17 @@ def score_lists(
     *,
     fast: bool = False,
 ) -> None:
-    """Score every pair of a plan whose distance is not known yet, reading rows once for all heads.
+    """Score all pairs of a plan whose distance is not yet known; all heads share one read of rows.
 
     Parameters
     ----------
     features
-        Where rows come from.
+        Source of the rows.
     contents
         Content hash of each image that the plan was made for.
     targets
-        The heads, and where their distances go. Absolute error about 1e-7; those under
-        `lpipstore.pipeline.distances.distances.DIRECT_BELOW` relative error about 1e-6.
+        The heads, and the destinations of their distances. The absolute error is about 1e-7; under
+        `lpipstore.pipeline.distances.distances.DIRECT_BELOW` the relative error is about 1e-6.
     plan, room
         What to score, and what fits in memory.
     fast
@@ -116,7 +116,7 @@ def score_lists(
     left: _Loaded | None = None
     for step in steps(plan, todo, room):
         if left is None or left.which is not step.left:
-            left = None  # let go of these rows before the next come
+            left = None  # frees these rows before the next are loaded
             left = load(step.left)
         right = None if step.right is None else load(step.right)
         for target, scorer, wanted in zip(targets, scorers, unknown, strict=True):
@@ -133,7 +133,7 @@ def fast_list_error(
 ) -> float:
     """Return the largest difference that ``fast`` makes among the pairs of a plan's first product.
 
-    0 for a plan without products: pairs that stand alone are computed from differences.
+    0 for a plan without products: single pairs are computed from differences.
     """
     dense = np.flatnonzero(plan.dense)
     if not len(dense):
@@ -189,14 +189,14 @@ class _Scorer:
     def _products(
         self, step: Step, left: _Loaded, right: _Loaded | None, dense: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], slice, slice | None]]:
-        """Yield which pairs of the step a product serves, and which rows of the buffers it takes.
+        """Yield products: the pairs of the step that each serves, and its rows in the buffers.
 
-        Without rows of the right it is the product of the left rows with themselves.
+        The last item is None for a product of left rows with themselves.
         """
         if not len(dense):
             return
         cells, cell_of = np.unique(self.plan.cell_of[step.pairs[dense]], return_inverse=True)
-        ends = np.searchsorted(cell_of, np.arange(len(cells) + 1))  # pairs stand cell by cell
+        ends = np.searchsorted(cell_of, np.arange(len(cells) + 1))  # pairs are sorted by cell
         other = left if right is None else right
         places = np.stack(
             [
@@ -225,9 +225,9 @@ class _Scorer:
 
 @dataclass(frozen=True)
 class Product:
-    """One call of `gram_distances`: ranges of blocks, and which of the wanted cells it holds.
+    """One call of `gram_distances`: ranges of blocks, and the wanted candidate blocks in them.
 
-    `across` None stands for `top` with itself.
+    `across` None means `top` with itself.
     """
 
     top: slice
@@ -236,11 +236,11 @@ class Product:
 
 
 def cover(places: NDArray[np.int64], side: int, *, mirrored: bool) -> Iterator[Product]:
-    """Cover cells, given by their places [cells, 2] in two buffers of blocks, with products.
+    """Cover candidate blocks with products; `places` [n, 2] locates them in two block buffers.
 
-    A product has at most `side` blocks on either side, and holds cells that nobody asked for where
-    that saves converting rows again. With `mirrored` both buffers are the same, and no cell is
-    under the diagonal.
+    A product spans at most `side` blocks on either side, and includes unwanted candidate blocks
+    where that saves converting rows again. With `mirrored`, both buffers are the same and no
+    candidate block lies below the diagonal.
     """
     squares, square_of, counts = np.unique(
         places // side, axis=0, return_inverse=True, return_counts=True

@@ -1,4 +1,4 @@
-"""Statistics of the pairs of a list: kept once, they give the distances of any head without rows.
+"""Statistics of listed pairs: kept once, they give the distances under any head without rows.
 
 For a pair and each channel c of tap l, s_lc = mean over positions of (x̂ - ŷ)²; the distance under
 a head with weights w is d = Σ s_lc w_lc, which is how Zhang et al. 2018 (equation 1) average.
@@ -26,7 +26,7 @@ from ..runs.zarr_array import chunk_is_whole, open_array
 from .plan import ListPlan
 from .schedule import Room
 
-_AT_ONCE = 16  # pairs: always so many, so that a pair's bits do not depend on its neighbours
+_AT_ONCE = 16  # pairs per batch: fixed, so that a pair's bits do not depend on its neighbours
 
 
 def keep_statistics(
@@ -38,10 +38,10 @@ def keep_statistics(
     attributes: Mapping[str, Any],
     report: Report = silent,
 ) -> None:
-    """Write ``statistics.zarr``, float32 [different pairs, channels of all taps], into a folder.
+    """Write ``statistics.zarr``, float32 [distinct pairs, channels of all taps], into a folder.
 
-    A line for each of the plan's pairs, in their order. What is there already is left as it is;
-    chunks are renamed into place.
+    There is one line for each of the plan's pairs, in their order. Existing chunks are left as they
+    are; new ones are renamed into place.
     """
     count, size = len(plan.pairs), plan.block
     path = folder / STATISTICS
@@ -65,9 +65,9 @@ def make_statistics(
     room: Room,
     chunks: Sequence[int],
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Compute the statistics of the plan's pairs, as many at a time as a block has rows.
+    """Compute the statistics of the plan's pairs in chunks of `plan.block` pairs.
 
-    Yields, for each of `chunks`, which pairs of the plan it is and their statistics, float32
+    Yields, for each of `chunks`, the slice of the plan's pairs and their statistics, float32
     [pairs, channels of all taps].
     """
     layout, device = features.extractor.layout, features.extractor.device
@@ -90,7 +90,7 @@ def make_statistics(
 def _batches(
     plan: ListPlan, chunks: Sequence[int], room: Room
 ) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
-    """Yield chunks whose rows fit in memory together, and these rows."""
+    """Yield groups of chunks whose rows fit in memory together, with these rows."""
     together: list[int] = []
     needed, count = np.zeros(len(plan.rows), bool), 0
     for chunk in chunks:
@@ -111,35 +111,34 @@ def _statistics(
     rows: torch.Tensor, places: torch.Tensor, layout: RowLayout, dtype: str
 ) -> torch.Tensor:
     filled = places[torch.arange(_AT_ONCE, device=places.device).clamp_(max=len(places) - 1)]
-    bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # which torch can index
+    bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # uint16 has no indexing
     left, right = (bits.index_select(0, side).view(rows.dtype) for side in filled.T)
     return pair_statistics(left, right, layout, dtype)[: len(places)]
 
 
 def distances_of_statistics(folder: Path, heads: Sequence[Head]) -> NDArray[np.float32]:
-    """Return the distances that heads give to the pairs of a run, from their statistics alone.
+    """Return the distances of the pairs of a run under given heads, from their statistics alone.
 
-    Chunks are read as the files that they are: they hold nothing but numbers, and there are a great
-    many of them.
+    Chunks are read directly as files, for speed: they hold raw numbers, and there are very many.
 
     Parameters
     ----------
     folder
         The run's folder, with a ``statistics.zarr`` that `keep_statistics` has finished.
     heads
-        For the backbone of the run.
+        Heads for the backbone of the run.
 
     Returns
     -------
-    ndarray of shape (heads, different pairs)
-        Within 1e-6 of the distances that the rows give.
+    ndarray of shape (heads, distinct pairs)
+        Within 1e-6 of the distances computed from rows.
 
     Raises
     ------
     UsageError
-        No statistics were kept, or a head is for another backbone.
+        The run kept no statistics, or the heads are for another backbone.
     LpipstoreError
-        The statistics are damaged or not finished.
+        The statistics are damaged or incomplete.
     """
     path = folder / STATISTICS
     shown = printable(str(path))

@@ -1,4 +1,4 @@
-"""What the distances of a list of pairs say as a whole, and group by group."""
+"""Summary statistics of the distances of listed pairs, overall and per group."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,9 @@ def list_summary(
     Parameters
     ----------
     distances
-        float32 [pairs], one at least, each a number.
+        float32 [pairs], at least one; no NaN.
     left, right
-        int64 [pairs]: numbers of the images of each pair, equal images under one number.
+        int64 [pairs]: image numbers of each pair; equal images share one number.
 
     Returns
     -------
@@ -27,7 +27,7 @@ def list_summary(
         ``mean`` and ``std`` over the pairs; ``stderr``, the standard error of the mean that allows
         for pairs sharing an image (dyadic cluster-robust: Aronow, Samii & Assenova 2015, equation
         2, without covariates; std/√pairs where no image is in two pairs; None where the pairs do
-        not tell, as when all of them share one image); ``quantiles`` over the pairs.
+        not determine it, as when all share one image); ``quantiles`` over the pairs.
     """
     values = distances.astype(np.float64)
     mean = values.mean()
@@ -43,14 +43,17 @@ def list_summary(
 def _dyadic_error(
     residuals: NDArray[np.float64], left: NDArray[np.int64], right: NDArray[np.int64]
 ) -> float | None:
-    """Sum the products of residuals of all pairs that have an image in common."""
+    """Return the standard error of the mean for pairs that share images; None if undetermined.
+
+    The variance sums the products of residuals of all pairs that have an image in common.
+    """
     count = int(max(left.max(), right.max())) + 1
     sums = np.bincount(left, residuals, count)
     other = left != right
     sums += np.bincount(right[other], residuals[other], count)
     codes = np.minimum(left, right) * count + np.maximum(left, right)
     _, pair = np.unique(codes[other], return_inverse=True)
-    twice = np.bincount(pair, residuals[other])  # pairs of the same two images came in both sums
+    twice = np.bincount(pair, residuals[other])  # pairs of the same two images are in both sums
     variance = np.square(sums).sum() - np.square(twice).sum()
     noise = 1e-12 * np.square(residuals).sum()
     return float(np.sqrt(variance)) / len(residuals) if variance > noise else None
@@ -58,11 +61,11 @@ def _dyadic_error(
 
 @dataclass(frozen=True)
 class GroupSummary:
-    """Means of groups, one place in each array for each group; NaN where there are too few images.
+    """Statistics per group, one entry per group in each array; NaN for too few images.
 
-    `stderr` is the jackknife over the group's images, as for the matrix of one collection. `mean`
-    over the groups and its standard error are `overall` and `overall_stderr` (None for fewer than
-    two groups that have a mean).
+    `stderr` is the jackknife over the group's images, as for the matrix of one collection.
+    `overall` is the mean of the groups' means and `overall_stderr` its standard error (None for
+    fewer than two groups that have a mean).
     """
 
     images: NDArray[np.int64]
@@ -79,7 +82,7 @@ class GroupSummary:
 
     @property
     def overall_stderr(self) -> float | None:
-        """The standard error of `overall`: groups are independent of one another."""
+        """The standard error of `overall`, with groups as independent samples."""
         known = self.mean[~np.isnan(self.mean)]
         return float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else None
 
@@ -98,11 +101,11 @@ def summarise_groups(
     distances
         float32 [pairs].
     left, right
-        int64 [pairs]: numbers of the images of each pair.
+        int64 [pairs]: image numbers of each pair.
     group_of
         int64 [images]: the group of each image.
     groups
-        How many there are.
+        Number of groups.
     """
     values = distances.astype(np.float64)
     images = np.bincount(group_of, minlength=groups)
@@ -115,7 +118,7 @@ def summarise_groups(
         sums = np.bincount(left, residuals, len(group_of))
         sums += np.bincount(right, residuals, len(group_of))
         squares = np.bincount(group_of, np.square(sums), groups)
-        # The means that leave one image out (Efron & Stein 1981), in terms of these sums
+        # The leave-one-image-out jackknife (Efron & Stein 1981), in terms of these sums
         variance = 4 * squares / (images * (images - 1.0) * np.square(images - 2.0))
     stderr = np.where(images < 3, np.nan, np.sqrt(variance))
     return GroupSummary(images, pairs, mean, std, stderr)

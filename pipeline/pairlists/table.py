@@ -1,4 +1,4 @@
-"""Lists of pairs: tables with two columns of paths, as numbered paths and numbered pairs."""
+"""Read lists of pairs: tables with two columns of paths, as distinct paths and pairs of indices."""
 
 import csv
 import os
@@ -26,7 +26,7 @@ COLUMN_NAMES = (
     ("a", "b"),
     ("left", "right"),
 )
-"""Names that say which two columns hold the paths; without them the first two columns do."""
+"""Names that identify the two columns of paths; without them the first two columns are used."""
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _PARQUET = (".parquet", ".pq")
@@ -39,11 +39,11 @@ class PairList:
     Attributes
     ----------
     paths
-        Each file once, in the order in which the list first names it; "" where a path is missing.
+        Each file once, in order of first appearance; "" for a missing path.
     left, right
-        int64 [pairs]: the numbers of both files of each pair.
+        int64 [pairs]: indices into `paths` of the two files of each pair.
     extra
-        What else is known of each pair: a table with one line for each, perhaps without columns.
+        The other columns of the list, one line per pair; may have no columns.
     """
 
     paths: list[str]
@@ -57,21 +57,22 @@ def read_pairs(
 ) -> PairList:
     """Read a list of pairs from a CSV, TSV or Parquet file.
 
-    CSV is UTF-8 with one line of column names, quoted as RFC 4180 says; paths may hold any bytes.
+    CSV is UTF-8 with a header line, quoted as in RFC 4180; paths may hold any bytes.
 
     Parameters
     ----------
     table
         A file that ends in .csv, .tsv, .parquet or .pq.
     columns
-        Names of the two columns of paths; None looks for `COLUMN_NAMES`, else takes the first two.
+        Names of the two columns of paths; None looks for `COLUMN_NAMES`, then takes the first two.
     images
-        The folder that paths start from; None stands for the table's own folder.
+        The folder that paths are relative to; None means the table's own folder.
 
     Raises
     ------
     UsageError
-        The file is not there or no such table, lacks the columns, or lists no pairs.
+        The file is missing or not a readable table, has no header line, lacks the columns, or lists
+        no pairs.
     """
     shown = printable(str(table))
     content, sides = read_table(table, lambda names: _choose(names, columns, shown))
@@ -95,9 +96,10 @@ def read_pairs(
 def read_table(
     table: Path, choose: Callable[[Sequence[str]], list[int]]
 ) -> tuple[pa.Table, list[int]]:
-    """Read a CSV, TSV or Parquet file whose columns of paths `choose` finds by their names.
+    """Read a CSV, TSV or Parquet file; `choose` finds its columns of paths by name.
 
-    Returns the table and the places of these columns. Raises `UsageError` if it is no such file.
+    Returns the table and the indices of these columns. Raises `UsageError` if the file is not a
+    readable table.
     """
     shown = printable(str(table))
     suffix = table.suffix.lower()
@@ -111,7 +113,7 @@ def read_table(
         parsing = pa.csv.ParseOptions(delimiter=_DELIMITERS[suffix], newlines_in_values=True)
         names = _header(table, _DELIMITERS[suffix])
         sides = choose(names)
-        # Paths are bytes to the system, and names made of digits are no numbers
+        # Paths are bytes to the system, and names made of digits must not become numbers
         converting = pa.csv.ConvertOptions(
             column_types={names[side]: pa.binary() for side in sides}, strings_can_be_null=False
         )
@@ -127,10 +129,10 @@ def read_table(
 
 
 def _header(table: Path, delimiter: str) -> list[str]:
-    """Return the names of the columns: of the first line that is not empty.
+    """Return the column names: the first line that is not empty.
 
-    Arrow's reader of parts goes on in threads that abort the process if it ends meanwhile, as it
-    does where the names are wrong.
+    Arrow's incremental reader will not do: its background threads abort the process if it exits
+    meanwhile, as it does on wrong names.
     """
     # Paths further down may be any bytes; names are text
     with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -138,7 +140,7 @@ def _header(table: Path, delimiter: str) -> list[str]:
             if "\0" in "".join(names):
                 raise pa.ArrowInvalid("CSV is text, and this is none")
             if names:
-                "".join(names).encode()  # raises what is no UTF-8
+                "".join(names).encode()  # raises if a name is not UTF-8
                 return names
     raise pa.ArrowInvalid("Empty CSV file")
 
@@ -168,7 +170,10 @@ def _choose(names: Sequence[str], columns: Sequence[str] | None, shown: str) -> 
 
 
 def as_names(column: pa.ChunkedArray, shown: str) -> pa.ChunkedArray:
-    """Return a column of paths as bytes, "" where one is missing; `shown` names its table."""
+    """Return a column of paths as bytes, "" for a missing path; `shown` names the table in errors.
+
+    Raises `UsageError` if the column does not hold text or bytes.
+    """
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     textual = (
         pa.types.is_string,
@@ -184,16 +189,16 @@ def as_names(column: pa.ChunkedArray, shown: str) -> pa.ChunkedArray:
 
 
 def number_names(sides: Sequence[pa.ChunkedArray]) -> tuple[list[bytes], NDArray[np.int64]]:
-    """Number the different values of all columns, in the order in which the lines name them.
+    """Number the distinct values of all columns by first appearance, line by line.
 
-    Returns the values, and int64 [columns, lines]: the number of each.
+    Returns the values, and int64 [columns, lines]: the index of each entry among them.
     """
     both = pa.chunked_array([chunk for side in sides for chunk in side.chunks], pa.large_binary())
     coded = both.combine_chunks().dictionary_encode()
     codes = coded.indices.to_numpy().reshape(len(sides), -1)
     backwards = codes.T.ravel()[::-1]
     first = np.empty(len(coded.dictionary), np.int64)
-    first[backwards] = np.arange(len(backwards))[::-1]  # the last one written is the first named
+    first[backwards] = np.arange(len(backwards))[::-1]  # backwards, so that the first one wins
     order = np.argsort(first)
     rank = np.argsort(order)
     values = coded.dictionary.take(pa.array(order)).to_pylist()
@@ -201,7 +206,7 @@ def number_names(sides: Sequence[pa.ChunkedArray]) -> tuple[list[bytes], NDArray
 
 
 def resolve_names(given: Sequence[bytes], base: str) -> tuple[list[str], NDArray[np.int64]]:
-    """Return each different file once, and for each given path the number of its file."""
+    """Return each distinct file once, and for each given path the index of its file."""
     numbers: dict[str, int] = {}
     paths: list[str] = []
     same = np.empty(len(given), np.int64)

@@ -1,4 +1,4 @@
-"""Some pairs out of all: where a matrix product pays, and which rows the others need together."""
+"""Group pairs into blocks where a matrix product pays off, and windows that share rows."""
 
 from collections.abc import Iterator
 
@@ -8,24 +8,23 @@ from numpy.typing import NDArray
 from ..features.rowcache import Pairs
 
 BLOCK = 256
-"""Images in a block: the pairs of two blocks are looked at together."""
+"""Images per block: the pairs of two blocks are processed together."""
 
 
 _AHEAD = 64  # pairs to look at for each row of a window
 
 
 def split(pairs: Pairs, side: int, share: int) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
-    """Sort pairs into cells of `side` by `side` images.
+    """Sort pairs into candidate blocks of `side` by `side` images.
 
-    A cell is worth a product of `BLOCK` by `BLOCK` rows if it holds more than one in `share` of so
-    many pairs.
+    A candidate block is worth a matrix product if it holds more than ``BLOCK**2 / share`` pairs.
 
     Returns
     -------
     dense
-        Places in `pairs`, one array for each cell that is worth a product.
+        Indices into `pairs`, one array for each candidate block that is worth a product.
     sparse
-        Places of all other pairs, cell by cell.
+        Indices of all other pairs, sorted by candidate block.
     """
     cells = pairs // side
     order = np.lexsort((cells[:, 1], cells[:, 0]))
@@ -37,7 +36,7 @@ def split(pairs: Pairs, side: int, share: int) -> tuple[list[NDArray[np.int64]],
 
 
 def windows(pairs: Pairs, which: NDArray[np.int64], room: int) -> Iterator[NDArray[np.int64]]:
-    """Cut places in `pairs` into runs, as long as the rows of a run are `room` at most."""
+    """Split indices into `pairs` into runs whose pairs need at most `room` distinct rows."""
     while len(which):
         seen = pairs[which[: room * _AHEAD]].reshape(-1)
         first = np.unique(seen, return_index=True)[1]

@@ -1,4 +1,4 @@
-"""The points of a collection at each stage of a search: read, prepared, and held by number."""
+"""The bound vectors of a collection at each bound stage: made from pooled rows, and cached."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,13 @@ from .bounds import BoundStage
 from .pooled_bounds import Grid, images_to_see, project
 
 Levels = list[tuple[BoundStage, RowCache]]
-"""Levels with the points of all images, coarse to fine."""
+"""Bound stages with the bound vectors of all images, coarse to fine."""
 
 
 def grids_of(
     pooled: PooledRows, contents: Sequence[bytes], weights: NDArray[np.float32], memory: int
 ) -> Levels:
-    """Return the stages of pooled rows.
+    """Return the bound stages made from pooled rows, one per grid.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def grids_of(
     weights
         Column weights of a head, none of them negative, float32 [length].
     memory
-        Bytes for the points of all of these stages.
+        Bytes for the bound vectors of all of these stages.
     """
     room = memory // max(1, sum(4 * pool.length for pool in pooled.specs.values()))
     extractor, stages = pooled.features.extractor, Levels()
@@ -42,7 +42,7 @@ def grids_of(
 
 
 def directions_of(features: Features, contents: Sequence[bytes], grids: Levels) -> Levels:
-    """Return the stage that comes before the first grid, if it pays: all images are projected."""
+    """Return the stage of projections that precedes the first grid; none if it does not pay off."""
     if not grids or not images_to_see(len(contents)):
         return []
     grid, points = grids[0]
@@ -57,7 +57,7 @@ def directions_of(features: Features, contents: Sequence[bytes], grids: Levels) 
 
 
 def central_numbers(features: Features, contents: Sequence[bytes], count: int) -> NDArray[np.int64]:
-    """Return the numbers of some images that stand for all (see `Features.central`), sorted."""
+    """Return the sorted numbers of representative images (see `Features.central`)."""
     places = {content: place for place, content in enumerate(contents)}
     return np.sort([places[content] for content in features.central(contents, count)])
 

@@ -1,17 +1,17 @@
-"""Lower bounds of distances from pooled rows, with a margin for every rounding on the way.
+"""Lower bounds of distances from pooled rows, with margins for all rounding errors.
 
-Three errors stand between a bound as computed and the distance that the dense matrix holds:
+Three errors separate a computed bound from the distance in the dense matrix:
 
-* *of the product*: a float32 sum of n products in any order errs by γ_n times the sum of their
-  absolute values at most, γ_n = n u / (1 - n u) with u = 2⁻²⁴ (Higham, *Accuracy and Stability of
-  Numerical Algorithms*, 2002, section 3.1). For ``‖x‖² + ‖y‖² - 2 x·y`` that makes
+* *of the product*: a float32 sum of n products in any order errs by at most γ_n times the sum of
+  their absolute values, γ_n = n u / (1 - n u) with u = 2⁻²⁴ (Higham, *Accuracy and Stability of
+  Numerical Algorithms*, 2002, section 3.1). For ``‖x‖² + ‖y‖² - 2 x·y`` this gives
   2 γ_n (‖x‖² + ‖y‖²);
-* *of the stored means*: each is off by e at most, so that the root of a bound is off by
+* *of the stored means*: each is off by at most e, so the root of a bound is off by at most
   2 e √(Σ v);
-* *of the dense matrix*: its products err as well. γ_n with n = 4,096 would be far too careful
-  there; rounding errors that do not conspire stay under 8 √n u times the norms, but for one case
-  in 10⁹ (Higham and Mary, *A new approach to probabilistic rounding error analysis*, 2019,
-  theorem 3.1 with λ = 8). What is measured is ten times smaller than that.
+* *of the dense matrix*: its products err as well. γ_n with n = 4,096 would be far too pessimistic
+  there; independent rounding errors stay under 8 √n u times the norms, except in one case in 10⁹
+  (Higham and Mary, *A new approach to probabilistic rounding error analysis*, 2019, theorem 3.1
+  with λ = 8). Measured errors are ten times smaller than that.
 """
 
 import math
@@ -33,7 +33,7 @@ UNIT = 2.0**-24
 """The relative error of one float32 rounding."""
 
 
-_AROUND = 8  # roundings of the operands and sums around a product, all in all
+_AROUND = 8  # roundings of the operands and sums around a product, in total
 
 
 _LIKELY = 8  # λ of Higham and Mary
@@ -43,12 +43,12 @@ _PANEL = 4096  # columns of one float32 sum: the longer, the wider the margin
 
 
 def sure_error(terms: int) -> float:
-    """Return γ of Higham: the largest relative error of a float32 sum of so many products."""
+    """Return Higham's γ: the largest relative error of a float32 sum of `terms` products."""
     return terms * UNIT / (1 - terms * UNIT)
 
 
 def likely_error(terms: int) -> float:
-    """Return the relative error that a float32 sum of so many products stays under in practice."""
+    """Return the relative error that a float32 sum of `terms` products stays under in practice."""
     return _LIKELY * math.sqrt(terms) * UNIT
 
 
@@ -57,18 +57,18 @@ _DIRECT = sure_error(2 * _AROUND)  # relative error of a distance from differenc
 
 @dataclass(frozen=True)
 class BoundStage:
-    """One stage of the cascade: points whose squared distances are bounds, under one head.
+    """One stage of the cascade under one head: its bound vectors' squared distances are bounds.
 
-    A point is a row of float32 numbers [width + 1], of which the last is its squared norm.
+    A bound vector is a float32 row [width + 1] whose last number is its squared norm.
 
     Attributes
     ----------
     name
-        What the stage is called in summaries.
+        Name of the stage in summaries.
     width
-        Numbers of a point.
+        Numbers in a bound vector, without the norm.
     slack
-        How far the root of a bound can be off because the points are rounded.
+        Largest error of the root of a bound due to the rounding of bound vectors.
     """
 
     name: str
@@ -76,13 +76,13 @@ class BoundStage:
     slack: float
 
     def limit(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the largest bound that a pair can have whose true distance is `distance`."""
+        """Return the largest bound that a pair with true distance `distance` can have."""
         roots = np.sqrt(np.maximum(distance, 0)) + self.slack
         return np.asarray(roots**2 * (1 + _AROUND * UNIT))
 
     @exact_arithmetic()
     def bounds(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """Return a bound for all pairs of two sets of points, float32 [n, m]."""
+        """Return the bounds of all pairs of two sets of bound vectors, float32 [n, m]."""
         sums = left.new_zeros(len(left), len(right))
         for panel in self._panels():
             sums.addmm_(left[:, panel], right[:, panel].T)
@@ -93,10 +93,10 @@ class BoundStage:
     def bounds_of(
         self, points: torch.Tensor, pairs: torch.Tensor, limits: torch.Tensor
     ) -> torch.Tensor:
-        """Return a bound for each of some pairs [p, 2] of points, float32 [p].
+        """Return the bounds of given pairs [p, 2] of bound vectors, float32 [p].
 
-        A pair is given up at the first part that takes its bound beyond its limit, float32 [p]:
-        squares only add up, so that what there is by then is a bound as well.
+        A pair is dropped at the first part that takes its bound beyond its limit, float32 [p]:
+        squares only add up, so the sum so far is a bound as well.
         """
         bounds = points[:, -1][pairs].sum(1).mul_(-self._margin())
         parts = self.parts()
@@ -111,7 +111,7 @@ class BoundStage:
         return bounds
 
     def parts(self) -> Sequence[slice]:
-        """Return the parts of a point that differences are added up in, one after another."""
+        """Return the parts of a bound vector, in the order in which differences are summed."""
         return self._panels()
 
     def _panels(self) -> list[slice]:
@@ -119,12 +119,12 @@ class BoundStage:
         return [slice(start, min(start + _PANEL, self.width)) for start in starts]
 
     def _margin(self) -> float:
-        """Return the largest error of a squared distance, over the squared norms of both points."""
+        """Return the largest error of a squared distance, relative to the sum of squared norms."""
         return 2 * sure_error(min(self.width, _PANEL) + len(self._panels()) + _AROUND)
 
 
 def _squared(points: torch.Tensor, pairs: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
-    """Return the squared distances of pairs of points, float32 [p]."""
+    """Return the squared distances of pairs of vectors, float32 [p]."""
     ends = pairs.T.reshape(-1)
     both = room[: len(ends), : points.shape[1]]
     torch.index_select(points, 0, ends, out=both)
@@ -135,15 +135,15 @@ def _squared(points: torch.Tensor, pairs: torch.Tensor, room: torch.Tensor) -> t
 
 @dataclass(frozen=True)
 class DenseError:
-    """How far the distances of the dense matrix may be from the true ones of the stored rows.
+    """How far distances in the dense matrix may be from the true ones of the stored rows.
 
     Attributes
     ----------
     share
-        Largest error, over ‖x‖² + ‖y‖² of the centred rows under absolute weights.
+        Largest error, relative to ‖x‖² + ‖y‖² of the centred rows under absolute weights.
     most
-        Largest error for any two rows: activations have norm 1 at each position at most, and
-        those that are never negative are never more than a right angle apart.
+        Largest error for any two rows: activations have at most norm 1 at each position, and
+        non-negative ones are at most a right angle apart.
     """
 
     share: float
@@ -153,7 +153,7 @@ class DenseError:
     def of(
         cls, weights: NDArray[np.float32], layout: RowLayout, dtype: str, columns: Columns
     ) -> "DenseError":
-        """Find the errors that a head of any sign allows."""
+        """Derive the errors for a head; its weights may have any sign."""
         share = 2 * likely_error(widest(columns) + _AROUND)
         norm = sum(
             float(np.abs(weights[tap]).max()) * height * width
@@ -163,16 +163,16 @@ class DenseError:
         return cls(share, share * 2 * centred)
 
     def reach(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return how far two rows may truly be whose distance in the dense matrix is `distance`."""
+        """Return the largest true distance of rows whose dense-matrix distance is `distance`."""
         rounded = distance * (1 + np.copysign(_DIRECT, distance))
         return np.asarray(np.where(distance < DIRECT_BELOW, rounded, rounded + self.most))
 
     def doubt(self, distances: torch.Tensor) -> torch.Tensor:
-        """Return how far direct distances may be off those in the dense matrix, for any rows."""
+        """Return how far direct distances may differ from the dense matrix's, for any rows."""
         return distances.abs().mul_(_DIRECT).add_(self.most)
 
     def surely_over(self, distance: float) -> float:
-        """Return from where on a direct distance is larger than `distance` in the dense matrix."""
+        """Return the direct distance beyond which the dense matrix surely exceeds `distance`."""
         return (distance + self.most) * (1 + 2 * _DIRECT)
 
     def doubt_of(
@@ -183,7 +183,7 @@ class DenseError:
         columns: Columns,
         centre: torch.Tensor,
     ) -> torch.Tensor:
-        """Return the same for the pairs [p, 2] of stored rows that they belong to, much smaller."""
+        """Return a much tighter `doubt`, for distances of known pairs [p, 2] of stored rows."""
         which, places = torch.unique(pairs, return_inverse=True)
         to_centre = torch.stack([which, torch.zeros_like(which)], 1)
         absolute = replace(columns, signs=None)

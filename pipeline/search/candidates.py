@@ -1,4 +1,4 @@
-"""Pairs that may be close, out of the tiles of a matrix that is not kept."""
+"""Collect pairs that may be close from the tiles of a matrix that is not stored."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from .refine import under
 
 
 class CandidateTiles:
-    """A matrix of which only the pairs under a distance are kept, with the face of `MatrixFile`.
+    """A tile sink with the interface of `MatrixFile` that keeps only the pairs closer than `below`.
 
     Parameters
     ----------
@@ -21,9 +21,9 @@ class CandidateTiles:
     first
         Number of the first image whose pairs with later ones are wanted.
     save
-        Called after every so many tiles with what is new: pairs, and tiles as (row, column).
+        Called after every `every` tiles with what is new: pairs, and tiles as (row, column).
     every
-        How many.
+        Number of tiles between two calls of `save`.
     """
 
     def __init__(
@@ -42,18 +42,18 @@ class CandidateTiles:
         self._saved = 0, 0  # arrays of pairs, and tiles
 
     def add(self, pairs: Pairs, tiles: NDArray[np.int64]) -> None:
-        """Take in what was saved."""
+        """Add results that `save` received earlier."""
         self._found.append(pairs)
         self._order += [(row, column) for row, column in tiles.tolist()]
         self._done.update(self._order)
         self._saved = len(self._found), len(self._order)
 
     def done(self, row: int, column: int) -> bool:
-        """Tell whether nothing of a tile is wanted any more."""
+        """Return whether nothing in a tile is still needed."""
         return (row + 1) * self._tile <= self._first or (row, column) in self._done
 
     def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
-        """Take in a tile."""
+        """Add the wanted pairs of a tile."""
         pairs = np.argwhere(under(distances, self._below))
         pairs += np.array([row * self._tile, column * self._tile])
         wanted = (pairs[:, 0] >= self._first) & (pairs[:, 0] < pairs[:, 1])

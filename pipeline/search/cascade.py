@@ -1,7 +1,7 @@
-"""Which pairs can be close: bounds from pooled rows, stage by stage from coarse to fine.
+"""Find the pairs that can be close: lower bounds from pooled rows, stage by stage, coarse to fine.
 
-Nothing here holds a matrix. The images are taken a block at a time, and each block with all later
-ones; what one stage rules out is not looked at again.
+No full matrix is held. The images are taken a block at a time, each block with all later ones; a
+pair that one stage rules out is not looked at again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,27 +19,27 @@ Bounds = NDArray[np.float32]
 
 _STRIP = 8  # blocks that a block meets in one product of the coarsest stage
 _MOST_PAIRS = 1 << 20  # that are passed on together
-_DENSE_SHARE = 24  # a product pays when one pair in so many is left
+_DENSE_SHARE = 24  # a product pays off when one pair in so many is left
 _MOST_ROWS = 2048  # of one direct computation
-_FEW = 16  # one pair in so many, and products of all cost less than finer bounds save
-_SAMPLE = 128  # pairs that show whether so few would be left
+_FEW = 16  # if more than one pair in so many is left, finer bounds cost more than they save
+_SAMPLE = 128  # pairs from which the share left is estimated
 _CELLS = 16  # parts of a sample, in the order of the collection
 
-# What a number costs over one in the dense matrix (measured): in a comparison of one pair, and in a
-# product of two blocks, which are converted for it alone
+# Measured cost of one number relative to the dense matrix: in a comparison of one pair, and in a
+# product of two blocks, whose rows are converted for that product alone
 COMPARING = 40
 PRODUCTS = 1.5
 PRODUCT_PAYS = 64
-"""A product of two blocks of rows pays when one pair in so many is left."""
-HANDLING = 20_000  # a pair that a stage leaves, in numbers of the dense matrix
+"""A product of two blocks of rows pays off when one pair in so many is left."""
+HANDLING = 20_000  # cost of a pair that a stage leaves, in numbers of the dense matrix
 
 
 @dataclass
 class Tally:
-    """What a search did: pairs that each stage left, and multiply-adds.
+    """The work of a search: pairs that each stage left, and multiply-adds.
 
-    Everything that is computed counts, wanted or not, zeros that fill up blocks included; a direct
-    difference counts two for each number. `compared` counts the numbers of direct differences.
+    Everything computed counts, wanted or not, including zeros that pad blocks; a direct difference
+    counts two for each number. `compared` counts the numbers of direct differences.
     """
 
     left: dict[str, int] = field(default_factory=dict)
@@ -51,19 +51,19 @@ class Tally:
         self.left[stage] = self.left.get(stage, 0) + pairs
 
     def compare(self, numbers: int) -> None:
-        """Count numbers of which the difference was taken."""
+        """Count numbers whose difference was taken."""
         self.arithmetic += 2 * numbers
         self.compared += numbers
 
     @property
     def cost(self) -> float:
-        """Estimated time, over that of a multiply-add in the dense matrix."""
+        """Estimated time, in multiply-adds of the dense matrix."""
         products = self.arithmetic - 2 * self.compared
         handling = HANDLING * sum(self.left.values())
         return PRODUCTS * products + COMPARING * self.compared + handling
 
     def add(self, other: "Tally") -> None:
-        """Add what another search did."""
+        """Add the work of another search."""
         for stage, pairs in other.left.items():
             self.leave(stage, pairs)
         self.arithmetic += other.arithmetic
@@ -71,15 +71,15 @@ class Tally:
 
 
 class Cascade:
-    """The stages of a search among `count` images.
+    """The bound stages of a search among `count` images.
 
     Parameters
     ----------
     stages
-        Each stage with the pooled rows that it needs, in blocks of `BLOCK`; coarse to fine. Without
-        any, all pairs are left.
+        Each stage with its bound vectors, in blocks of `BLOCK`; coarse to fine. Without any stage,
+        all pairs are left.
     count
-        Images.
+        Number of images.
     """
 
     def __init__(self, stages: Sequence[tuple[BoundStage, RowCache]], count: int) -> None:
@@ -95,27 +95,27 @@ class Cascade:
         itself: bool,
         few: int = 0,
     ) -> Iterator[tuple[Pairs, Bounds, int]]:
-        """Yield the pairs of some blocks with later ones that the coarsest stage leaves.
+        """Yield the pairs of given blocks with later ones that the coarsest stage leaves.
 
         Parameters
         ----------
         blocks
             Numbers of the blocks.
         limits
-            For each image, the largest true distance that matters to it; float64 [count]. A pair is
-            left as long as it can matter to one of both.
+            float64 [count]: the largest true distance that matters to each image. A pair is left as
+            long as it can matter to either of its images.
         tally
-            Counts what is done.
+            Updated with the work done.
         itself
-            Whether a block meets itself, too.
+            Whether to include the pairs within each block.
         few
-            Out of the first so many pairs, those that are left are yielded strip by strip.
+            The pairs left out of the first `few` are yielded strip by strip.
 
         Yields
         ------
         pairs, bounds, out of
-            Pairs (i, j), i < j, about a million at most, the bound of each, and how many pairs they
-            were chosen from.
+            Pairs (i, j), i < j, about a million at most; the bound of each; and the number of pairs
+            that they were chosen from.
         """
         stop = -(-self._count // BLOCK)
         starts = [(b, s) for b in blocks for s in range(b if itself else b + 1, stop, _STRIP)]
@@ -141,9 +141,9 @@ class Cascade:
         limits: NDArray[np.float64],
         tally: Tally,
     ) -> tuple[Pairs, Bounds]:
-        """Return those of the pairs of `left` that no finer stage rules out, and their bounds.
+        """Return those pairs from `left` that no finer stage rules out, and their bounds.
 
-        Where most would be left anyway finer bounds are not worth their time: all are left.
+        If most would be left anyway, finer bounds are not worth their time: all pairs are returned.
         """
         most_stay = self._most_stay(pairs, out_of, limits, tally)
         for stage, rows in self._stages[1:]:
@@ -156,14 +156,14 @@ class Cascade:
         return pairs, bounds
 
     def pass_by(self, pairs: int, tally: Tally) -> None:
-        """Count pairs of `left` that are compared before any finer stage has seen them."""
+        """Count pairs from `left` that are compared without going through the finer stages."""
         for stage, _ in self._stages[1:]:
             tally.leave(stage.name, pairs)
 
     def matters(
         self, bounds: Bounds, limits: NDArray[np.float64], pairs: Pairs
     ) -> NDArray[np.bool_]:
-        """Tell which pairs are still left under smaller limits."""
+        """Return which pairs are still left under smaller limits."""
         if not self._stages:
             return np.ones(len(pairs), bool)
         loosest = max((stage for stage, _ in self._stages), key=lambda stage: stage.slack)
@@ -172,7 +172,7 @@ class Cascade:
     def _most_stay(
         self, pairs: Pairs, out_of: int, limits: NDArray[np.float64], tally: Tally
     ) -> bool:
-        """Tell from a few pairs whether finer bounds would leave more than one in `_FEW` of all."""
+        """Estimate from a sample whether finer bounds would leave more than one pair in `_FEW`."""
         if not self._stages[1:] or len(pairs) * _FEW <= out_of:
             return False
         some = pairs[:: max(1, len(pairs) // _SAMPLE)]
@@ -186,7 +186,7 @@ class Cascade:
     def _coarsest(
         self, block: int, strip: range, limits: NDArray[np.float64], tally: Tally
     ) -> tuple[Pairs, Bounds]:
-        """Return the pairs of a block with a strip of blocks that the first stage leaves."""
+        """Return the pairs of a block and a strip of blocks that the first stage leaves."""
         top = np.arange(block * BLOCK, min((block + 1) * BLOCK, self._count))
         across = np.arange(strip.start * BLOCK, min(strip.stop * BLOCK, self._count))
         later = across[None, :] > top[:, None]
@@ -208,7 +208,7 @@ class Cascade:
         reach: NDArray[np.float64],
         tally: Tally,
     ) -> Bounds:
-        """Return the bounds of a stage: by products where many pairs are left, else one by one."""
+        """Return the bounds of a stage: by products where many pairs are left, else singly."""
         bounds = np.empty(len(pairs), np.float32)
         dense, sparse = split(pairs, BLOCK, _DENSE_SHARE)
         for which in dense:
@@ -230,12 +230,14 @@ def few_remain(
     limits: NDArray[np.float64],
     tally: Tally,
 ) -> bool:
-    """Tell whether a stage rules out most pairs of some images, of which each has its limit.
+    """Return whether a stage rules out all but one in `_FEW` of the pairs of some images.
 
     Parameters
     ----------
     images
-        Their numbers, sorted; float64 limits as for `Cascade.left`.
+        Sorted image numbers.
+    limits
+        float64 [images]: as for `Cascade.left`.
     """
     stay = _stay(stage, rows, images, limits, tally)
     return bool(stay[np.triu_indices(len(images), 1)].mean() * _FEW <= 1)
@@ -248,14 +250,14 @@ def estimated_cost(
     limits: NDArray[np.float64],
     tally: Tally,
 ) -> float:
-    """Estimate from some images what comparing the pairs that a stage leaves will cost.
+    """Estimate from some images the cost of comparing the pairs that a stage leaves.
 
     Returns
     -------
     float
-        Over the cost of comparing all pairs in one matrix. Images that are neighbours in the
-        collection are looked at together: where the pairs that stay lie close to one another, as
-        in a film, few products are needed.
+        Relative to the cost of comparing all pairs in one matrix. Images that are adjacent in the
+        collection are grouped: where the pairs that are left lie close to one another, as in a
+        film, few products are needed.
     """
     stay = _stay(stage, rows, images, limits, tally)
     np.fill_diagonal(stay, False)
@@ -275,7 +277,7 @@ def _stay(
     limits: NDArray[np.float64],
     tally: Tally,
 ) -> NDArray[np.bool_]:
-    """Tell for all pairs of some images whether a stage leaves them."""
+    """Return for all pairs of some images whether a stage leaves them."""
     points, _ = rows.pick(np.stack([images, images], 1), few=True)
     bounds = stage.bounds(points, points).cpu().numpy()
     tally.arithmetic += bounds.size * stage.width
@@ -296,5 +298,5 @@ def _reach(limits: NDArray[np.float64], pairs: Pairs) -> NDArray[np.float64]:
 
 
 def _rounded_up(limits: NDArray[np.float64]) -> Bounds:
-    """Return limits as float32, none of them smaller: a pair is only given up for sure."""
+    """Return limits rounded up to float32, so that rounding never drops a pair."""
     return np.nextafter(limits.astype(np.float32), np.float32(np.inf))

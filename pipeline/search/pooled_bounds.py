@@ -1,8 +1,9 @@
-"""The stages of a search: points of which distances have lower bounds, made of pooled rows.
+"""Bound stages: vectors made from pooled rows, whose distances are lower bounds.
 
-A `Grid` takes pooled rows as they are. `project` takes the points of a grid onto few directions in
-which images of the collection differ most: a projection is never longer than what is projected,
-whatever the directions. So a bound from a hundred numbers comes near to one from thousands.
+A `Grid` uses pooled rows as they are. `project` projects the bound vectors of a grid onto the few
+directions in which images of the collection differ most. A projection is never longer than the
+original, whatever the directions, so it gives lower bounds too: a bound from a hundred numbers
+comes near to one from thousands.
 """
 
 import math
@@ -22,24 +23,24 @@ from ..features.rows import centre_of
 from .bounds import UNIT, BoundStage, sure_error
 
 _DIRECTIONS = 128
-_FEWEST_SEEN = 128  # images that directions are found from: an eighth of all, within limits
+_FEWEST_SEEN = 128  # images that directions are derived from: an eighth of all, within limits
 _MOST_SEEN = 512
-_ROWS = 256  # that are prepared together: a panel of them stays in the caches
-_PART = 1024  # numbers that are projected in one product: the longer, the larger the slack
-_SHORT = 256  # the same of what finds out how long directions are
-_SMALLEST = 1e-5  # share of the largest variance, under which a direction is rounding
+_ROWS = 256  # prepared together: a panel of them stays in the CPU caches
+_PART = 1024  # numbers projected in one product: the longer, the larger the slack
+_SHORT = 256  # the same for the product that measures the norm of the directions
+_SMALLEST = 1e-5  # share of the largest variance under which a direction is rounding noise
 
 
 @dataclass(frozen=True)
 class Grid(BoundStage):
-    """Bounds from the pooled rows of one grid.
+    """Bound stage of the pooled rows of one grid.
 
     Attributes
     ----------
     columns, centre
         The head on pooled rows, and their centre: see `lpipstore.pipeline.distances.distances`.
     telling
-        Parts of a point, those first in which images differ most.
+        Parts of a bound vector; those in which images differ most come first.
     """
 
     columns: Columns
@@ -55,9 +56,9 @@ class Grid(BoundStage):
         dtype: str,
         some: torch.Tensor,
     ) -> "Grid":
-        """Prepare a stage for a head of non-negative column weights (see `column_weights`).
+        """Prepare a stage for a head with non-negative column weights (see `column_weights`).
 
-        `some` are pooled rows that stand for all, [n, length].
+        `some` holds representative pooled rows, [n, length].
         """
         pooled = pooled_weights(weights, layout, grid)
         slack = 2 * POOLED_ERROR[dtype] * math.sqrt(float(pooled.sum(dtype=np.float64)))
@@ -67,18 +68,18 @@ class Grid(BoundStage):
         return stage._tell(torch.from_numpy(stage.prepare(some.numpy())))
 
     def _tell(self, points: torch.Tensor) -> "Grid":
-        """Return this stage with the parts first in which some points differ most."""
+        """Return this stage with its parts sorted: those in which `points` differ most first."""
         parts = super().parts()
         apart = [float(points[:, part].square().sum()) for part in parts]
         order = np.argsort(apart, kind="stable")[::-1].tolist()
         return replace(self, telling=tuple(parts[k] for k in order))
 
     def parts(self) -> Sequence[slice]:
-        """Return the parts of a point, those first in which images differ most."""
+        """Return the parts of a bound vector; those in which images differ most come first."""
         return self.telling
 
     def prepare(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Turn pooled rows as stored, [n, length], into points."""
+        """Turn stored pooled rows [n, length] into bound vectors."""
         out = np.empty((len(rows), self.width + 1), np.float32)
 
         for start in range(0, len(rows), _ROWS):
@@ -99,7 +100,7 @@ class Grid(BoundStage):
 
 
 def images_to_see(count: int) -> int:
-    """Return from how many of `count` images directions are found; 0 where they do not pay."""
+    """Return from how many of `count` images to derive directions; 0 if they do not pay off."""
     seen = min(_MOST_SEEN, max(_FEWEST_SEEN, count // 8))
     return seen if count >= 4 * seen else 0
 
@@ -107,22 +108,23 @@ def images_to_see(count: int) -> int:
 def project(
     grid: BoundStage, seen: torch.Tensor, blocks: Iterable[torch.Tensor]
 ) -> tuple[BoundStage, NDArray[np.float32]] | None:
-    """Project the points of a grid onto the directions in which some of them differ most.
+    """Project the bound vectors of a grid onto the directions in which a sample differs most.
 
     Parameters
     ----------
     grid
-        The stage that the points belong to.
+        The stage that the bound vectors belong to.
     seen
-        The points that directions are found from (principal components, about the grid's centre).
+        The sample from which directions are derived (principal components, about the grid's
+        centre).
     blocks
-        All points, block by block, on the CPU.
+        All bound vectors, block by block, on the CPU.
 
     Returns
     -------
     (BoundStage, ndarray) or None
-        The stage of the projections, and its points, float32 [points, directions + 1]. None where
-        all of the seen are alike.
+        The stage of the projections, and its bound vectors, float32 [images, directions + 1]. None
+        if the vectors of the sample do not differ.
     """
     with one_thread(), exact_arithmetic():
         basis = _basis(seen[:, :-1])
@@ -133,7 +135,7 @@ def project(
         projected.append(_project(block, basis))
         longest = max(longest, float(block[:, -1].max()))
     # Each coordinate is off by u because its direction is rounded, and by γ of its sum (Higham,
-    # section 3.1), both times the norm of the point, which is itself known to a part in a thousand
+    # section 3.1), both times the norm of the vector, itself known to a part in a thousand
     terms = min(grid.width, _PART) + -(-grid.width // _PART)
     off = (sure_error(terms) + UNIT) * math.sqrt(basis.shape[1] * longest) * 1.001
     name = f"{basis.shape[1]} directions"
@@ -141,22 +143,22 @@ def project(
 
 
 def _basis(points: torch.Tensor) -> torch.Tensor | None:
-    """Return the directions of largest variance of points [n, width].
+    """Return the directions of largest variance of vectors [n, width].
 
     Returns
     -------
     Tensor [width, directions], float32, or None
-        It lengthens nothing, but for its rounding. None where all points are 0.
+        Projecting onto it lengthens no vector, apart from rounding. None if all vectors are 0.
     """
     variances, mixes = torch.linalg.eigh((points @ points.T).to(torch.float64))
     variances, mixes = variances.flip(0)[:_DIRECTIONS], mixes.flip(1)[:, :_DIRECTIONS]
     chosen = variances > _SMALLEST * variances[0].clamp(min=0)
     if not chosen.any():
         return None
-    # The others become directions of length 0: products are fastest with a round number of them
+    # The others become directions of length 0: a round number of columns makes products fastest
     mixes = torch.where(chosen, mixes / variances.sqrt(), 0)
     basis = points.T @ mixes.to(torch.float32)
-    # Any basis gives bounds, if only it is no longer than 1: so much, and the error of that sum
+    # Any basis of norm at most 1 gives bounds: find its norm, and the error of that sum
     off = -chosen.to(torch.float32).diag()
     for part in torch.split(basis, _SHORT):
         off.addmm_(part.T, part)
@@ -178,7 +180,7 @@ def _project(points: torch.Tensor, basis: torch.Tensor) -> NDArray[np.float32]:
 
 
 def _put_norms(points: torch.Tensor) -> None:
-    """Put the squared norm of each point in its last place."""
+    """Write the squared norm of each bound vector into its last number."""
     points[:, -1] = 0
     for part in torch.split(points[:, :-1], PANEL, 1):
         points[:, -1].add_(part.square().sum(1))

@@ -1,4 +1,4 @@
-"""Distances of the pairs that are left, decided as the dense matrix decides."""
+"""Distances of the remaining pairs, with the same decisions as the dense matrix."""
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ class Refiner:
     Parameters
     ----------
     rows, single
-        In blocks of `side` rows, and singly.
+        The rows in blocks of `side` rows, and singly.
     side
-        Rows of a block, `BLOCK` at most.
+        Rows per block, at most `BLOCK`.
     room
-        Rows to have in memory at a time.
+        Rows to hold in memory at a time.
     columns, centre, block
         Those of the dense matrix: see `gram_distances`.
     dense
@@ -48,11 +48,11 @@ class Refiner:
         self.dense = dense
 
     def below(self, pairs: Pairs, below: float, tally: Tally) -> tuple[Pairs, NDArray[np.float32]]:
-        """Return those of some pairs whose distance in the dense matrix is under `below`.
+        """Return the given pairs whose distance in the dense matrix is under `below`.
 
-        Distances are computed from differences, so that they do not depend on which other pairs
-        are asked for. They are the dense matrix's to the bit where that is under `DIRECT_BELOW`
-        or was close to `below`, and equal it to 1e-7 times the rows' squared norms otherwise.
+        Distances are computed from differences, so they do not depend on which other pairs are
+        asked for. They equal the dense matrix's to the bit where that is under `DIRECT_BELOW` or
+        was close to `below`, and to within 1e-7 times the rows' squared norms otherwise.
 
         Returns
         -------
@@ -72,7 +72,7 @@ class Refiner:
         return self.decide(pairs[np.concatenate(wanted)], below, tally)
 
     def decide(self, pairs: Pairs, below: float, tally: Tally) -> tuple[Pairs, NDArray[np.float32]]:
-        """Do what `below` does by differences alone, for pairs cell by cell."""
+        """Do the same as `below` from differences alone; pairs come sorted by candidate block."""
         distances = np.full(len(pairs), np.inf, np.float32)
         for which in windows(pairs, np.arange(len(pairs)), self._room):
             distances[which] = self._decided(*self._single.pick(pairs[which]), below, tally)
@@ -80,28 +80,28 @@ class Refiner:
         return pairs[close], distances[close]
 
     def cell(self, top: int, left: int, tally: Tally) -> NDArray[np.float32]:
-        """Return the dense matrix's distances of two blocks of images."""
+        """Return the dense matrix's distances between two blocks of images."""
         other = self._rows.block(left) if left != top else None
         return self._as_in_matrix(self._rows.block(top), other, tally).cpu().numpy()
 
     def product(
         self, top: NDArray[np.int64], left: NDArray[np.int64] | None, tally: Tally
     ) -> NDArray[np.float32]:
-        """Return the dense matrix's distances of two sets of images, `side` at most in each.
+        """Return the dense matrix's distances between two sets of at most `side` images each.
 
-        `left` None stands for `top` again.
+        `left` None means `top`.
         """
         rows, others = self._rows.take(top), None if left is None else self._rows.take(left)
         return self._as_in_matrix(rows, others, tally).cpu().numpy()
 
     def among(self, rows: torch.Tensor, tally: Tally) -> torch.Tensor:
-        """Return the distances of some rows from each other, float32 [n, n]."""
+        """Return the distances among some rows, float32 [n, n]."""
         return self._as_in_matrix(rows, None, tally)
 
     def _decided(
         self, rows: torch.Tensor, pairs: torch.Tensor, below: float, tally: Tally
     ) -> NDArray[np.float32]:
-        """Return direct distances; the dense matrix's where the two might decide differently."""
+        """Return direct distances, or the dense matrix's where the two might decide differently."""
         distances = near_distances(
             rows, rows, pairs, self._columns, beyond=self.dense.surely_over(below)
         )
@@ -114,7 +114,7 @@ class Refiner:
                 distances[near], rows, pairs[near], self._columns, self._centre
             )
             near = near[off[near] <= doubt]
-        bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # can be indexed
+        bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # indexable
         for start in range(0, len(near), self._block):
             part = near[start : start + self._block]
             (left, i), (right, j) = (
@@ -127,7 +127,7 @@ class Refiner:
     def _as_in_matrix(
         self, left: torch.Tensor, right: torch.Tensor | None, tally: Tally
     ) -> torch.Tensor:
-        """Return the dense matrix's float32 distances of some rows and others."""
+        """Return the dense matrix's float32 distances between two sets of rows."""
         blocks = [-(-len(rows) // self._block) for rows in (left, left if right is None else right)]
         tally.arithmetic += blocks[0] * blocks[1] * self._block**2 * live(self._columns)
         distances = gram_distances(left, right, self._columns, self._centre, self._block)
@@ -135,5 +135,5 @@ class Refiner:
 
 
 def under(distances: NDArray[np.float32], below: float) -> NDArray[np.bool_]:
-    """Compare as real numbers: NumPy would round `below` to float32 first."""
+    """Compare in float64: NumPy would round `below` to float32 first."""
     return np.asarray(distances.astype(np.float64) < below)

@@ -1,4 +1,4 @@
-"""Close pairs on disk: parts while a search goes on, one table at its end."""
+"""Close pairs on disk: parts while a search runs, one table at its end."""
 
 import json
 import re
@@ -21,14 +21,14 @@ _PART = re.compile(r"[0-9a-f]{16}-[\w-]+\.npz")
 
 
 class SearchParts:
-    """What a search has found so far, part by part: a part is there whole or not at all.
+    """What a search has found so far, part by part; each part is written atomically.
 
     Parameters
     ----------
     folder
         The run's folder.
     contents
-        Content hash of each image: parts of other images are not seen.
+        Content hash of each image; parts of other images are ignored.
     """
 
     def __init__(self, folder: Path, contents: Sequence[bytes]) -> None:
@@ -36,23 +36,23 @@ class SearchParts:
         self._digest = contents_digest(contents)
 
     def read(self, name: str) -> tuple[dict[str, NDArray[Any]], Tally] | None:
-        """Return what `write` was given, or None."""
+        """Return what `write` was given, or None if the part is missing or damaged."""
         try:
             with np.load(self._path(name)) as arrays:
                 found = dict(arrays)
         except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
-            return None  # not there, or torn by a loss of power
+            return None  # missing, or truncated by a power failure
         return found, Tally(**json.loads(found.pop("tally").item()))
 
     def write(self, name: str, arrays: Mapping[str, NDArray[Any]], tally: Tally) -> None:
-        """Keep a part."""
+        """Write a part."""
         self._folder.mkdir(exist_ok=True)
         everything: dict[str, Any] = {**arrays, "tally": np.array(json.dumps(vars(tally)))}
         with replacing(self._path(name)) as file:
             np.savez(file, **everything)
 
     def remove(self) -> None:
-        """Remove all parts: what they held is in the table now. Files of others stay."""
+        """Remove all parts, once the table holds their content; other files stay."""
         if not self._folder.exists():
             return
         for path in self._folder.iterdir():
@@ -80,9 +80,9 @@ def write_pairs(
     records
         The images that were scored.
     columns
-        ``i`` and ``j``, numbers of images, and more; the paths are put behind those two.
+        ``i`` and ``j``, image numbers, and further columns; the paths are inserted after these two.
     tally
-        What the search did.
+        The work of the search.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -106,7 +106,7 @@ def write_pairs(
 def finished_pairs(
     folder: Path, records: Sequence[ImageRecord]
 ) -> tuple[NDArray[np.float32], Tally] | None:
-    """Return the distances of a table that is there for these images, and what the search did."""
+    """Return the distances of a finished table of these images and its tally; None without one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -114,7 +114,7 @@ def finished_pairs(
         with (folder / PAIRS).open("rb") as file:
             table = pq.read_table(file)
     except (FileNotFoundError, pa.ArrowInvalid):
-        return None  # not there, or torn by a loss of power
+        return None  # missing, or truncated by a power failure
     done = json.loads((table.schema.metadata or {}).get(_TALLY, b"{}"))
     if done.pop("contents", None) != _digest_of(records):
         return None

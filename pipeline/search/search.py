@@ -1,4 +1,4 @@
-"""Pairs that are close, out of all pairs of a collection, without the matrix of all."""
+"""Find close pairs and nearest neighbours in a collection without its full matrix."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -26,10 +26,10 @@ from .refine import Refiner
 from .topk import SAVES, Neighbours, NeighbourTiles
 
 _SHARE_OF_ROWS = 0.75  # of the memory; the rest is for pooled rows
-_PANELS = 2 * 4 * 4096  # bytes of a row, converted, on either side of a computation
+_PANELS = 2 * 4 * 4096  # bytes of converted rows, one on either side of a computation
 _LEAST_ROWS = 16
-_BLOCKS = 4  # that are searched for close pairs together: few calls on many pairs
-_WASTE = 0.05  # of the matrix's cost may go into a part that is given up
+_BLOCKS = 4  # searched for close pairs together: few calls on many pairs
+_WASTE = 0.05  # share of the matrix's cost that may go into a part that is given up
 
 
 class Close(NamedTuple):
@@ -46,7 +46,7 @@ class Search:
     Parameters
     ----------
     features, pooled
-        Where rows and pooled rows come from; no grids where the head has weights under 0.
+        Sources of rows and pooled rows; `pooled` has no grids if the head has negative weights.
     contents
         Content hash of each image.
     weights
@@ -54,16 +54,16 @@ class Search:
     memory
         Bytes for rows and pooled rows.
     revisit
-        Rows will be wanted again and again, as for the nearest of each image.
+        Whether rows are needed repeatedly, as for nearest neighbours.
 
     Attributes
     ----------
     count
-        Images.
+        Number of images.
     parts, steps
-        Of a search for close pairs, and of one for the nearest.
+        Number of parts of a search for close pairs, and of steps of one for nearest neighbours.
     arithmetic
-        Multiply-adds of the dense matrix, counted like those of a `Tally`.
+        Multiply-adds of the dense matrix, counted as in a `Tally`.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Search:
             features.read([contents[number] for number in which], out)
 
         room = rows_that_fit(spec.row_bytes, memory)
-        # Rows that are held stand in memory beside the two blocks that are just compared
+        # Cached rows take memory beside the two blocks that are being compared
         side = min(BLOCK, 1 << (room // (4 if revisit else 2)).bit_length() - 1)
         held = room - 2 * side if revisit else room
         rows = RowCache(rows_of, self.count, side, held, device, whole=revisit)
@@ -113,7 +113,7 @@ class Search:
         return grids_of(self._pooled, self._contents, self._weights, room)
 
     def _matrix_fits(self) -> bool:
-        """Tell whether there is memory for `by_matrix`: a search by bounds takes fewer rows."""
+        """Return whether memory suffices for `by_matrix`; a search by bounds needs fewer rows."""
         try:
             plan_matrix(self.count, self._row_bytes, self._memory)
         except UsageError:
@@ -122,12 +122,12 @@ class Search:
 
     @cached_property
     def _cascade(self) -> Cascade:
-        """All stages, made ready once a part is searched."""
+        """All bound stages, prepared on first use."""
         stages = directions_of(self._features, self._contents, self._grids) + self._grids
         return Cascade(stages, self.count)
 
     def below(self, part: int, below: float) -> tuple[Close, Tally]:
-        """Find the pairs of one part of the images with later ones that are closer than `below`.
+        """Find the pairs closer than `below` of images in one part with later images.
 
         Returns
         -------
@@ -135,18 +135,18 @@ class Search:
             The pairs (i, j), i < j, whose distance in the dense matrix is under `below`, sorted by
             i, then j. See `Refiner.below` for the distances.
         Tally
-            What that took.
+            The work done.
         """
         tally = Tally()
         return _in_order([close for close, _ in self._below(part, below, tally)]), tally
 
     def try_below(self, part: int, below: float, tally: Tally) -> Close | None:
-        """Do what `below` does; None once `below_by_matrix` is clearly faster.
+        """Do the same as `below`; give up and return None once `below_by_matrix` is clearly faster.
 
-        What it costs is counted, not timed: the same search gives up at the same place.
+        Cost is counted, not timed: the same search always gives up at the same place.
         """
         most = _WASTE * self.arithmetic
-        # The first part is looked at in small steps, so that little is done in vain
+        # The first part is searched in small steps, so that giving up wastes little
         trying = part == 0 and self._matrix_fits()
         few = int(min(most, self.arithmetic)) // max(1, self._live) if trying else 0
         found, met = [], 0
@@ -158,15 +158,18 @@ class Search:
         return _in_order(found)
 
     def paid(self, pairs: int, tally: Tally) -> bool:
-        """Tell whether what a tally counts was cheaper than all distances of so many pairs."""
+        """Return whether the tallied work cost no more than computing `pairs` distances.
+
+        Always true if there is no memory for the matrix.
+        """
         return tally.cost <= pairs * self._live or not self._matrix_fits()
 
     def part_paid(self, part: int, tally: Tally) -> bool:
-        """Tell the same of a part that was searched: where not, the next ones will not either."""
+        """Return `paid` for a part that was searched; if false, later parts will not pay either."""
         return self.paid(self._pairs_of(part), tally)
 
     def _pairs_of(self, part: int) -> int:
-        """Return how many pairs the blocks of a part make with later ones."""
+        """Return the number of pairs of the blocks of a part with later ones."""
         first = part * _BLOCKS
         blocks = range(first, min(first + _BLOCKS, self._blocks))
         return sum(self._blocks - block for block in blocks) * BLOCK**2
@@ -174,7 +177,7 @@ class Search:
     def _below(
         self, part: int, below: float, tally: Tally, few: int = 0
     ) -> Iterator[tuple[tuple[Pairs, NDArray[np.float32]], int]]:
-        """Yield close pairs with their distances, and out of how many pairs they were chosen."""
+        """Yield close pairs with their distances, and the number of pairs they were chosen from."""
         blocks = range(part * _BLOCKS, min((part + 1) * _BLOCKS, self._blocks))
         with self._features.clock("score"):
             reach = self._exact.dense.reach(np.full(self.count, below))
@@ -183,7 +186,7 @@ class Search:
                 yield self._exact.below(pairs, below, tally), left[2]
 
     def bounds_pay(self, below: float, tally: Tally) -> bool:
-        """Tell from some of the images whether `try_below` is worth a try."""
+        """Estimate from a sample of the images whether `try_below` is worth trying."""
         if self.count <= BLOCK or not self._matrix_fits():
             return True
         if not self._grids:
@@ -196,14 +199,14 @@ class Search:
     def below_by_matrix(
         self, first: int, below: float, found: CandidateTiles, report: Report
     ) -> Tally:
-        """Find candidates for the parts from `first` on out of all distances, which are not kept.
+        """Find candidates for the parts from `first` on by scoring the matrix without storing it.
 
-        Which of them are close is up to `decide`.
+        `decide` then finds out which candidates are close.
 
         Parameters
         ----------
         found
-            From `candidates`; takes in what is found.
+            From `candidates`; collects the candidates.
         """
         plan = plan_matrix(self.count, self._row_bytes, self._memory)
         score_matrix(self._features, self._contents, None, self._weights, plan, found, report)
@@ -213,35 +216,35 @@ class Search:
     def candidates(
         self, first: int, below: float, save: Callable[[Pairs, Pairs], None]
     ) -> CandidateTiles:
-        """Return what takes in the candidates of the parts from `first` on."""
+        """Return the collector of candidates for the parts from `first` on."""
         plan = plan_matrix(self.count, self._row_bytes, self._memory)
         every = -(-len(plan.tiles()) // SAVES)
         return CandidateTiles(below, plan.tile, first * _BLOCKS * BLOCK, save, every)
 
     def decide(self, part: int, candidates: Pairs, below: float) -> tuple[Close, Tally]:
-        """Return what `below` returns for a part, of which the candidates are known."""
+        """Return what `below` returns for a part whose candidates are known."""
         tally, numbers = Tally(), candidates[:, 0] // (_BLOCKS * BLOCK)
         pairs = candidates[numbers == part]
-        cells = pairs // BLOCK  # rows that are read for a pair serve others beside it
+        cells = pairs // BLOCK  # rows read for one pair serve its neighbours
         pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], cells[:, 1], cells[:, 0]))]
         with self._features.clock("score"):
             return _in_order([self._exact.decide(pairs, below, tally)]), tally
 
     def nearest(self, step: int, found: Neighbours, below: float) -> Tally:
-        """Take one of `steps` steps towards the nearest images of each image.
+        """Take one of `steps` steps of the search for the nearest neighbours of each image.
 
         First every block is compared with itself, so that each image has neighbours to begin with;
-        then each block with all later ones, as far as its bounds leave a chance to either image.
+        then each block with all later ones, except pairs that bounds rule out for both images.
 
         Parameters
         ----------
         step
-            From 0 on, one after another.
+            0, 1, 2 and so on, in order.
         found
             The neighbours so far; those of this step are added, with the distances of the dense
             matrix.
         below
-            Distance from which on an image is no neighbour; infinite for none.
+            Neighbours at this distance or farther are not needed; infinite for no limit.
         """
         tally, block = Tally(), step % self._blocks
         images = np.arange(block * BLOCK, min((block + 1) * BLOCK, self.count))
@@ -255,11 +258,11 @@ class Search:
         return tally
 
     def pays(self, most: int, below: float, tally: Tally) -> bool:
-        """Tell whether the `most` nearest of each image are sooner found by `nearest`.
+        """Estimate whether `nearest` finds the `most` nearest images faster than `by_matrix`.
 
-        Some of the images show it: the neighbours of an image are about as far from it as the
-        nearest of the same share of those. Where most pairs would have to be compared nevertheless,
-        `by_matrix` is faster, if there is memory for it.
+        A sample of the images shows it: the neighbours of an image are about as far from it as the
+        same share of the sample that is nearest to it. Where most pairs would have to be compared
+        anyway, `by_matrix` is faster, if there is memory for it.
         """
         if not self._matrix_fits():
             return True
@@ -272,7 +275,7 @@ class Search:
         rows = self._features.load([self._contents[number] for number in chosen])
         with self._features.clock("score"):
             distances = self._exact.among(rows, tally).cpu().numpy()
-            # An image is the nearest of itself, and then the first of its neighbours comes
+            # Rank 0 is the image itself; its first neighbour has rank 1
             reach = np.partition(distances, rank, axis=1)[:, rank].astype(np.float64)
             limits = self._exact.dense.reach(np.minimum(reach, below))
             return few_remain(*self._grids[-1], chosen, limits, tally)
@@ -284,21 +287,21 @@ class Search:
         save: Callable[[], None],
         report: Report,
     ) -> Tally:
-        """Find the nearest images of each image out of all distances, which are not kept.
+        """Find the nearest neighbours of each image by scoring the matrix without storing it.
 
         Parameters
         ----------
         found
             The neighbours so far.
         done
-            Tiles of the matrix that they are from; those that are computed are added.
+            Tiles of the matrix that `found` already includes; computed ones are added.
         save
-            Called now and then, when the two belong together.
+            Called now and then, when `found` and `done` are consistent.
 
         Raises
         ------
         UsageError
-            The memory is too small for it; `pays` says so before.
+            The memory is too small for the matrix; `pays` returns True then.
         """
         plan = plan_matrix(self.count, self._row_bytes, self._memory)
         every = -(-len(plan.tiles()) // SAVES)
@@ -315,8 +318,8 @@ class Search:
         below: float,
         tally: Tally,
     ) -> None:
-        """Compare those of the pairs that the coarsest stage left that can matter."""
-        # Limits are loose before an image has met those that may well be near
+        """Compare the pairs left by the coarsest stage, as far as they can matter."""
+        # Limits are loose until an image has been compared with its likely neighbours
         compared, pairs, bounds = self._promising(pairs, bounds, found, tally)
         self._cascade.pass_by(compared, tally)
         pairs, bounds = self._still(pairs, bounds, found, below)
@@ -329,7 +332,7 @@ class Search:
     def _promising(
         self, pairs: Pairs, bounds: Bounds, found: Neighbours, tally: Tally
     ) -> tuple[int, Pairs, Bounds]:
-        """Compare likely neighbours; return how many of the pairs that were, and the others."""
+        """Compare likely neighbours; return how many of the pairs these were, and the others."""
         if not len(pairs):
             return 0, pairs, bounds
         others = np.unique(pairs[:, 1])
@@ -343,7 +346,7 @@ class Search:
     def _still(
         self, pairs: Pairs, bounds: Bounds, found: Neighbours, below: float
     ) -> tuple[Pairs, Bounds]:
-        """Return the pairs that can still matter after what was found."""
+        """Return the pairs that can still matter given what was found, and their bounds."""
         left = self._cascade.matters(bounds, self._limits(found, below), pairs)
         return pairs[left], bounds[left]
 
@@ -354,7 +357,7 @@ class Search:
         found: Neighbours,
         tally: Tally,
     ) -> None:
-        """Offer two sets of images to each other."""
+        """Compare two sets of images and offer the distances to `found` in both directions."""
         tops, lefts = (
             [numbers[start : start + self._side] for start in range(0, len(numbers), self._side)]
             for numbers in (images, others)
@@ -377,12 +380,12 @@ def _in_order(found: Sequence[tuple[Pairs, NDArray[np.float32]]]) -> Close:
 
 
 def rows_that_fit(row_bytes: int, memory: int) -> int:
-    """Return how many rows to have in memory at a time.
+    """Return how many rows to hold in memory at a time.
 
     Raises
     ------
     UsageError
-        Too few; the message says how much memory would do.
+        `memory` is too small for `_LEAST_ROWS` rows; the message gives the minimum.
     """
     per_row = row_bytes + _PANELS
     room = int(memory * _SHARE_OF_ROWS / per_row)

@@ -1,4 +1,4 @@
-"""The nearest images of each image so far: distance and number in one sortable number."""
+"""The nearest neighbours found so far: distance and image number in one sortable integer."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAVES = 64
-"""How often a search writes down all that it knows: what it writes grows as the collection does."""
+"""Number of saves per search: each writes all results so far, which grow with the collection."""
 
 _NONE = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _NUMBER = np.uint64(0xFFFF_FFFF)
@@ -15,11 +15,11 @@ _SIGN = np.uint32(0x8000_0000)
 
 
 class Neighbours:
-    """For each of `count` images the `most` nearest of those that were offered.
+    """The `most` nearest of the images offered so far, for each of `count` images.
 
-    A neighbour is kept as one uint64: the bits of its distance, changed so that they sort as the
-    distances do, and below them its number. So equal distances are sorted by number, and which
-    neighbours are kept does not depend on the order in which they are offered.
+    A neighbour is kept as one uint64: its high half holds the bits of the distance, transformed to
+    sort as the distances do, its low half the image number. Equal distances are thus sorted by
+    number, and the order of offers does not affect which neighbours are kept.
 
     Attributes
     ----------
@@ -37,19 +37,19 @@ class Neighbours:
         others: NDArray[np.int64],
         distances: NDArray[np.float32],
     ) -> None:
-        """Take in the distances [n, m] of images to others; the same pair twice is once."""
+        """Add the distances [n, m] of images to others; a repeated pair counts once."""
         offered = _encode(distances, others)
         offered[images[:, None] == others[None, :]] = _NONE  # no image is its own neighbour
         known = self.codes[images]
         if offered.shape[1] > self.most:
             offered = np.partition(offered, self.most - 1, axis=1)[:, : self.most]
-        # Others that are kept already come back with the same code
+        # Neighbours that are kept already reappear with the same code
         both = np.sort(np.concatenate([known, offered], 1), axis=1)
         both[:, 1:][both[:, 1:] == both[:, :-1]] = _NONE
         self.codes[images] = np.sort(both, axis=1)[:, : self.most]
 
     def reach(self) -> NDArray[np.float64]:
-        """Return the distance up to which another image could be a neighbour; float64 [count]."""
+        """Return the distance up to which a further image could be a neighbour; float64 [count]."""
         last = self.codes[:, -1]
         return np.where(last == _NONE, np.inf, _decode(last).astype(np.float64))
 
@@ -66,20 +66,20 @@ class Neighbours:
 
 
 class NeighbourTiles:
-    """A matrix of which only the nearest are kept, with the face of `MatrixFile`.
+    """A tile sink with the interface of `MatrixFile` that keeps only the nearest neighbours.
 
     Parameters
     ----------
     found
-        Takes in the distances of each tile.
+        Receives the distances of each tile.
     tile
         Rows and columns of a tile.
     done
-        Tiles that were taken in; grows.
+        Tiles that `found` includes; updated in place.
     save
-        Called after every so many tiles.
+        Called after every `every` tiles.
     every
-        How many.
+        Number of tiles between two calls of `save`.
     """
 
     def __init__(
@@ -94,11 +94,11 @@ class NeighbourTiles:
         self._every = every
 
     def done(self, row: int, column: int) -> bool:
-        """Tell whether a tile was taken in."""
+        """Return whether a tile is already included."""
         return (row, column) in self._done
 
     def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
-        """Take in a tile, and its mirror."""
+        """Add a tile, and its mirror."""
         top, left = (
             np.arange(number * self._tile, number * self._tile + length)
             for number, length in zip((row, column), distances.shape, strict=True)

@@ -1,5 +1,5 @@
-"""Learn a head, or head and trunk, from judgements.
+"""Train a head, or head and trunk, on judgements.
 
-In: statistics or images of judged pairs. Out: a head and its curve. Read first: `trainer`, then
-`models` (what is learned), `data` (from what), `checkpoint`, `distributed`.
+In: statistics or images of judged pairs. Out: a head and its training curve. Read first: `trainer`,
+then `models` (what is trained), `data` (the training data), `checkpoint`, `distributed`.
 """

@@ -1,4 +1,4 @@
-"""Changes of triplets that leave the judgement valid, by the transforms of torchvision."""
+"""Augment triplets in ways that leave the judgement valid, with torchvision's transforms."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,22 +15,21 @@ _COLOUR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.02}
 
 @dataclass(frozen=True)
 class Drawn:
-    """What chance decided for one triplet; to apply it needs no random numbers, in any thread.
+    """The random choices for one triplet; applying them draws no random numbers, in any thread.
 
     Attributes
     ----------
     swapped : bool
         Whether p0 and p1 change places.
     steps : list of list of callable
-        What happens to ref, p0 and p1, one after another; or, where there is one list only, to all
-        three together.
+        Transforms of ref, p0 and p1, one list for each; a single list applies to all three.
     """
 
     swapped: bool
     steps: Sequence[Sequence[Callable[[Tensor], Tensor]]]
 
     def __call__(self, images: Tensor, judge: float) -> tuple[Tensor, float]:
-        """Change images, uint8 [3, 3, H, W], and the share of votes for p1 with them."""
+        """Transform images, uint8 [3, 3, H, W], and adjust the share of votes for p1."""
         changed = []
         for part, steps in zip(images.chunk(len(self.steps)), self.steps, strict=True):
             for step in steps:
@@ -42,26 +41,26 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of the three images of a judgement.
+    """Random transforms of the three images of a judgement.
 
     Attributes
     ----------
     changes : tuple of str
-        Some of `AUGMENTATIONS`. All but ``swap`` change ref, p0 and p1 in the same way; ``swap``
-        exchanges p0 and p1 and turns the judgement round.
+        Some of `AUGMENTATIONS`. All but ``swap`` transform ref, p0 and p1 in the same way; ``swap``
+        exchanges p0 and p1 and reverses the judgement.
     independent : bool
-        Change each of the three images in its own way. People have not judged such triplets: it is
-        for metrics that should not mind small shifts.
+        Transform each of the three images in its own way. People have not judged such triplets:
+        this is for metrics that should tolerate small shifts.
     """
 
     changes: tuple[str, ...]
     independent: bool = False
 
     def draw(self, size: tuple[int, int], seed: int) -> Drawn:
-        """Decide how to change one triplet of images of `size` (height, width).
+        """Draw the transforms of one triplet of images of `size` (height, width).
 
-        `seed` decides everything; torch's own random state, which belongs to the calling process,
-        is borrowed for a moment and left as it was: draw in one thread only.
+        They depend on `seed` alone. torch's global random state is used for a moment and then
+        restored; the whole process shares it, so draw in one thread only.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -70,7 +69,7 @@ class Augmentation:
             return Drawn(swapped, [list(_steps(self.changes, size)) for _ in range(parts)])
 
     def __call__(self, images: Tensor, judge: float, seed: int) -> tuple[Tensor, float]:
-        """Change one triplet.
+        """Transform one triplet.
 
         Parameters
         ----------
@@ -79,18 +78,18 @@ class Augmentation:
         judge
             Share of votes for p1.
         seed
-            Decides everything; torch's own random state stays as it was.
+            Determines all random choices; torch's global random state stays as it was.
 
         Returns
         -------
         images, judge
-            uint8 of the same shape, and the share of votes for what is p1 now.
+            uint8 of the same shape, and the share of votes for the image that is p1 now.
         """
         return self.draw((images.shape[2], images.shape[3]), seed)(images, judge)
 
 
 def _steps(changes: Sequence[str], size: tuple[int, int]) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Draw the parameters of each change; a stack of images goes through it under the same ones."""
+    """Draw the parameters of each transform; all images of a stack are transformed alike."""
     from torchvision.transforms import v2
 
     known = {
@@ -102,6 +101,6 @@ def _steps(changes: Sequence[str], size: tuple[int, int]) -> Iterator[Callable[[
     for name, transform in known.items():
         if name in changes:
             yield partial(transform.transform, params=transform.make_params([of_this_size]))
-    # Flips come last: what is bent back at the edges or scaled does not care
+    # The flip comes last: the order makes no difference to rotation and crop
     if "flip" in changes and bool(torch.rand(1) < 0.5):
         yield v2.functional.horizontal_flip

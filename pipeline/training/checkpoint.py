@@ -1,4 +1,4 @@
-"""What a training leaves: a checkpoint to go on from, its metrics as a table and as a picture."""
+"""Files of a training: a checkpoint to resume from, its metrics as a table and as a plot."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,22 @@ from ..pairlists.file import write_table
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.parquet"
 CURVE = "curve.png"
-_OWN_EVENTS = ".lpipstore"  # how the names of our event files end
+_OWN_EVENTS = ".lpipstore"  # suffix of our event files
 
 
 def save_whole(content: Mapping[str, Any], path: Path) -> None:
-    """Write a file with torch, so that it is there whole or not at all, whatever is killed when."""
+    """Write a file with torch, atomically and durably: `path` never holds a partial file."""
     with replacing(path, durable=True) as file:
         torch.save(dict(content), file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read a checkpoint, running nothing from it; None where there is none.
+    """Read a checkpoint without running code from it; None if there is none.
 
     Raises
     ------
     LpipstoreError
-        The file is damaged.
+        The file is damaged, or not a checkpoint.
     """
     if not path.exists():
         return None
@@ -46,15 +46,15 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def write_metrics(history: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write one line for each epoch and part (train, held_out)."""
+    """Write a Parquet table with one line for each epoch and part (train, held_out)."""
     import pyarrow as pa
 
     write_table(path, pa.Table.from_pylist([dict(line) for line in history]))
 
 
 def draw_curve(history: Sequence[Mapping[str, Any]], best_epoch: int, path: Path) -> None:
-    """Draw loss and agreement over the epochs as a PNG, train and held out side by side."""
-    from matplotlib.figure import Figure  # not pyplot, which keeps figures and picks a screen
+    """Plot loss and agreement over the epochs as a PNG, each for train and held out."""
+    from matplotlib.figure import Figure  # not pyplot, which keeps figures and picks a backend
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     names = {"loss": "binary cross-entropy", "agreement": "agreement with the majority"}
@@ -86,7 +86,7 @@ def write_tensorboard(history: Sequence[Mapping[str, Any]], folder: Path) -> Non
 
     target = folder / "tensorboard"
     for earlier in target.glob(f"events.out.tfevents.*{_OWN_EVENTS}"):
-        earlier.unlink()  # what is written is the whole history
+        earlier.unlink()  # each call writes the whole history
     with SummaryWriter(str(target), filename_suffix=_OWN_EVENTS) as writer:
         for line in history:
             for name in ("loss", "choice", "agreement"):

@@ -1,4 +1,4 @@
-"""Judgements as batches for a training: from known statistics, or from image files."""
+"""Training data: batches of judgements, from known statistics or from image files."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -27,25 +27,25 @@ class TrainingData(Protocol):
 
     @property
     def judge(self) -> Tensor:
-        """Share of votes for p1 of every judgement, as it was given."""
+        """Share of votes for p1 of every judgement, before augmentation."""
 
     def batches(self, which: Sequence[Numbers], seed: int) -> Iterator[Batch]:
-        """Yield batches of judgements for a step, augmented where that is wanted, by `seed`."""
+        """Yield one batch for each entry of `which`; any augmentation is drawn from `seed`."""
 
     def distances(self, model: HeadModel, which: Numbers) -> tuple[Tensor, Tensor]:
-        """Return the distances of judgements as they are, [len(which)] each, without gradients."""
+        """Return d0 and d1, [len(which)] each, without augmentation and without gradients."""
 
 
 @dataclass(frozen=True)
 class KnownStatistics:
-    """Judgements whose statistics are known: nothing but arithmetic on them is left.
+    """Judgements whose pair statistics are known; no images are needed.
 
     Attributes
     ----------
     statistics : Tensor
         [pairs, channels].
     pairs : Tensor
-        int64 [judgements, 2]: which pair is (ref, p0), and which (ref, p1).
+        int64 [judgements, 2]: indices of the pairs (ref, p0) and (ref, p1).
     judge : Tensor
         [judgements].
     """
@@ -55,7 +55,7 @@ class KnownStatistics:
     judge: Tensor
 
     def batches(self, which: Sequence[Numbers], seed: int) -> Iterator[Batch]:
-        """Yield statistics of both pairs of each judgement; `seed` has nothing to decide."""
+        """Yield the statistics of both pairs of each judgement; `seed` is not used."""
         for numbers in which:
             chosen = torch.from_numpy(numbers).to(self.pairs.device)
             first, second = self.pairs[chosen].unbind(1)
@@ -63,7 +63,7 @@ class KnownStatistics:
 
     @torch.no_grad()
     def distances(self, model: HeadModel, which: Numbers) -> tuple[Tensor, Tensor]:
-        """Return the distances of judgements; each different pair is computed once."""
+        """Return the distances of judgements; each distinct pair is computed once."""
         distances = self.statistics @ model.head.weights
         first, second = self.pairs[torch.from_numpy(which).to(self.pairs.device)].unbind(1)
         return distances[first], distances[second]
@@ -84,10 +84,10 @@ class TripletImages:
     size : (int, int)
         Height and width that images are scaled to.
     at_once : int
-        Judgements that go through the trunk together where nothing is learned.
+        Judgements per forward of the trunk when evaluating.
     augmentation : Augmentation or None
     workers : int
-        Threads that decode.
+        Number of threads that decode.
     """
 
     files: Sequence[tuple[str, bytes]]
@@ -99,12 +99,12 @@ class TripletImages:
     workers: int = 0
 
     def batches(self, which: Sequence[Numbers], seed: int) -> Iterator[Batch]:
-        """Yield images [B, 3, 3, H, W] in [-1, 1], augmented by `seed` and judgement."""
+        """Yield images [B, 3, 3, H, W] in [-1, 1], augmented according to `seed` and judgement."""
         yield from self._load(which, self.augmentation, seed)
 
     @torch.no_grad()
     def distances(self, model: HeadModel, which: Numbers) -> tuple[Tensor, Tensor]:
-        """Return the distances of judgements, by a forward of their images."""
+        """Return the distances of judgements by forwarding their images."""
         parts = [
             which[start : start + self.at_once] for start in range(0, len(which), self.at_once)
         ]
@@ -138,7 +138,7 @@ class TripletImages:
                 yield (images.div_(127.5).sub_(1),), judge.to(self.judge)
 
     def _draw(self, augmentation: Augmentation | None, seed: int, number: int) -> Drawn | None:
-        """Decide how a judgement is changed: by its number, whoever needs it when."""
+        """Draw the augmentation of a judgement; it depends only on `seed` and `number`."""
         if augmentation is None:
             return None
         own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])

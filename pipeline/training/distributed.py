@@ -1,4 +1,4 @@
-"""Training in several processes: started by torchrun, each with a share of every step."""
+"""Train in several processes, started by torchrun; each takes a share of every step."""
 
 import os
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ _PATIENCE = timedelta(hours=24)  # the first process may forward a whole collect
 
 @dataclass(frozen=True)
 class Processes:
-    """The number of this process among those that train together; alone it is 0 of 1.
+    """The rank of this process among those that train together; a single process is 0 of 1.
 
-    `patient` is the group in which they wait for one another's long work.
+    `patient` is the process group with a long timeout, for waits during another's long work.
     """
 
     rank: int = 0
@@ -32,29 +32,29 @@ class Processes:
         return self.rank == 0
 
     def add(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return the sum over all processes."""
+        """Sum `numbers` over all processes, in place, and return them."""
         if self.world > 1:
             distributed.all_reduce(numbers)
         return numbers
 
     def wait(self) -> None:
-        """Wait until all processes are here; the end of one of them ends it, too."""
+        """Wait until all processes are here; the wait fails if one of them has ended."""
         if self.world > 1:
             distributed.barrier(self.patient)
 
 
 def rank_here() -> int:
-    """Return the number of this process, as torchrun tells it; 0 alone."""
+    """Return the rank of this process, as set by torchrun; 0 for a single process."""
     return int(os.environ.get("RANK", "0"))
 
 
 def device_of_process(choice: str) -> str:
-    """Return the device for this process: under torchrun each gets a GPU of its own.
+    """Return the device for this process; under torchrun each process gets its own GPU.
 
     Raises
     ------
     UsageError
-        This machine has more processes than GPUs; nccl would hang or fail.
+        torchrun started more processes on this machine than it has GPUs; nccl would hang or fail.
     """
     if "LOCAL_RANK" not in os.environ or choice not in ("auto", "cuda"):
         return choice
@@ -71,12 +71,12 @@ def device_of_process(choice: str) -> str:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """Meet the other processes that torchrun started: over nccl on GPUs, over gloo on CPUs.
+    """Join the other processes that torchrun started: over nccl on GPUs, over gloo on CPUs.
 
-    No wait lasts for ever. Over gloo the connection to a process that ended is reset, which ends
-    every wait for it; over nccl torchrun ends the others. A process that never comes is waited for
-    as long as torch does by default, half an hour at most, and one at its long work for
-    `_PATIENCE`.
+    Every wait is limited. Over gloo, the connection to a process that ended is reset, which ends
+    every wait for it; over nccl, torchrun ends the others. The wait for a process that never
+    arrives has torch's default timeout, half an hour at most; the wait for one that does long work
+    has `_PATIENCE`.
 
     Raises
     ------
@@ -97,14 +97,14 @@ def joined(device: torch.device) -> Iterator[Processes]:
             patient = cast(distributed.ProcessGroup, group)  # of all processes, so of this one
             processes = Processes(distributed.get_rank(), distributed.get_world_size(), patient)
             yield processes
-            processes.wait()  # who leaves first would cut the others off
+            processes.wait()  # a process that leaves early would cut the others off
         finally:
             distributed.destroy_process_group()
 
 
 @contextmanager
 def _losses() -> Iterator[None]:
-    """Say in words that another process is lost; gloo has no exception of its own for it."""
+    """Raise `LpipstoreError` if another process is lost; gloo has no exception type for that."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What learns from judgements: a head on pair statistics, a trunk before it, a judge after it."""
+"""Models trained on judgements: a head on pair statistics, a trunk before it, a judge after it."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ _RATIO_FLOOR = 0.1  # keeps ratios of small distances finite, as in the referenc
 
 
 class LogisticJudge(nn.Module):
-    """A person who says p1 with the odds exp((d0 - d1) / temperature), which is learned."""
+    """A judge who votes p1 with odds exp((d0 - d1) / temperature); the temperature is learned."""
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class RankingNetwork(nn.Module):
 
 
 def make_judge(loss: str, temperature: float, seed: int) -> nn.Module:
-    """Return the judge that a loss is named after; ``rank`` is drawn from `seed`."""
+    """Return the judge of a loss, one of `LOSSES`; that of ``rank`` is initialised from `seed`."""
     if loss == "bce":
         return LogisticJudge(temperature)
     with torch.random.fork_rng(devices=[]):
@@ -62,10 +62,10 @@ def make_judge(loss: str, temperature: float, seed: int) -> nn.Module:
 
 
 class LinearHead(nn.Module):
-    """Weights of the channels of all taps, on statistics of pairs: d = s · w.
+    """A head with one weight per channel of all taps, on pair statistics: d = s · w.
 
-    `dropout` is the share of channels that a judgement does without while training; they are the
-    same for both of its pairs.
+    `dropout` is the share of channels dropped per judgement in training, the same channels for both
+    of its pairs.
     """
 
     def __init__(self, head: Head, dropout: float = 0.0) -> None:
@@ -75,7 +75,7 @@ class LinearHead(nn.Module):
         self.dropout = dropout
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Statistics [B, channels] of two pairs each -> their distances [B], [B]."""
+        """Return the distances of two pairs per judgement: [B, channels] each -> [B] each."""
         if self.dropout and self.training:
             kept = functional.dropout(torch.ones_like(first), self.dropout)
             first, second = first * kept, second * kept
@@ -83,17 +83,17 @@ class LinearHead(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Bring weights under 0 back to 0: distances stay distances."""
+        """Clamp negative weights to 0, so that distances stay non-negative."""
         self.weights.clamp_(min=0)
 
     def head(self, name: str) -> Head:
-        """Return the head as it is now."""
+        """Return the current weights as a `Head`."""
         parts = torch.split(self.weights.detach().cpu(), list(self.channels))
         return make_head([part.numpy() for part in parts], name)
 
 
 class TripletStatistics(nn.Module):
-    """From the images of triplets to the statistics of their pairs, through a trunk.
+    """Compute the pair statistics of triplets from their images, with a trunk.
 
     Parameters
     ----------
@@ -102,9 +102,9 @@ class TripletStatistics(nn.Module):
     scaled
         Whether the scaling layer comes first (LPIPS version 0.1).
     tune
-        Whether the trunk learns, too.
+        Whether the trunk is trained, too.
     precision
-        What the trunk computes in; weights and everything after it stay as they are.
+        Dtype that the trunk computes in; weights and everything after it stay as they are.
     """
 
     def __init__(
@@ -127,7 +127,10 @@ class TripletStatistics(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B, 3, 3, H, W] of ref, p0, p1 in [-1, 1] -> statistics [B, channels] of both."""
+        """Return statistics of (ref, p0) and (ref, p1): [B, 3, 3, H, W] in [-1, 1] -> [B, C] each.
+
+        The second dimension of the images is ref, p0, p1; C is the number of channels of all taps.
+        """
         count = len(images)
         mixed = (
             nullcontext()
@@ -147,9 +150,9 @@ class TripletStatistics(nn.Module):
 
 
 class HeadModel(nn.Module):
-    """All that learns: perhaps a trunk, a head, and the judge that only the training needs.
+    """All that is trained: a head, the judge that only training needs, and optionally a trunk.
 
-    `trunk` None stands for statistics that are known already.
+    `trunk` None means that inputs are known statistics.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Which judgements a training step takes, and which of them each process works on when.
+"""Sample judgements: divide epochs into steps, and steps into batches for each process.
 
-torch's DistributedSampler fills the last batch up with judgements that then count twice, and cuts
-batches by the number of processes. Here a step is the same judgements however many processes share
-it, and what is filled up counts nothing.
+torch's DistributedSampler pads the last batch with judgements that then count twice, and its
+batches depend on the number of processes. Here a step has the same judgements however many
+processes share it, and padding counts nothing.
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Share:
-    """What a process does of one step: batches that go through together, one after another.
+    """One process's share of a step: batches, forwarded one after another.
 
     Attributes
     ----------
     batches : list of ndarray
         Numbers of judgements; every process has the same number of batches, none of them empty.
     counts : list of ndarray
-        1 for a judgement that counts, 0 for one that only fills up.
+        1 for a judgement that counts, 0 for padding.
     """
 
     batches: list[Numbers]
@@ -37,17 +37,17 @@ def shuffled(numbers: Numbers, generator: torch.Generator) -> Numbers:
 
 
 def steps(order: Numbers, batch: int) -> Iterator[Numbers]:
-    """Cut an epoch into steps; the last one has what is left."""
+    """Divide an epoch into steps of `batch` judgements; the last one may be smaller."""
     for start in range(0, len(order), batch):
         yield np.asarray(order[start : start + batch])
 
 
 def share(step: Numbers, rank: int, world: int, at_once: int) -> Share:
-    """Return what process `rank` of `world` does of a step, at most `at_once` at a time.
+    """Return the share of a step for process `rank` of `world`, in batches of at most `at_once`.
 
-    A step is cut into batches of about the same length, and each process takes as many of them in
-    a row. One process and several cut it in the same places wherever the number of batches can be
-    shared out evenly, so that their sums differ in the order of a few terms only.
+    A step is cut into batches of about the same length, and each process takes an equal number of
+    consecutive ones. One process and several cut it in the same places wherever the number of
+    batches can be shared out evenly, so their sums differ only in the order of a few terms.
     """
     each = -(-len(step) // (world * at_once))  # batches of a process
     mine = np.array_split(step, each * world)[rank * each : (rank + 1) * each]
@@ -63,12 +63,12 @@ def hold_out(triplets: Numbers, share_held: float, seed: int) -> tuple[Numbers, 
     Parameters
     ----------
     triplets
-        [n, 3]: ref, p0, p1 as numbers of images. Judgements of the same triplet, p0 and p1 in
-        either order, stay together: what is held out has not been seen.
+        [n, 3]: ref, p0, p1 as image numbers. Judgements of the same triplet, p0 and p1 in either
+        order, stay together, so that no held-out triplet is trained on.
     share_held
-        In [0, 1): about this share is held out.
+        In [0, 1): the approximate share to hold out.
     seed
-        Of the choice.
+        Seed of the random choice.
 
     Returns
     -------
@@ -84,15 +84,15 @@ def hold_out(triplets: Numbers, share_held: float, seed: int) -> tuple[Numbers, 
 
 
 def seen_before(triplets: Numbers, learn: Numbers, held: Numbers) -> Numbers:
-    """Return those of the judgements `held` out whose triplet is one of those to `learn` from.
+    """Return the judgements in `held` whose triplet also occurs in `learn`.
 
-    `triplets` as for `hold_out`; whatever people answered, the training has seen the images.
+    `triplets` is as for `hold_out`. Answers do not matter: the training has seen the images.
     """
     group = _same_triplets(triplets)
     return np.asarray(held[np.isin(group[held], group[learn])])
 
 
 def _same_triplets(triplets: Numbers) -> Numbers:
-    """Number the different triplets: [n]; p0 and p1 in either order are the same one."""
+    """Number the distinct triplets: [n]; the order of p0 and p1 makes no difference."""
     same = np.column_stack([triplets[:, 0], np.sort(triplets[:, 1:], axis=1)])
     return np.unique(same, axis=0, return_inverse=True)[1].reshape(-1)

@@ -1,4 +1,4 @@
-"""The training of a head, and of a trunk if it is wanted: epochs of steps, the best one kept."""
+"""Train a head, and optionally a trunk: run epochs of steps and keep the best epoch."""
 
 import math
 import time
@@ -24,35 +24,35 @@ from .sampler import share, shuffled, steps
 
 SCHEDULES = ("constant", "cosine", "paper")
 Numbers = NDArray[np.int64]
-_GUESSING = math.log(2)  # the loss of a half for every answer, whatever the answers are
-_SHOWN = 5e-5  # half of the last digit of a loss that is shown
+_GUESSING = math.log(2)  # the loss of always predicting 0.5, whatever the answers are
+_SHOWN = 5e-5  # half a unit of the last digit of a loss that is shown
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """How to train.
+    """Hyperparameters of a training.
 
     Attributes
     ----------
     epochs : int
-        At most.
+        Maximum number of epochs.
     batch : int
-        Judgements in a step, over all processes.
+        Judgements per step, over all processes.
     at_once : int
-        Judgements that go through together in one process; gradients of a step add up.
+        Judgements per forward in one process; gradients accumulate over a step.
     learning_rate : float
-        Of Adam.
+        Learning rate of Adam.
     betas : (float, float)
-        Of Adam; the paper has 0.5 and 0.999.
+        Betas of Adam; the paper has 0.5 and 0.999.
     schedule : str
         "constant"; "cosine" to 0; "paper": constant for the first half of the epochs, then linearly
         to 0.
     patience : int
-        Epochs without a lower held-out loss after which to stop.
+        Stop after this many epochs without a lower held-out loss.
     clip : float or None
-        Largest norm of a step's gradient.
+        Largest norm of a step's gradient; None for no clipping.
     seed : int
-        Of the order of the judgements, of dropout and of augmentation.
+        Seed of the order of the judgements, of dropout and of augmentation.
     """
 
     epochs: int
@@ -68,10 +68,11 @@ class Hyperparameters:
 
 @dataclass(frozen=True)
 class Figures:
-    """How well a model does on some judgements.
+    """Metrics of a model on some judgements.
 
     `loss` is the mean binary cross-entropy, weighted by votes; `choice` the 2AFC score; `agreement`
-    the share of judgements with a majority on which the distances side with it.
+    the share of judgements with a majority in which the distances agree with it; `count` the number
+    of judgements.
     """
 
     loss: float
@@ -81,7 +82,7 @@ class Figures:
 
 
 def rate_of(schedule: str, epochs: int, epoch: int) -> float:
-    """Return what the learning rate is multiplied with in an epoch, counted from 0."""
+    """Return the factor on the learning rate in an epoch, counted from 0."""
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
     if schedule == "paper":
@@ -91,9 +92,9 @@ def rate_of(schedule: str, epochs: int, epoch: int) -> float:
 
 @dataclass
 class Training:
-    """A training at the end of some epoch; `state` and `restore` carry it over.
+    """A training after some epoch; `state` and `restore` save and resume it.
 
-    `history` has a mapping for each epoch and each part (train, held_out); epoch 0 is the start.
+    `history` has one mapping per epoch and part (train, held_out); epoch 0 is the start.
     """
 
     model: HeadModel
@@ -120,12 +121,12 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are over, or no better one came for too long."""
+        """Whether all epochs are done, or none was better for `patience` epochs."""
         waited = self.epoch - self.best_epoch
         return self.epoch >= self.recipe.epochs or waited >= self.recipe.patience
 
     def state(self) -> dict[str, Any]:
-        """Return all that another process needs to go on: tensors, numbers and strings only."""
+        """Return all that another process needs to resume: tensors, numbers and strings only."""
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -140,12 +141,12 @@ class Training:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned.
+        """Resume from what `state` returned.
 
         Raises
         ------
         LpipstoreError
-            It is the state of another training, or of none.
+            `state` belongs to another training, or is not a training's state.
         """
         try:
             self._restore(state)
@@ -163,13 +164,13 @@ class Training:
         self.best_state = dict(state["best"])
 
     def take_best(self) -> None:
-        """Put the model back to its best epoch."""
+        """Load the weights of the best epoch into the model."""
         self.model.load_state_dict(self.best_state)
 
 
 @dataclass(frozen=True)
 class Split:
-    """What a training learns from, and what it is told apart by.
+    """The judgements of a training, split into those to learn from and those held out.
 
     Attributes
     ----------
@@ -178,9 +179,9 @@ class Split:
     learn, held : ndarray
         Numbers of the judgements to learn from, and of those held out (perhaps none).
     shown : ndarray
-        Numbers of the judgements to learn from whose figures stand beside those held out.
+        Numbers of the judgements to learn from on which the training metrics are computed.
     weights : ndarray
-        float64, one for each of all judgements: the votes.
+        float64 [all judgements]: the votes.
     """
 
     data: TrainingData
@@ -197,17 +198,18 @@ def teach(
     after_epoch: Callable[[], None],
     report: Report = silent,
 ) -> None:
-    """Train until `Training.finished`; a training that was restored goes on.
+    """Train until `Training.finished`; a restored training continues.
 
-    `after_epoch` is called after each epoch, when `training` may be saved.
+    `after_epoch` is called after each epoch, and after the evaluation of the start, when `training`
+    may be saved.
 
     Raises
     ------
     LpipstoreError
-        The loss is not a finite number any more.
+        The loss is no longer finite.
     """
     model = training.model
-    # In several processes a step waits for the gradients of all; once, as it leaves hooks behind
+    # Sums gradients over the processes in each step; wrapped once, as it leaves hooks behind
     together = model if processes.world == 1 else DistributedDataParallel(model)
     if not training.history:
         look(training, split, processes, 0.0)
@@ -227,9 +229,9 @@ def run_epoch(
     together: nn.Module,
     report: Report = silent,
 ) -> None:
-    """Train for one epoch; the random states of torch outside stay as they were.
+    """Train for one epoch; torch's global random states stay as they were.
 
-    `together` is the model, or what sums its gradients over the processes.
+    `together` is the model, or its wrapper that shares gradients between processes.
     """
     recipe, model = training.recipe, training.model
     order = shuffled(split.learn, training.generator)
@@ -248,7 +250,7 @@ def run_epoch(
             training.optimiser.zero_grad()
             for place, (numbers, counts) in enumerate(zip(part.batches, part.counts, strict=True)):
                 inputs, judge = next(batches)
-                # Gradients of processes are averaged, and those of a step are to add up
+                # Gradients are averaged over processes, but have to add up over a step
                 weight = split.weights[numbers] * counts * processes.world / total
                 last = place == len(part.batches) - 1
                 with nullcontext() if last else _alone(together):
@@ -257,13 +259,13 @@ def run_epoch(
             _step(training)
             report("steps", training.epoch * len(plan) + number + 1, recipe.epochs * len(plan))
     with warnings.catch_warnings():
-        # In float16 the first steps are left out until the scale fits, perhaps all of an epoch
+        # In float16 the scaler skips the first steps until its scale fits, perhaps a whole epoch
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         training.scheduler.step()
 
 
 def _alone(together: nn.Module) -> AbstractContextManager[None]:
-    """Keep gradients to this process for now."""
+    """Return a context in which gradients stay in this process."""
     if isinstance(together, DistributedDataParallel):
         return cast(AbstractContextManager[None], together.no_sync())
     return nullcontext()
@@ -279,7 +281,13 @@ def _step(training: Training) -> None:
 
 
 def look(training: Training, split: Split, processes: Processes, seconds: float) -> None:
-    """Note how well the model does now; remember it if it is the best so far."""
+    """Evaluate the model and record its metrics; keep its weights if it is the best so far.
+
+    Raises
+    ------
+    LpipstoreError
+        A loss is not finite.
+    """
     model = training.model
     rate = training.optimiser.param_groups[0]["lr"]
     parts = {"train": split.shown} | ({"held_out": split.held} if len(split.held) else {})
@@ -303,7 +311,7 @@ def look(training: Training, split: Split, processes: Processes, seconds: float)
             f"the training came apart in epoch {training.epoch}: its loss is not a finite number; "
             "choose a smaller --learning-rate or --clip"
         )
-    # Without judgements held out nothing tells which epoch is best: the last one counts
+    # Without held-out judgements nothing shows which epoch is best: the last one counts
     judged_by = figures["held_out"].loss if "held_out" in figures else -training.epoch
     if judged_by < training.best_loss:
         training.best_loss, training.best_epoch = judged_by, training.epoch
@@ -313,10 +321,10 @@ def look(training: Training, split: Split, processes: Processes, seconds: float)
 
 
 def nothing_learned(training: Training) -> str | None:
-    """Say why the epoch that was kept is no better than what the training began with.
+    """Return why the kept epoch is no better than the start; None if something was learned.
 
-    Judged by what was held out, or by the judgements that it learned from where nothing was. None
-    stands for a training that learned something. Call it after `Training.take_best`.
+    The held-out judgements decide, or the training ones if none were held out. Call this after
+    `Training.take_best`.
     """
     start, kept = (
         [line for line in training.history if line["epoch"] == epoch][-1]  # the last: held out
@@ -343,7 +351,7 @@ def figures_on(
     weights: NDArray[np.float64],
     processes: Processes,
 ) -> Figures:
-    """Return how well a model does on judgements; each process looks at its share of them."""
+    """Return the metrics of a model on judgements; each process evaluates its share of them."""
     mine = numbers[processes.rank :: processes.world]
     sums = torch.zeros(6, dtype=torch.float64)
     model.eval()
@@ -376,5 +384,5 @@ def figures_on(
 
 
 def _sum(sums: Tensor, data: TrainingData, processes: Processes) -> Sequence[float]:
-    # nccl knows tensors on GPUs only
+    # nccl supports tensors on GPUs only
     return cast(list[float], processes.add(sums.to(data.judge.device)).tolist())

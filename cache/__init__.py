@@ -1,6 +1,7 @@
-"""Rows of numbers under content keys: kept on disk, within a limit, whatever happens.
+"""Crash-safe storage on disk for rows of numbers under content keys, within a size limit.
 
-In: a key and a row. Out: the row, verified, or nothing. Knows nothing of images, torch or LPIPS.
-Read first: `store` (the face), `keys` (how the key of a row is made), `segments` (how rows lie on
-disk), `eviction` (what leaves when the limit is reached), `recovery` (what a killed process left).
+In: a key and a row. Out: the verified row, or a miss. Knows nothing about images, torch or LPIPS.
+Read first: `store` (the public interface), `keys` (how row keys are computed), `segments` (how
+rows are laid out on disk), `eviction` (what is evicted at the limit), `recovery` (what happens to
+the leftovers of killed processes).
 """

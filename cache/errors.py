@@ -1,4 +1,4 @@
-"""Errors that a person can cause: one clear message each, no traceback at the prompt."""
+"""Errors that users can cause: each has one clear message, shown without a traceback."""
 
 
 class LpipstoreError(Exception):
@@ -12,7 +12,7 @@ class LpipstoreError(Exception):
 
 
 class UsageError(LpipstoreError, ValueError):
-    """A wrong argument or option: the message shows the value that came and those that fit."""
+    """An invalid argument or option; the message shows the value received and the valid ones."""
 
     exit_code = 2
 
@@ -21,8 +21,8 @@ class StoreError(LpipstoreError):
     """The feature store cannot be opened, read or written."""
 
 
-class StoreFull(StoreError):  # noqa: N818 - it names what is the case, as queue.Full does
-    """The disk took no more; what was committed before stays and can be read."""
+class StoreFull(StoreError):  # noqa: N818 - named for the condition, like queue.Full
+    """No space left on the disk; rows committed before stay readable."""
 
 
 class StoreBusy(StoreError):  # noqa: N818
@@ -30,8 +30,8 @@ class StoreBusy(StoreError):  # noqa: N818
 
 
 class IndexDamaged(StoreError):  # noqa: N818
-    """The store's index is not a readable database any more."""
+    """The store's index is no longer a readable database."""
 
 
 class IndexReplaced(StoreError):  # noqa: N818
-    """The index file was taken away or exchanged while the store was open."""
+    """The index file was removed or replaced while the store was open."""

@@ -1,4 +1,4 @@
-"""The bound: what the store takes on disk, and which segments leave when it would take more."""
+"""The store's limit: what it takes on disk, and which segments are evicted to stay within it."""
 
 import contextlib
 import ctypes
@@ -21,13 +21,13 @@ if _fallocate is not None:
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE of linux/falloc.h
 
 _BLOCK = 4096
-_PAGES_OF_ONE = 24  # of the index that one transaction may change: the log grows over by so much
+_PAGES_OF_ONE = 24  # index pages one transaction may change; the log may outgrow its bound by these
 _COMPRESSOR_BYTES = 16  # what blosc adds to a row that does not shrink
 
 
 @dataclass(frozen=True)
 class Freed:
-    """What an eviction took away."""
+    """What an eviction removed."""
 
     segments: int = 0
     rows: int = 0
@@ -41,7 +41,7 @@ class Freed:
 
 @dataclass(frozen=True)
 class Cleared:
-    """What `clear` took away, and the segments that stayed: pinned, or being written."""
+    """What `clear` removed, and how many segments stayed: pinned, or being written."""
 
     freed: Freed
     kept_segments: int
@@ -49,7 +49,7 @@ class Cleared:
 
 @dataclass(frozen=True)
 class Reserved:
-    """A segment to be written: its open file, locked by us, and the rows that it may take."""
+    """A segment to be written: its open file, locked by us, and how many rows it may hold."""
 
     segment: Segment
     fd: int
@@ -57,9 +57,9 @@ class Reserved:
 
 
 def store_bytes(state: State, source: Transaction) -> int:
-    """Return the bytes that the store takes on disk, or may take before it asks again.
+    """Return the bytes that the store takes on disk, including what is reserved.
 
-    Open segments count with all that they may grow to, and so does the write-ahead log.
+    Open segments and the write-ahead log count with the size that they may grow to.
     """
     segments: int = source.execute("SELECT coalesce(sum(bytes), 0) FROM segments").fetchone()[0]
     log = state.index.path.with_name(state.index.path.name + "-wal")
@@ -78,14 +78,14 @@ def house_bytes(state: State) -> int:
 
 
 def reserve(state: State, spec: PoolSpec, codec: str) -> Reserved | None:
-    """Make room for one more segment and open it, locked; None where there is no room.
+    """Make room for one more segment and open it, locked; return None if there is no room.
 
     The whole segment is reserved, so that the limit holds whatever others write meanwhile.
 
     Raises
     ------
     OSError, StoreFull
-        The disk took no more. The index is as it was.
+        The segment cannot be created, or the disk is full. The index is unchanged.
     """
     made: list[tuple[int, str]] = []
     try:
@@ -120,7 +120,7 @@ def _enter_segment(state: State, transaction: Transaction, pool: Pool, size: int
             (pool.id,),
         ).fetchone()[0]
         segment = Segment(0, pool, number - 1)
-        # a number may be in use by a process that still has an index that was exchanged since
+        # a process whose index was replaced meanwhile may still be using the number
         if not (state.open_path(segment).exists() or state.sealed_path(segment).exists()):
             break
     cursor = transaction.execute(
@@ -131,10 +131,10 @@ def _enter_segment(state: State, transaction: Transaction, pool: Pool, size: int
 
 
 def preallocate(fd: int, size: int) -> None:
-    """Let the file system find the blocks of an empty file at once; its length stays 0.
+    """Allocate the blocks of an empty file in advance; its length stays 0.
 
-    Writing into them takes about two thirds of the time (ext4). Where it cannot be done, or the
-    disk has less room, blocks are found when rows are written, as ever.
+    Writing then takes about two thirds of the time (ext4). If this is not supported, or the disk
+    has less room, blocks are allocated as rows are written.
     """
     if _fallocate is None or _fallocate(fd, _KEEP_SIZE, 0, size):
         os.ftruncate(fd, 0)
@@ -147,7 +147,7 @@ def _most_bytes(pool: Pool, rows: int) -> int:
 
 
 def _most_index_bytes(pool: Pool, rows: int) -> int:
-    """Return by how much a segment's rows may make the index grow; for short rows that is much."""
+    """Return how many bytes a segment's rows may add to the index; many if rows are short."""
     size_bytes = 8 if pool.codec else 0
     return -(-rows * (RECORD.itemsize + size_bytes) // _BLOCK) * _BLOCK
 
@@ -155,8 +155,8 @@ def _most_index_bytes(pool: Pool, rows: int) -> int:
 def make_room(state: State, transaction: Transaction, target: int) -> Freed | None:
     """Evict least recently used segments until the store takes at most `target` bytes.
 
-    Returns what left, or None, with nothing evicted, if all that may leave is not enough.
-    Pinned segments and those that are being written stay.
+    Returns what was evicted, or None, with nothing evicted, if that would not free enough.
+    Segments that are pinned or being written stay.
     """
     excess = store_bytes(state, transaction) - target
     if excess <= 0:
@@ -172,7 +172,7 @@ def make_room(state: State, transaction: Transaction, target: int) -> Freed | No
 
 
 def make_all_room(state: State, transaction: Transaction, target: int) -> Freed:
-    """Evict until the store takes at most `target` bytes, or as much as may leave."""
+    """Evict until the store takes at most `target` bytes or nothing more can be evicted."""
     excess = store_bytes(state, transaction) - target
     end_dead_leases(transaction)
     victims = []
@@ -185,7 +185,7 @@ def make_all_room(state: State, transaction: Transaction, target: int) -> Freed:
 
 
 def _evictable(transaction: Transaction) -> list[tuple[int, int, int]]:
-    """Return (segment, rows, bytes) of all that may leave, least recently used first."""
+    """Return (segment, rows, bytes) of all evictable segments, least recently used first."""
     return transaction.execute(
         "SELECT id, rows, bytes FROM segments "
         "WHERE sealed AND id NOT IN (SELECT segment FROM pins) ORDER BY used, id"
@@ -198,8 +198,8 @@ def evict_segments(
     """Remove segments and count them as evicted.
 
     Their files are renamed and emptied before the commit, so that the bytes are free before anyone
-    can reserve them, also on a full disk; the name tells a recovery that nothing was lost. Where
-    the transaction fails, those that were emptied have left, and the others are as they were.
+    can reserve them, even on a full disk; the new name tells a recovery that nothing was lost. If
+    the transaction fails, segments already emptied count as evicted and the others are restored.
     """
     freed = Freed()
     leaving = []
@@ -225,8 +225,8 @@ def evict_segments(
 
 
 def _undo_eviction(state: State, victims: list[tuple[int, int, int]]) -> None:
-    """Keep the segments that were not emptied, and take the others out of the index."""
-    # where that fails too the names say what was meant, as after a kill
+    """Restore the segments that were not emptied, and remove the others from the index."""
+    # if this fails too, the names tell a recovery what was meant, as after a kill
     with contextlib.suppress(StoreError, OSError), state.transaction() as transaction:
         for segment_id, _, size in victims:
             segment = state.segments.get(segment_id)
@@ -241,7 +241,7 @@ def _undo_eviction(state: State, victims: list[tuple[int, int, int]]) -> None:
 
 
 def finish_eviction(state: State, transaction: Transaction, segment: Segment) -> bool:
-    """End an eviction that a kill cut short; False if the segment was not about to leave."""
+    """Finish an interrupted eviction; return False if the segment was not being evicted."""
     path = state.sealed_path(segment)
     left = path.with_name(path.name + EVICTED)
     if path.exists() or state.open_path(segment).exists() or not left.exists():
@@ -252,7 +252,7 @@ def finish_eviction(state: State, transaction: Transaction, segment: Segment) ->
 
 
 def delete_segments(state: State, transaction: Transaction, segments: list[int]) -> None:
-    """Take segments out of the index; their files are the caller's business."""
+    """Remove segments from the index; the caller takes care of their files."""
     ids = [(segment,) for segment in segments]
     for table in ("entries", "dropped", "pins"):
         transaction.executemany(f"DELETE FROM {table} WHERE segment = ?", ids)
@@ -270,7 +270,7 @@ def add_counts(transaction: Transaction, **counts: int) -> None:
 
 
 def clear(state: State, recipe: Mapping[str, str] | None) -> Cleared:
-    """Remove the pools whose recipe has all of these items; see `FeatureStore.clear`."""
+    """Remove the pools whose recipe contains these items; see `FeatureStore.clear`."""
     wanted = dict(recipe or {}).items()
     with state.transaction() as transaction:
         end_dead_leases(transaction)
@@ -291,14 +291,14 @@ def clear(state: State, recipe: Mapping[str, str] | None) -> Cleared:
 
 def _remove_pool(state: State, transaction: Transaction, pool: Pool) -> None:
     folder = state.path / POOLS / pool.folder
-    with contextlib.suppress(OSError):  # a file of somebody else's keeps the folder
+    with contextlib.suppress(OSError):  # a folder with foreign files stays
         (folder / "zarr.json").unlink(missing_ok=True)
         folder.rmdir()
     forget_pool(state, transaction, pool)
 
 
 def forget_pool(state: State, transaction: Transaction, pool: Pool) -> None:
-    """Take a pool without segments out of the index; its numbers are not used again."""
+    """Remove a pool without segments from the index; its segment numbers are not reused."""
     transaction.execute(
         "INSERT OR REPLACE INTO meta SELECT 'next ' || folder, next_number FROM pools WHERE id = ?",
         (pool.id,),

@@ -1,4 +1,4 @@
-"""Which file had which content, so that unchanged files need not be read again."""
+"""Content hashes of files read before, so that unchanged files need not be read again."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from .index import FileIdentity, FileRecord
 from .state import State
 
 _BATCH = 500  # paths in one query
-_RACY_NS = 2_000_000_000  # as git has it: times of files are that coarse on some file systems
+_RACY_NS = 2_000_000_000  # as in git: some file systems store times this coarsely
 _MOST_FILES = 4_000_000
 _SHARE_OF_LIMIT = 8
-_BYTES_EACH = 256  # of the index, with a long path
+_BYTES_EACH = 256  # of one entry in the index, with a long path
 
 
 def recall(state: State, files: Sequence[FileIdentity]) -> list[FileRecord | None]:
-    """Return what is known of each file, None where nothing is or the file has changed."""
+    """Return the record of each file, None if the file is unknown or has changed."""
     known: dict[FileIdentity, FileRecord] = {}
     with state.index.reading() as connection:
         for start in range(0, len(files), _BATCH):
@@ -31,9 +31,10 @@ def recall(state: State, files: Sequence[FileIdentity]) -> list[FileRecord | Non
 
 
 def remember(state: State, entries: Sequence[tuple[FileIdentity, FileRecord]]) -> None:
-    """Keep what was found out about files, as `FeatureStore.remember_files` says.
+    """Keep records of files; see `FeatureStore.remember_files`.
 
-    The oldest entries leave when they would take more than an eighth of the store's limit.
+    The oldest entries are removed once the entries would take more than an eighth of the store's
+    limit.
     """
     rows = [
         (file.path, file.size, file.mtime_ns, file.inode, record.content, record.note)
@@ -45,7 +46,7 @@ def remember(state: State, entries: Sequence[tuple[FileIdentity, FileRecord]]) -
     most = _MOST_FILES
     if state.limit is not None:
         most = min(most, max(100, state.limit // _SHARE_OF_LIMIT // _BYTES_EACH))
-    at_once = state.log_pages  # each entry may change a page, and the log is to stay short
+    at_once = state.log_pages  # each entry may change a page, and the log must stay short
     for start in range(0, len(rows), at_once):
         with state.transaction() as transaction:
             transaction.executemany(

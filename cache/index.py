@@ -59,10 +59,10 @@ CREATE TABLE files (
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """What tells a file from another version of itself: its absolute path and what stat says.
+    """Identifies one version of a file: its absolute path and what ``stat`` returned.
 
-    `seen_ns` is the time in nanoseconds at which stat was asked, before the file was read: what was
-    read then may be kept only if the file had not been changed just before. It is no part of the
+    `seen_ns` is the time in nanoseconds at which ``stat`` was called, before the file was read. A
+    record is kept only if the file had not been changed just before. `seen_ns` is not part of the
     identity.
     """
 
@@ -75,14 +75,14 @@ class FileIdentity:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What was found out about a file: the hash of its bytes, and a note of the caller's."""
+    """What is known about a file: the hash of its bytes, and a note by the caller."""
 
     content: bytes
     note: str
 
 
 class Transaction:
-    """A write transaction: SQL to run, and what to do once it is committed or has failed."""
+    """A write transaction: runs SQL, and callbacks after the commit or a failure."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.execute = connection.execute
@@ -103,7 +103,7 @@ _open_indexes: "weakref.WeakSet[Index]" = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
-    """Let go of the lock files in a forked child, which must not outlive its parent's lock."""
+    """Close the lock files in a forked child, which must not prolong its parent's locks."""
     for index in _open_indexes:
         os.close(index.gate)
     _open_indexes.clear()
@@ -115,25 +115,25 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 class Index:
     """One connection to the index, shared by the threads of a process under `lock`.
 
-    Whoever writes, or copies the log back into the database (a checkpoint, which comes with a
-    commit), holds a lock file meanwhile. SQLite would let both happen at once, and up to 3.51.2
-    that can lose what was committed (https://www.sqlite.org/wal.html#walresetbug).
+    A process holds a lock file while it writes or checkpoints (copies the log back into the
+    database, as part of a commit). SQLite allows both at once, and up to 3.51.2 that can lose
+    committed data (https://www.sqlite.org/wal.html#walresetbug).
 
     Parameters
     ----------
     path
-        The database's file; made, with its tables, if it is not there.
+        The database file; created, with its tables, if missing.
     durable
         Wait for the disk on each commit, so that it survives a loss of power.
     store_id
-        What the store is called, for an index that has to be made; by default a new name.
+        The store's id, for an index that has to be created; by default a new random id.
 
     Raises
     ------
     IndexDamaged
-        The file is no database.
+        The file is not a database.
     StoreError
-        It cannot be opened, is another program's, or has another format version.
+        It cannot be opened, belongs to another program, or has another format version.
     """
 
     def __init__(self, path: Path, *, durable: bool, store_id: str | None = None) -> None:
@@ -199,35 +199,35 @@ class Index:
             raise wrong_format(self.path.parent, version)
 
     def bound_log(self, pages: int) -> None:
-        """Write the write-ahead log back once it has so many pages of 4,096 bytes."""
+        """Checkpoint the write-ahead log whenever it reaches `pages` pages of 4,096 bytes."""
         with self.lock, translated(self.path):
             self.connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
             self.connection.execute(f"PRAGMA journal_size_limit = {pages * _PAGE}")
 
     def trim_log(self) -> None:
-        """Write the log back and empty it; left for later where others use the index."""
+        """Checkpoint and empty the log; skipped if others are using the index."""
         with self.lock, self._writing(), contextlib.suppress(sqlite3.Error):
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
     def transaction(self, *, patience: float | None = None) -> Iterator[Transaction]:
-        """Hold the write lock of the store: all of the block is committed, or nothing.
+        """Hold the store's write lock; commit all of the block, or nothing.
 
-        An interrupt may be raised after the commit, before what was to be done `then`.
+        An interrupt may be raised after the commit, before the `Transaction.then` callbacks run.
 
         Parameters
         ----------
         patience
-            Seconds to wait for others that write; by default two minutes.
+            Seconds to wait for other writers; by default two minutes.
 
         Raises
         ------
         IndexReplaced
-            The file is not the one that was opened.
+            The index file was removed or replaced since it was opened.
         StoreBusy
-            Others were writing all the time.
+            Others were writing during the whole wait.
         StoreFull
-            The disk took no more. Nothing of the block is committed.
+            No space left on the disk. Nothing of the block is committed.
         """
         with self.lock:
             self._check_file()
@@ -251,7 +251,7 @@ class Index:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Read one state of the index, whatever others commit meanwhile."""
+        """Read from one snapshot of the index, whatever others commit meanwhile."""
         with self.lock, translated(self.path):
             if self.connection.in_transaction:
                 yield self.connection
@@ -268,7 +268,7 @@ class Index:
         Raises
         ------
         IndexReplaced
-            The file is not the one that was opened.
+            The index file was removed or replaced since it was opened.
         """
         with self.lock, translated(self.path):
             self._check_file()
@@ -276,7 +276,7 @@ class Index:
             return version
 
     def store_id(self) -> str:
-        """Return the name that tells this store from every other."""
+        """Return the unique id of the store."""
         with self.reading() as connection:
             row = connection.execute("SELECT value FROM meta WHERE name = 'store'").fetchone()
         if row is None:
@@ -288,13 +288,13 @@ class Index:
         return sum(real_bytes(self.path.with_name(self.path.name + end)) for end in ENDINGS)
 
     def vacuum(self) -> None:
-        """Give the pages back that nothing uses; left for later where others use the index."""
+        """Release unused pages; skipped if others are using the index."""
         with self.lock, self._writing(), contextlib.suppress(sqlite3.Error):
             self.connection.execute("VACUUM")
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
-        """Close the connection; the last one of all writes the log back and removes it."""
+        """Close the connection; the last one to close checkpoints the log and removes it."""
         with self.lock, self._writing(), contextlib.suppress(sqlite3.Error):
             self.connection.close()
         _open_indexes.discard(self)
@@ -302,7 +302,7 @@ class Index:
 
     @contextlib.contextmanager
     def _writing(self, patience: float | None = None) -> Iterator[None]:
-        """Hold the lock file, so that nobody else writes or copies the log back meanwhile."""
+        """Hold the lock file, so that no one else writes or checkpoints meanwhile."""
         wait_for_lock(self.gate, f"writing to {self.path}", patience)
         try:
             yield
@@ -310,7 +310,7 @@ class Index:
             fcntl.flock(self.gate, fcntl.LOCK_UN)
 
     def is_current(self) -> bool:
-        """Tell whether the file is still the one that was opened."""
+        """Return whether the file is still the one that was opened."""
         try:
             return os.stat(self.path).st_ino == self._inode
         except OSError:
@@ -322,14 +322,14 @@ class Index:
 
 
 def wait_for_lock(fd: int, doing: str, patience: float | None = None) -> None:
-    """Take the lock of an open file; `doing` says what another process is at that has it.
+    """Lock an open file; `doing` says in messages what the current holder is doing.
 
     Raises
     ------
     StoreBusy
-        It was not to be had within `patience` seconds, two minutes by default.
+        The lock was not free within `patience` seconds, two minutes by default.
     StoreError
-        The file system has no locks.
+        The file system does not support locks.
     """
     most = _PATIENCE_S if patience is None else patience
     deadline = time.monotonic() + most
@@ -360,7 +360,7 @@ def gate_path(index: Path) -> Path:
 
 
 def is_index(path: Path) -> bool:
-    """Tell whether a file says that it is a store's index."""
+    """Return whether a file has the header of a store's index."""
     try:
         with path.open("rb") as file:
             header = file.read(72)
@@ -372,7 +372,7 @@ def is_index(path: Path) -> bool:
 
 
 def real_bytes(path: Path | str) -> int:
-    """Return the bytes that a file or folder takes on disk, 0 if it is not there."""
+    """Return the bytes that a file or folder takes on disk, 0 if it does not exist."""
     try:
         return os.stat(path).st_blocks * 512
     except OSError:
@@ -380,9 +380,9 @@ def real_bytes(path: Path | str) -> int:
 
 
 def whole_bytes(file: Path | int) -> int:
-    """Return the bytes that a file without holes takes on disk, also where blocks are counted late.
+    """Return the bytes that a file without holes takes on disk, at least its length.
 
-    ZFS, for one, says so only seconds after the file was written.
+    Some file systems, such as ZFS, report the blocks only seconds after the file was written.
     """
     stat = os.stat(file)
     return max(stat.st_blocks * 512, stat.st_size)
@@ -409,7 +409,7 @@ _FULL = {
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn the errors of SQLite into those of the store."""
+    """Turn SQLite errors into `StoreError`."""
     try:
         yield
     except sqlite3.Error as error:

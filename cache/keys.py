@@ -1,4 +1,4 @@
-"""What a row is called: the pool it belongs to and its key."""
+"""How a row is identified: the pool that it belongs to and its key."""
 
 import json
 import re
@@ -14,33 +14,33 @@ from .errors import UsageError
 FORMAT_VERSION = 1
 KEY_BYTES = 16
 
-# A value that no whole row has, so that a shard that is gone cannot pass for data.
+# No stored row consists of this value alone, so a missing shard cannot be mistaken for data.
 FILL_VALUES: Mapping[str, float] = {"uint16": 65535, "int16": -32768, "float32": float("nan")}
 
-# What a stored number is multiplied with to get its value (the CF convention's scale_factor).
+# Value = stored number * factor (scale_factor in the CF conventions).
 SCALE_FACTORS: Mapping[str, float] = {"uint16": 1 / 65535, "int16": 1 / 32767, "float32": 1.0}
 
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """One kind of row: what made it, how long it is, how it is stored.
+    """One kind of row: how it is made, its length and its dtype.
 
     Attributes
     ----------
     name
-        Short prefix of the pool's folder, for people; it is no part of the key.
+        Short, readable prefix of the pool's folder; not part of the key.
     length
         Numbers in a row, at least 1.
     dtype
         ``uint16``, ``int16`` or ``float32``.
     recipe
-        Everything that made the row. Opaque to the store: it goes into every key, and into the
-        attributes of the pool's Zarr array.
+        Everything that determines the row. Opaque to the store: it goes into every key, and into
+        the attributes of the pool's Zarr array.
 
     Raises
     ------
     UsageError
-        The length or the dtype is not one of those.
+        The length is below 1, or the dtype is none of these.
     """
 
     name: str
@@ -68,7 +68,7 @@ class PoolSpec:
 
     @property
     def folder(self) -> str:
-        """The name of the pool's folder: the name made safe for a path, and part of the digest."""
+        """The pool's folder: `name` made safe for a path, and part of the digest."""
         safe = re.sub(r"[^A-Za-z0-9_-]+", "-", self.name).strip("-") or "rows"
         return f"{safe[:80]}-{self.digest[:6].hex()}"
 
@@ -78,7 +78,7 @@ class PoolSpec:
         return self.length * np.dtype(self.dtype).itemsize
 
     def key(self, content: bytes) -> bytes:
-        """Return the key (16 bytes) of the row that this recipe makes of some content."""
+        """Return the key (16 bytes) of the row for some content, such as an image's hash."""
         return xxhash.xxh3_128_digest(self.digest + content)
 
 

@@ -1,17 +1,17 @@
-"""The index in memory: which place holds the row of a key."""
+"""The index in memory: maps each key to the place of its row."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .segments import MOST_SLOTS, RECORD, split_keys
 
-SLOT_BITS = MOST_SLOTS.bit_length() - 1  # of a place, the lower ones
+SLOT_BITS = MOST_SLOTS.bit_length() - 1  # the low bits of a place
 SLOT_MASK = MOST_SLOTS - 1
 _FEWEST_RECENT = 4096
 
 
 def place_of(segment: int, slot: int) -> int:
-    """Return the number of a place: the segment's above the slot's."""
+    """Pack a segment number (high bits) and a slot number (low bits) into a place."""
     return segment << SLOT_BITS | slot
 
 
@@ -26,10 +26,10 @@ def slot_of(place: int) -> int:
 
 
 class KeyTable:
-    """A map from 16-byte keys to (place, checksum) in 32 bytes a row.
+    """A map from 16-byte keys to (place, checksum), at 32 bytes per row.
 
-    Sorted arrays hold most rows, a dict those that came last. A key that comes again moves to its
-    new place. Not safe for threads: the owner locks.
+    Sorted arrays hold most rows, a dict the most recent ones. Adding a key again replaces its
+    place. Not thread-safe: the owner must hold a lock.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class KeyTable:
         self._recent: dict[bytes, tuple[int, int]] = {}
 
     def add(self, segment: int, slot: int, records: NDArray[np.void]) -> None:
-        """Take in rows that stand one after the other from a slot on (dtype `RECORD`)."""
+        """Add the records (dtype `RECORD`) of consecutive rows that start at `slot`."""
         places = np.arange(len(records), dtype=np.int64) + place_of(segment, slot)
         if len(records) >= _FEWEST_RECENT:
             self._merge()
@@ -54,7 +54,7 @@ class KeyTable:
             self._merge()
 
     def add_all(self, parts: list[tuple[int, int, NDArray[np.void]]]) -> None:
-        """Take in many runs of rows at once: (segment, slot, records) each, oldest first."""
+        """Add many runs of rows at once, each as (segment, slot, records), oldest first."""
         if sum(len(records) for _, _, records in parts) < _FEWEST_RECENT:
             for part in parts:
                 self.add(*part)
@@ -68,7 +68,7 @@ class KeyTable:
         self._join(records["hi"], records["lo"], np.concatenate(places), records["check"])
 
     def find(self, keys: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-        """Return the place (-1 where there is none) and the checksum of each key."""
+        """Return the place (-1 if absent) and the checksum of each key."""
         places = np.full(len(keys), -1, np.int64)
         checks = np.zeros(len(keys), np.uint64)
         if len(self._hi) and keys:
@@ -82,7 +82,7 @@ class KeyTable:
         return places, checks
 
     def find_one(self, key: bytes) -> tuple[int, int]:
-        """Return the place (-1 where there is none) and the checksum of one key, sooner."""
+        """Return the place (-1 if absent) and the checksum of one key; faster than `find`."""
         found = self._recent.get(key)
         if found is not None:
             return found
@@ -95,7 +95,7 @@ class KeyTable:
         return -1, 0
 
     def discard_segments(self, segments: set[int]) -> None:
-        """Forget every row of some segments."""
+        """Forget all rows of the given segments."""
         if not segments:
             return
         wanted = np.fromiter(segments, np.int64, len(segments))
@@ -104,7 +104,7 @@ class KeyTable:
             del self._recent[key]
 
     def discard_places(self, places: set[int]) -> None:
-        """Forget the rows that stand at some places."""
+        """Forget the rows at the given places."""
         if not places:
             return
         wanted = np.fromiter(places, np.int64, len(places))
@@ -125,7 +125,7 @@ class KeyTable:
     ) -> None:
         at = np.searchsorted(self._hi, halves[:, 0])
         open_ = np.arange(len(halves))
-        while len(open_):  # more than once only for keys that share their first half
+        while len(open_):  # repeats only for keys that share their first half
             inside = at[open_] < len(self._hi)
             open_ = open_[inside]
             here = at[open_]
@@ -159,14 +159,14 @@ class KeyTable:
         all_hi = np.concatenate([self._hi[alive], hi])
         all_lo = np.concatenate([self._lo[alive], lo])
         order = np.argsort(all_hi, kind="stable")
-        if np.any(np.diff(all_hi[order]) == 0):  # keys that share a half, or came twice
+        if np.any(np.diff(all_hi[order]) == 0):  # keys that share their first half, or duplicates
             order = np.lexsort((all_lo, all_hi))
         all_hi, all_lo = all_hi[order], all_lo[order]
-        last = np.ones(len(order), bool)  # of equal keys, the one that came last
+        last = np.ones(len(order), bool)  # of equal keys, the one added last
         last[:-1] = (all_hi[1:] != all_hi[:-1]) | (all_lo[1:] != all_lo[:-1])
         all_place = np.concatenate([self._place[alive], place])[order][last]
         all_check = np.concatenate([self._check[alive], check])[order][last]
-        # at once: an interrupt in between would leave columns that do not belong together
+        # in one assignment: an interrupt in between would leave columns that do not match
         self._hi, self._lo, self._place, self._check = (
             all_hi[last],
             all_lo[last],

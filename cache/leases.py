@@ -1,4 +1,4 @@
-"""Pins: segments that a run still needs stay, for as long as the run lives."""
+"""Leases and pins in the index: pinned segments stay while the run that needs them is alive."""
 
 import os
 import time
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from .index import Transaction
 
-LEASE_S = 300  # a lease whose process cannot be looked up ends when it was not renewed for so long
+LEASE_S = 300  # a lease whose process cannot be looked up ends this long after its last renewal
 
 
 def enter_lease(transaction: Transaction, run: str) -> int:
-    """Begin a lease of this process for a run, and return its number."""
+    """Begin a lease of this process for a run, and return the lease's id."""
     pid = os.getpid()
     cursor = transaction.execute(
         "INSERT INTO leases (run, pid, started, space, beat) VALUES (?, ?, ?, ?, ?)",
@@ -21,7 +21,7 @@ def enter_lease(transaction: Transaction, run: str) -> int:
 
 
 def renew_lease(transaction: Transaction, lease: int) -> bool:
-    """Say that the process of a lease still lives; False if the lease was ended meanwhile."""
+    """Record that the process of a lease is alive; return False if the lease has been ended."""
     beat = int(time.time())
     renewed = transaction.execute("UPDATE leases SET beat = ? WHERE id = ?", (beat, lease))
     return renewed.rowcount > 0
@@ -36,7 +36,7 @@ def pin_segments(transaction: Transaction, lease: int, segments: list[int]) -> N
 
 
 def unpin_segments(transaction: Transaction, lease: int, segments: list[int]) -> None:
-    """Let segments go that a lease kept."""
+    """Remove a lease's pins on the given segments."""
     transaction.executemany(
         "DELETE FROM pins WHERE segment = ? AND lease = ?",
         [(segment, lease) for segment in segments],
@@ -44,16 +44,16 @@ def unpin_segments(transaction: Transaction, lease: int, segments: list[int]) ->
 
 
 def end_lease(transaction: Transaction, lease: int) -> None:
-    """End a lease and everything that it kept."""
+    """End a lease and remove all its pins."""
     transaction.execute("DELETE FROM pins WHERE lease = ?", (lease,))
     transaction.execute("DELETE FROM leases WHERE id = ?", (lease,))
 
 
 def end_dead_leases(transaction: Transaction) -> int:
-    """End the leases of processes that are gone, and return how many they were.
+    """End the leases of dead processes; return how many leases were ended.
 
-    A process of this machine and process space is looked up (its number and its start); any
-    other must have renewed its lease within `LEASE_S` seconds.
+    A process on this machine and in this PID namespace is looked up by its PID and start time.
+    Any other process counts as dead unless it renewed its lease within the last `LEASE_S` seconds.
     """
     here = process_space()
     oldest = time.time() - LEASE_S
@@ -66,16 +66,16 @@ def end_dead_leases(transaction: Transaction) -> int:
             dead.append(lease)
     for lease in dead:
         end_lease(transaction, lease)
-    # what a process pinned before it saw that its lease was ended
+    # pins that a process added before it noticed that its lease had been ended
     transaction.execute("DELETE FROM pins WHERE lease NOT IN (SELECT id FROM leases)")
     return len(dead)
 
 
 @cache
 def process_space() -> str:
-    """Name the machine's boot and the process namespace, in which a process number has a meaning.
+    """Return a name for this boot and PID namespace, within which a PID identifies a process.
 
-    Without ``/proc`` the name is this process's own, so that nobody looks its number up.
+    Without ``/proc`` the name is unique to this process, so that no other looks up its PID.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -90,5 +90,5 @@ def _started(pid: int) -> str | None:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    fields = stat.rpartition(b")")[2].split()  # a program's name may hold blanks and brackets
+    fields = stat.rpartition(b")")[2].split()  # a program's name may contain spaces and brackets
     return None if fields[0] == b"Z" else fields[19].decode()

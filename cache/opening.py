@@ -1,4 +1,4 @@
-"""Opening a store: only in a folder of its own, one process at a time, and put right on the way."""
+"""Opening a store: in a folder of its own, one process at a time, with recovery on the way."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ from .writer import Writer, disk_errors
 
 @dataclass(frozen=True)
 class LimitChange:
-    """A limit that was exchanged for another, in bytes (None: no limit), and what left for it."""
+    """A change of the store's limit, in bytes (None: no limit), and what was evicted for it."""
 
     before: int | None
     after: int | None
@@ -27,7 +27,7 @@ class LimitChange:
 
 
 class Opened:
-    """A store as one process opened it: what it knows, reads with and writes with."""
+    """A store as opened by one process: its state, reader and writer."""
 
     def __init__(
         self, state: State, recovered: Recovered, change: LimitChange | None, codec: str
@@ -40,7 +40,7 @@ class Opened:
         self.writer = Writer(state, codec)
 
     def close(self) -> None:
-        """Seal what is open, write the counts down, let go of the index."""
+        """Seal open segments, save the counters and close the index."""
         self.writer.close()
         self.state.close()
 
@@ -53,27 +53,27 @@ def open_store(
     durable: bool,
     codec: str,
 ) -> Opened:
-    """Open the store at `path`, made first if there is none.
+    """Open the store at `path`, creating it if there is none.
 
-    An index that is damaged or another store's is moved aside, and one is built from what the
-    segments say of themselves; what a killed process left is adopted or removed; what goes beyond
-    the limit is evicted.
+    An index that is damaged or belongs to another store is moved aside and rebuilt from the
+    segments. Segments that killed processes left behind are adopted or removed. Segments that
+    exceed the limit are evicted.
 
-    The limit is the one that the store keeps. `limit` changes it; where there is none yet,
-    `first_limit` is asked for it.
+    The limit is kept with the store. `limit` changes it; for a store that keeps none yet,
+    `first_limit` is called.
 
     Raises
     ------
     StoreError
-        The folder is not writable, holds other things, or is a store of another format version.
+        The folder is not writable, holds other files, or is a store of another format version.
     """
     at_first = limit
     if limit is None and "limit" not in (read_group(path / POOLS) or {}):
-        at_first = first_limit()  # before anything is made
+        at_first = first_limit()  # before anything is created
     with folder_lock(path):
         (path / POOLS).mkdir(exist_ok=True)
         (path / OPEN).mkdir(exist_ok=True)
-        remove_unfinished(path / POOLS)  # of a process that was killed while it made the store
+        remove_unfinished(path / POOLS)  # of a process that was killed while creating the store
         try:
             opened = _open_and_recover(path, limit, at_first, durable)
         except IndexDamaged:
@@ -88,7 +88,7 @@ def _open_and_recover(
     state = _open_state(path, at_first, durable)
     recovered, change = Recovered(), None
     try:
-        with contextlib.suppress(StoreFull):  # then what is there can still be read
+        with contextlib.suppress(StoreFull):  # existing rows can still be read
             recovered = recover(state)
         if limit is not None and limit != state.limit:
             change = change_limit(state, limit)
@@ -102,16 +102,16 @@ def _open_and_recover(
 
 
 def change_limit(state: State, limit: int | None) -> LimitChange:
-    """Exchange the store's limit for another, and evict what goes beyond it, in one transaction.
+    """Change the store's limit and evict what exceeds it, in one transaction.
 
-    The caller holds the `folder_lock`. When it raises, the limit is what it was.
+    The caller must hold the `folder_lock`. If this raises, the limit is unchanged.
     """
     before = state.limit
     with state.transaction() as transaction:
         state.keep_limit(transaction, limit)
         freed = Freed() if limit is None else make_all_room(state, transaction, limit)
         _describe(state)
-    state.index.trim_log()  # it may be longer than it is to get from now on
+    state.index.trim_log()  # it may be longer than the new limit allows
     return LimitChange(before, limit, freed)
 
 
@@ -129,7 +129,7 @@ def _open_state(path: Path, at_first: int | None, durable: bool) -> State:
     try:
         if not state.keeps_limit:
             with state.transaction() as transaction:
-                # the copy outlives an index that is lost
+                # the copy in the metadata survives the loss of the index
                 state.keep_limit(transaction, (group or {}).get("limit", at_first))
         _describe(state)
     except BaseException:
@@ -139,7 +139,7 @@ def _open_state(path: Path, at_first: int | None, durable: bool) -> State:
 
 
 def _describe(state: State) -> None:
-    """Have the store's metadata say its name and its limit, if they do not yet."""
+    """Write the store's id and limit to its Zarr metadata, unless they are already there."""
     pools = state.path / POOLS
     if write_group(pools, state.index.store_id(), state.limit) and state.durable:
         sync_folder(pools)
@@ -158,7 +158,7 @@ def _try_index(path: Path, durable: bool, store_id: str | None) -> State:
 
 
 def is_store(path: Path) -> bool:
-    """Tell whether there is a store at `path`: its metadata, its index or a pool says so."""
+    """Return whether `path` holds a store, judging by its metadata, its index or its pools."""
     return (
         read_group(path / POOLS) is not None
         or is_index(path / INDEX)
@@ -181,7 +181,7 @@ def _is_blank(path: Path) -> bool:
 
 @contextlib.contextmanager
 def folder_lock(path: Path) -> Iterator[None]:
-    """Let one process at a time open a store, and only in a folder that is one or empty."""
+    """Lock a store's folder while it is opened; it must be a store, empty, or not exist yet."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = path / "lock"

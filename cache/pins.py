@@ -1,4 +1,4 @@
-"""What a run holds while it needs rows: a pin on their segments, renewed as long as it lives."""
+"""Pins: a run's hold on the segments of the rows that it needs, renewed while the run is alive."""
 
 import os
 import time
@@ -11,14 +11,14 @@ from .keytable import segment_of
 from .leases import LEASE_S, end_lease, enter_lease, pin_segments, renew_lease, unpin_segments
 from .state import State
 
-OnState = Callable[[Callable[[State], None]], None]  # does something with the open store's state
+OnState = Callable[[Callable[[State], None]], None]  # calls a function with the open store's state
 
 
 class Pin:
-    """Keeps the segments of some keys from eviction, those put later included.
+    """Protects the segments of some keys from eviction, including keys that are put later.
 
-    Made by `FeatureStore.pin`. A context manager: leaving it ends the pin. The pin also ends when
-    its process does, however it ends.
+    Created by `FeatureStore.pin`. As a context manager it releases the pin on exit. The pin also
+    ends with its process, even if the process is killed.
     """
 
     def __init__(self, state: State, on_state: OnState, run: str, keys: Iterable[bytes]) -> None:
@@ -30,7 +30,7 @@ class Pin:
         self.attach(state)
 
     def attach(self, state: State) -> None:
-        """Begin a lease in an index, and pin what is there of the keys."""
+        """Begin a lease in an index, and pin the segments that already hold some of the keys."""
         with state.transaction() as transaction:
             self._enter(state, transaction)
         state.pins.append(self)
@@ -42,8 +42,8 @@ class Pin:
         pin_segments(transaction, self._lease, sorted(self._pinned))
 
     def release(self, keys: Iterable[bytes] | None = None) -> None:
-        """Let go of keys that the run needs no more; of all, and for good, without `keys`."""
-        if self._ended or self._pid != os.getpid():  # a forked child leaves its parent's alone
+        """Release keys that the run no longer needs; without `keys`, end the pin."""
+        if self._ended or self._pid != os.getpid():  # a forked child must not end its parent's pin
             return
         if keys is None:
             self._on_state(self._end)
@@ -67,15 +67,15 @@ class Pin:
             self._pinned = still
 
     def renew(self, state: State, transaction: Transaction) -> None:
-        """Say that the run still lives, often enough; pin anew if it was taken for gone."""
+        """Renew the lease when it is due; if it was ended meanwhile, begin a new one."""
         now = time.monotonic()
         if now - self._renewed > LEASE_S / 10:
-            if not renew_lease(transaction, self._lease):  # it was stopped for long, say
+            if not renew_lease(transaction, self._lease):  # after a long suspension, for example
                 self._enter(state, transaction)
             self._renewed = now
 
     def keep(self, transaction: Transaction, segment: int, keys: Sequence[bytes]) -> None:
-        """Pin a segment too, if it has just taken in keys that the run needs."""
+        """Pin a segment if rows just added to it are among those that the run needs."""
         if segment not in self._pinned and not self._needed.isdisjoint(keys):
             pin_segments(transaction, self._lease, [segment])
             transaction.then(lambda: self._pinned.add(segment))

@@ -1,4 +1,4 @@
-"""The Zarr side of the store: a group, and in it one array for each kind of row."""
+"""The Zarr side of the store: a group with one array for each kind of row."""
 
 import contextlib
 import json
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     import zarr
 
 SEGMENT_BYTES = 64 << 20
-SHARE_OF_LIMIT = 16  # a segment is at most this part of the store's limit
-EVICTED = ".evicted"  # ending of a shard's name while it is on its way out
+SHARE_OF_LIMIT = 16  # a segment takes at most 1/16 of the store's limit
+EVICTED = ".evicted"  # suffix of a shard's name while it is being evicted
 _OURS = "lpipstore"
-_TEMPORARY = ".lpipstore-unfinished-"  # and the number of the process
+_TEMPORARY = ".lpipstore-unfinished-"  # followed by the PID
 
 Decompressor = Callable[[bytes, NDArray[np.generic]], None]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """One pool as the index knows it: its number there, what its rows are, how many to a shard.
+    """One pool in the index: its id, its kind of row, and the number of rows per shard (`slots`).
 
-    `codec` is ``""`` (rows as they are) or ``"lz4"`` (byte shuffle, then lz4).
+    `codec` is ``""`` (uncompressed) or ``"lz4"`` (byte shuffle, then lz4).
     """
 
     id: int
@@ -53,7 +53,7 @@ class Pool:
 
     @property
     def stride(self) -> int:
-        """Bytes from one row to the next in a segment that is not compressed."""
+        """Bytes from one row to the next in an uncompressed segment."""
         return self.row_bytes + CRC_BYTES
 
     @cached_property
@@ -87,12 +87,12 @@ def _decompressor() -> Decompressor:
 
 
 def pool_folder(spec: PoolSpec, codec: str) -> str:
-    """Return the folder of a pool: compressed rows have one of their own."""
+    """Return the folder name of a pool; compressed rows have a folder of their own."""
     return f"{spec.folder}-{codec}" if codec else spec.folder
 
 
 def slots_for(row_bytes: int, limit: int | None) -> int:
-    """Return how many rows a segment takes, given the row's bytes and the store's limit."""
+    """Return how many rows a segment holds, given the row's bytes and the store's limit."""
     room = SEGMENT_BYTES if limit is None else min(SEGMENT_BYTES, limit // SHARE_OF_LIMIT)
     return max(1, min(MOST_SLOTS, room // (row_bytes + CRC_BYTES)))
 
@@ -111,7 +111,7 @@ def shard_number(name: str) -> int | None:
 
 
 def array_metadata(spec: PoolSpec, codec: str, slots: int) -> dict[str, Any]:
-    """Let zarr-python write the metadata of a pool's array, with no rows yet."""
+    """Return the metadata that zarr-python writes for a pool's array without rows."""
     import zarr
     from zarr.codecs import BloscCodec, Crc32cCodec
 
@@ -149,9 +149,9 @@ def array_metadata(spec: PoolSpec, codec: str, slots: int) -> dict[str, Any]:
 
 
 def read_pool(folder: Path) -> Pool | None:
-    """Read back from its Zarr metadata what a pool is; None if that is not ours or damaged.
+    """Read a pool from its Zarr metadata; None if the metadata is damaged or not ours.
 
-    The result has no number in the index (`id` is 0).
+    The result has no id in the index (`id` is 0).
     """
     try:
         metadata = json.loads((folder / "zarr.json").read_bytes())
@@ -174,7 +174,7 @@ def read_pool(folder: Path) -> Pool | None:
 
 
 def describe(pools: Path, pool: Pool, segments: int) -> None:
-    """Write the metadata of a pool anew, long enough for its segments."""
+    """Rewrite the metadata of a pool, with an array long enough for its segments."""
     folder = pools / pool.folder
     folder.mkdir(exist_ok=True)
     spec = PoolSpec(pool.name, pool.length, pool.dtype, pool.recipe)
@@ -183,16 +183,16 @@ def describe(pools: Path, pool: Pool, segments: int) -> None:
 
 
 def grow(folder: Path, segments: int, slots: int) -> None:
-    """Make the array of a pool long enough for its segments; never shorter.
+    """Make the array of a pool long enough for its segments; never shorten it.
 
-    It grows to 16 segments, then to twice its length at once: what is not there yet reads as the
-    fill value, like what was evicted, and exchanging a file makes some file systems wait for the
-    disk.
+    It grows to 16 segments, then doubles, so that the metadata file is rarely replaced: that makes
+    some file systems wait for the disk. Rows that do not exist yet read as the fill value, like
+    evicted ones.
 
     Raises
     ------
     StoreError
-        Its metadata are damaged.
+        The metadata is damaged.
     """
     path = folder / "zarr.json"
     try:
@@ -205,12 +205,12 @@ def grow(folder: Path, segments: int, slots: int) -> None:
 
 
 def open_array(folder: Path) -> "zarr.Array[Any]":
-    """Open a pool with zarr-python, as anybody would.
+    """Open a pool with zarr-python, as any other program would.
 
     Raises
     ------
     StoreError
-        It is no Zarr array any more.
+        The folder cannot be opened as a Zarr array.
     """
     import zarr
 
@@ -221,9 +221,9 @@ def open_array(folder: Path) -> "zarr.Array[Any]":
 
 
 def write_group(folder: Path, store_id: str, limit: int | None) -> bool:
-    """Make the folder of the pools a Zarr group that says which store it belongs to.
+    """Write the Zarr group of the pools, with the store's id and limit as attributes.
 
-    Its limit in bytes, or None, stands there too. False if all of that stood there already.
+    `limit` is in bytes, or None. Returns False if the group already has these attributes.
     """
     ours = {"format": FORMAT_VERSION, "store": store_id, "limit": limit}
     if read_group(folder) == ours:
@@ -245,24 +245,24 @@ def read_group(folder: Path) -> dict[str, Any] | None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left of files that `write_json` did not finish there."""
+    """Remove unfinished files of `write_json` that killed processes left in a folder."""
     for name in os.listdir(folder):
         if is_temporary(name):
             (folder / name).unlink(missing_ok=True)
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether a file has a name that only `write_json` gives, and only for a moment."""
+    """Return whether a file name is one of the temporary names of `write_json`."""
     return re.fullmatch(rf"{re.escape(_TEMPORARY)}\d+", name, re.ASCII) is not None
 
 
 def is_pool_folder(name: str) -> bool:
-    """Tell whether a folder has a name that `pool_folder` could give it."""
+    """Return whether a name is one that `pool_folder` could return."""
     return re.fullmatch(r"[A-Za-z0-9_-]+-[0-9a-f]{12}(-lz4)?", name) is not None
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
+    """Wait until the entries of a folder are on the disk (fsync)."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -271,7 +271,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a JSON file atomically."""
     temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}")
     try:
         temporary.write_text(json.dumps(value, indent=2))

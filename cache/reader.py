@@ -1,4 +1,4 @@
-"""Getting rows out: every read is checked against its checksum, and what fails is a miss."""
+"""Reading rows: every row is verified against its checksum, and one that fails is a miss."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ from .pools import Pool
 from .segments import CRC_BYTES, checksum, seed_of, seeds_of, split_keys
 from .state import HELPERS, Segment, SegmentFile, State
 
-_WORTH_SHARING = 1 << 20  # bytes of a read that more than one thread takes part in
+_WORTH_SHARING = 1 << 20  # reads of this many bytes or more are split among threads
 
 Rows = NDArray[Any]
 Row = Any  # one row of the caller's array: a buffer, which NumPy's stubs do not say
@@ -25,7 +25,7 @@ ReadRow = Callable[[int, int, int, Row], bool]
 
 
 class Jobs(NamedTuple):
-    """Rows to be read, sorted by place: where each goes, where it stands, checksum, seed."""
+    """Rows to be read, sorted by place: index in the output, place, checksum, seed."""
 
     at: NDArray[np.int64]
     places: NDArray[np.int64]
@@ -33,7 +33,7 @@ class Jobs(NamedTuple):
     seeds: NDArray[np.uint64]
 
     def part(self, which: Any) -> "Jobs":  # noqa: ANN401 - whatever indexes an array
-        """Return some of the jobs."""
+        """Return the selected jobs."""
         return Jobs(*(column[which] for column in self))
 
 
@@ -44,17 +44,16 @@ class Reader:
         self.state = state
 
     def get_many(self, keys: list[bytes], out: Rows) -> NDArray[np.bool_]:
-        """Do what `fetch` does, and count hits and misses."""
+        """Call `fetch`, and count hits and misses."""
         found = self.fetch(keys, out)
         hits = int(found.sum())
         self.state.count(hits=hits, misses=len(keys) - hits)
         return found
 
     def fetch(self, keys: list[bytes], out: Rows) -> NDArray[np.bool_]:
-        """Fill ``out[i]`` with the row of ``keys[i]``; False where there is none to be had.
+        """Fill ``out[i]`` with the row of ``keys[i]``; return False for each miss.
 
-        Rows of `out` without a row in the store are filled with the pool's fill value, NaN where
-        `out` is float32.
+        Misses are filled with the fill value of the dtype of `out` (NaN for float32).
         """
         state = self.state
         state.sync()
@@ -81,7 +80,7 @@ class Reader:
         return found
 
     def get(self, key: bytes) -> Rows | None:
-        """Return a copy of one row as stored, or None; counted."""
+        """Return a copy of one row as stored, or None; counts the hit or miss."""
         state = self.state
         state.sync()
         with state.table_lock:
@@ -99,7 +98,7 @@ class Reader:
         return row if self.get_many([key], row[None])[0] else None
 
     def _read(self, jobs: Jobs, out: Rows) -> list[int]:
-        """Read rows in the order in which they are stored; return which jobs failed."""
+        """Read rows in storage order; return the numbers of the jobs that failed."""
         count = len(jobs.at)
         nbytes = count * out.shape[1] * out.itemsize
         if nbytes < _WORTH_SHARING or count < HELPERS:
@@ -151,7 +150,7 @@ class Reader:
         return read if dtype == segment.pool.dtype else _converting(read, segment.pool)
 
     def _drop(self, failed: dict[bytes, int]) -> None:
-        """Forget rows that could not be read, unless they are somewhere else by now."""
+        """Drop rows that could not be read, unless they have a new place by now."""
         state = self.state
         try:
             with state.transaction() as transaction:
@@ -168,9 +167,9 @@ class Reader:
 
 
 def drop_places(state: State, transaction: Any, places: set[int]) -> None:  # noqa: ANN401
-    """Take rows out of the index that are not what they should be; count them as corrupt.
+    """Remove corrupt rows from the index, and count them.
 
-    A segment without its file goes whole.
+    A segment whose file is gone is removed as a whole.
     """
     by_segment: dict[int, list[tuple[int, int]]] = {}
     for place in places:
@@ -199,7 +198,7 @@ def drop_places(state: State, transaction: Any, places: set[int]) -> None:  # no
 
 def _plain_reader(pool: Pool, file: SegmentFile) -> ReadRow:
     stride, row_bytes = pool.stride, pool.row_bytes
-    preadv, xxh3 = os.preadv, xxhash.xxh3_64_intdigest  # `checksum`, without a call in between
+    preadv, xxh3 = os.preadv, xxhash.xxh3_64_intdigest  # `checksum`, without the extra call
 
     def read(slot: int, check: int, seed: int, row: Row) -> bool:
         try:

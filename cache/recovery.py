@@ -1,4 +1,4 @@
-"""After a crash: what a killed writer left open is adopted or removed, and lost indexes rebuilt."""
+"""Recovery after a crash: adopts or removes segments of killed writers, rebuilds lost indexes."""
 
 import contextlib
 import fcntl
@@ -31,8 +31,7 @@ from .writer import committed, disk_errors, enter_rows
 class Recovered:
     """What a recovery did: segments adopted, orphaned files removed, rows whose file is gone.
 
-    `notes` says the same one by one: what it was, where, how many rows were lost by it, and
-    whether it is put right.
+    `notes` lists them one by one: kind, place, number of rows lost, and whether it is repaired.
     """
 
     adopted: int = 0
@@ -41,35 +40,35 @@ class Recovered:
     notes: list[tuple[str, str, int, bool]] = field(default_factory=list)
 
     def adopt(self, where: Path) -> None:
-        """Note a segment that was adopted."""
+        """Record a segment that was adopted."""
         self.adopted += 1
         self.notes.append(("orphan adopted", str(where), 0, True))
 
     def leave(self, where: Path, error: OSError) -> None:
-        """Note a segment that could not be adopted; its rows can be read, and it waits."""
+        """Record a segment that could not be adopted; it stays readable for the next recovery."""
         self.notes.append(("orphan left", f"{where}: {error.strerror}", 0, False))
 
     def remove(self, where: Path) -> None:
-        """Note an orphaned file that was removed."""
+        """Record an orphaned file that was removed."""
         self.removed += 1
         self.notes.append(("orphan removed", str(where), 0, True))
 
     def lose(self, where: Path, rows: int) -> None:
-        """Note a segment whose file is gone."""
+        """Record a segment whose file is gone."""
         self.lost_rows += rows
         self.notes.append(("missing segment", str(where), rows, True))
 
 
 def recover(state: State) -> Recovered:
-    """Put index and files in step. Safe while others read and write.
+    """Bring the index and the files into agreement. Safe while others read and write.
 
-    Open segments without a living writer are cut behind their last committed row and sealed, or
-    removed if they have none. Sealed segments that the index does not know are taken in by the
-    key table that they carry, or removed if it is damaged. Segments without a file leave the
-    index. Files and folders with other names than the store gives are not touched.
+    Open segments without a live writer are truncated after their last committed row and sealed,
+    or removed if they have no committed row. Sealed segments that the index does not know are
+    added to it from their own key table, or removed if that is damaged. Segments without a file
+    are removed from the index. Files and folders whose names the store never uses are not touched.
     """
     done = Recovered()
-    # listed before the index is asked: what is sealed or begun meanwhile is then known there
+    # listed before the index is read, which then knows what is sealed or begun meanwhile
     open_names = [name for name in _files(state.path / OPEN) if Segment.of_open_name(name)]
     sealed_names = {
         folder: _files(state.path / POOLS / folder) for folder in _listing(state.path / POOLS)
@@ -107,7 +106,7 @@ def _files(folder: Path) -> list[str]:
 def _enter_unknown_pools(
     state: State, transaction: Transaction, folders: dict[str, list[str]]
 ) -> None:
-    """Take in pools that the index does not know; remove what is left of one half made or gone."""
+    """Add pools unknown to the index; remove the remains of half-created or half-removed pools."""
     known = {pool.folder for pool in state.pools.values()}
     for folder, names in folders.items():
         home = state.path / POOLS / folder
@@ -124,7 +123,7 @@ def _enter_unknown_pools(
 
 
 def _mend_pools(state: State, transaction: Transaction, done: Recovered) -> None:
-    """Write lost metadata of pools anew; forget pools that have lost them and hold nothing."""
+    """Rewrite missing or damaged pool metadata; forget pools with neither metadata nor segments."""
     for pool in list(state.pools.values()):
         home = state.path / POOLS / pool.folder
         if read_pool(home) is not None:
@@ -150,9 +149,9 @@ def _recover_open_file(state: State, transaction: Transaction, name: str, done: 
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return  # its writer lives
+            return  # its writer is alive
         if not path.exists() or not os.path.samestat(os.fstat(fd), path.stat()):
-            return  # sealed between listing and now
+            return  # sealed since it was listed
         segment = _segment_named(state, name)
         if segment is not None:
             contents = committed(transaction, segment)
@@ -175,9 +174,9 @@ def _adopt(
     contents: Contents,
     done: Recovered,
 ) -> None:
-    """Cut off what was not committed, and seal the rest.
+    """Truncate rows that were not committed, and seal the segment.
 
-    Where the disk takes no footer the segment stays as it is, readable, for the next recovery.
+    If the footer cannot be written, the segment stays open and readable for the next recovery.
     """
     os.ftruncate(fd, contents.end)
     try:
@@ -233,7 +232,7 @@ def _recover_sealed_files(
 def _finish_leftover(
     state: State, transaction: Transaction, known: dict[int, Segment], path: Path
 ) -> None:
-    """Finish what a killed process was about: an eviction, or writing metadata."""
+    """Finish an eviction or remove a temporary file that a killed process left behind."""
     number = shard_number(path.name.removesuffix(EVICTED))
     if number is not None:
         segment = known.get(number)
@@ -244,7 +243,7 @@ def _finish_leftover(
 
 
 def _take_in(state: State, transaction: Transaction, pool: Pool, number: int, path: Path) -> bool:
-    """Enter a sealed segment that the index does not know, or remove its file."""
+    """Add a sealed segment to the index, or remove its file if damaged; True if added."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         contents = read_footer(fd, pool.slots)
@@ -277,7 +276,7 @@ def _take_in(state: State, transaction: Transaction, pool: Pool, number: int, pa
 def _forget_fileless(
     state: State, transaction: Transaction, listed: set[tuple[str, str]], done: Recovered
 ) -> None:
-    """Take segments out of the index whose file is nowhere."""
+    """Remove segments without a file from the index."""
     gone = []
     for segment in list(state.segments.values()):
         if (segment.pool.folder, shard_name(segment.number)) in listed:
@@ -288,13 +287,13 @@ def _forget_fileless(
             continue
         gone.append(segment.id)
         lost = state.living_rows(segment)
-        if lost:  # without rows it was only just begun, or all were computed again since
+        if lost:  # without rows it was only just begun, or all were put again since
             done.lose(state.sealed_path(segment), lost)
     delete_segments(state, transaction, gone)
 
 
 def set_index_aside(index: Path, reason: str) -> Path:
-    """Move an index that is not this store's out of the way; an older one moved so is replaced."""
+    """Rename a damaged or foreign index out of the way, replacing one set aside earlier."""
     target = index.with_name(f"{index.name}.{reason}")
     for ending in ENDINGS:
         with contextlib.suppress(FileNotFoundError):

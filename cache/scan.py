@@ -1,4 +1,4 @@
-"""Reading a whole pool in storage order, the next batch while the caller works on one."""
+"""Reading a whole pool in storage order, one batch ahead of the caller."""
 
 import contextlib
 import os
@@ -19,13 +19,13 @@ from .state import Segment, State
 
 Rows = NDArray[Any]
 _BATCH_BYTES = 8 << 20
-_MOST_AT_ONCE = 500  # two buffers a row in one read, and the system takes 1,024
+_MOST_AT_ONCE = 500  # rows in one read: two buffers each, and the system allows 1,024
 _HOT_BYTES = 512 << 10  # rows read at once stay in the processor's cache until they are checked
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Rows that stand one after the other in a segment."""
+    """Consecutive rows of a segment."""
 
     segment: Segment
     slot: int
@@ -45,9 +45,9 @@ class _Run:
 def scan(
     state: State, reader: Reader, spec: PoolSpec, *, batch_rows: int | None, dtype: str | None
 ) -> Iterator[tuple[list[bytes], Rows]]:
-    """Yield (keys, rows) of a pool in storage order, as `FeatureStore.scan` says.
+    """Yield (keys, rows) of a pool in storage order; see `FeatureStore.scan`.
 
-    The caller has brought `state` in step with the index.
+    The caller must have synced `state` with the index.
     """
     kind = np.dtype(dtype or spec.dtype)
     count = batch_rows or max(1, _BATCH_BYTES // (spec.length * kind.itemsize))
@@ -65,9 +65,9 @@ def scan(
             other.result()
             at = end
         bad = np.flatnonzero(~good).tolist()
-        if bad:  # once more, as any other read: drops what is corrupt, finds what has moved
+        if bad:  # read again the usual way: drops corrupt rows, finds those that moved
             again = out[bad]
-            with contextlib.suppress(IndexReplaced):  # then these rows are not known any more
+            with contextlib.suppress(IndexReplaced):  # these rows then count as missing
                 good[bad] = reader.fetch([keys[i] for i in bad], again)
                 out[bad] = again
         if not good.all():
@@ -89,7 +89,7 @@ def scan(
 
 
 def _batches(state: State, spec: PoolSpec, count: int) -> Iterator[list[_Run]]:
-    """Yield what is to be read together: runs of up to `count` rows."""
+    """Yield batches to be read together: runs of up to `count` rows in total."""
     batch: list[_Run] = []
     room = count
     for run in _runs(state, spec):
@@ -107,7 +107,7 @@ def _batches(state: State, spec: PoolSpec, count: int) -> Iterator[list[_Run]]:
 
 
 def _runs(state: State, spec: PoolSpec) -> Iterator[_Run]:
-    """Yield the runs of living rows of a pool, one segment in memory at a time."""
+    """Yield the runs of current rows of a pool, one segment in memory at a time."""
     mine = [segment for segment in state.segments.values() if segment.pool.digest == spec.digest]
     for segment in sorted(mine, key=lambda segment: (segment.pool.id, segment.number)):
         with state.index.reading() as connection:
@@ -125,7 +125,7 @@ def _runs(state: State, spec: PoolSpec) -> Iterator[_Run]:
 
 
 def _read_run(state: State, run: _Run, out: Rows, good: NDArray[np.bool_]) -> None:
-    """Read a run's rows into `out`; what could not be read and verified stays False in `good`."""
+    """Read a run's rows into `out`; set `good` to True for those that were verified."""
     pool = run.segment.pool
     file = state.file_of(run.segment)
     if file is None or pool.codec:

@@ -1,8 +1,8 @@
-"""The bytes of a segment: rows one after the other, then who they are, then the shard's index.
+"""Byte layout of a segment: the rows, then their key table, then the shard's index.
 
-A segment is a Zarr v3 shard (codec ``sharding_indexed``, index at the end): inner chunk = one row,
-then its crc32c. Between the last row and the shard's index stand the keys of the rows and their
-checksums, which Zarr never looks at, so that the store's index can be rebuilt from its segments.
+A segment is a Zarr v3 shard (codec ``sharding_indexed``, index at the end); an inner chunk is one
+row followed by its crc32c. Between the last row and the shard's index is the key table: the keys,
+checksums and sizes of the rows. Zarr never reads it; the store's index can be rebuilt from it.
 """
 
 import os
@@ -28,7 +28,7 @@ _TRAILER = struct.Struct("<8sQI")  # magic, number of rows, crc32c of the key ta
 _TABLE_BYTES = RECORD.itemsize + 8  # a record and the row's size
 _ABSENT = 2**64 - 1  # how the Zarr specification marks a chunk that is not in its shard
 _GROUP_BYTES = 2 << 20  # one write: long enough to hide the hand-over between two threads
-_MOST_IN_GROUP = 500  # two buffers a row, and the system takes 1,024
+_MOST_IN_GROUP = 500  # rows: two buffers each, and the system allows 1,024
 
 Compressor = Callable[[NDArray[np.generic]], bytes]
 _Result = TypeVar("_Result")
@@ -38,7 +38,7 @@ Stored = Any  # an array or bytes: NumPy's stubs call no array a buffer before P
 
 @dataclass(frozen=True)
 class Written:
-    """Rows as they stand in a segment: their records and the bytes that each takes."""
+    """Rows as written to a segment: their records and their sizes in bytes."""
 
     records: NDArray[np.void]
     sizes: NDArray[np.int64]
@@ -55,7 +55,7 @@ def seed_of(key: bytes) -> int:
 
 
 def seeds_of(halves: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the seed of each key's checksum, so that a row in the wrong slot fails it."""
+    """Return the checksum seed of each key, so that a row in the wrong slot fails its checksum."""
     seeds: NDArray[np.uint64] = halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15))
     return seeds
 
@@ -79,10 +79,10 @@ def write_rows(
     compress: Compressor | None,
     helpers: Executor,
 ) -> Written:
-    """Write rows from `offset` on, each with its crc32c, and return what the index must know.
+    """Write rows from `offset` on, each with its crc32c; return what the index has to record.
 
-    Checksums are computed by the helpers while the rows before are written. When it raises
-    (`OSError`), an unknown part of the rows stands after `offset`.
+    Checksums are computed by the helpers while earlier rows are written. If this raises `OSError`,
+    an unknown part of the rows has been written after `offset`.
     """
     halves = split_keys(keys)
     seeds = seeds_of(halves).tolist()
@@ -118,10 +118,10 @@ def write_rows(
 def _one_ahead(
     work: Callable[[slice], _Result], groups: Sequence[slice], helpers: Executor
 ) -> Iterator[_Result]:
-    """Yield the work of each group while a helper does that of the next one.
+    """Yield the result of `work` for each group while a helper works on the next group.
 
-    Not more than one ahead: Python hashes in one thread at a time, and a writer that comes back
-    from the system would have to wait until all of it is hashed.
+    Only one group ahead: Python hashes in one thread at a time, so a writer returning from a
+    system call would otherwise have to wait until everything is hashed.
     """
     ready = work(groups[0])
     for following in groups[1:]:
@@ -129,13 +129,13 @@ def _one_ahead(
         try:
             yield ready
         finally:
-            ahead.exception()  # nobody may still read the rows when the caller takes over
+            ahead.exception()  # no helper may still read the rows when the caller gets control
         ready = ahead.result()
     yield ready
 
 
 def _groups(count: int, row_bytes: int) -> list[slice]:
-    """Cut rows into groups to be written one by one: small at first, when nothing is ready yet."""
+    """Cut rows into groups to write one by one; the first are small, so writing starts soon."""
     most = max(1, min(_MOST_IN_GROUP, _GROUP_BYTES // row_bytes))
     groups, start, step = [], 0, 1
     while start < count:
@@ -145,7 +145,7 @@ def _groups(count: int, row_bytes: int) -> list[slice]:
 
 
 def write_all(fd: int, buffers: Sequence[Stored], offset: int, total: int) -> None:
-    """Write buffers of `total` bytes in a row at `offset`, however the system splits them up."""
+    """Write buffers of `total` bytes at `offset`, resuming after partial writes."""
     done = os.pwritev(fd, buffers, offset)
     if done == total:
         return
@@ -156,9 +156,9 @@ def write_all(fd: int, buffers: Sequence[Stored], offset: int, total: int) -> No
 
 @dataclass
 class Contents:
-    """What a segment holds: the record of each row and where it stands.
+    """The contents of a segment: the record and the position of each row.
 
-    `starts` and `sizes` (checksum of 4 bytes included) are in bytes; rows count slots from 0.
+    `starts` and `sizes` (including the 4-byte crc32c) are in bytes. Row k is in slot k.
     """
 
     records: NDArray[np.void] = field(default_factory=lambda: np.empty(0, RECORD))
@@ -166,7 +166,7 @@ class Contents:
 
     @classmethod
     def of(cls, parts: Iterable[Written]) -> "Contents":
-        """Join the parts that were written one after the other."""
+        """Join parts that were written one after the other."""
         listed = list(parts)
         if not listed:
             return cls()
@@ -177,12 +177,12 @@ class Contents:
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """Where each row begins."""
+        """Offset of the start of each row."""
         return np.cumsum(self.sizes) - self.sizes
 
     @property
     def end(self) -> int:
-        """Where the last row ends."""
+        """Offset of the end of the last row."""
         return int(self.sizes.sum())
 
 
@@ -204,7 +204,7 @@ def footer(contents: Contents, slots: int) -> bytes:
 
 
 def shard_index(contents: Contents, slots: int, absent: set[int]) -> bytes:
-    """Return the index that ends a shard: where each row stands, slots in `absent` left out."""
+    """Return the index at the end of a shard: each row's position, without slots in `absent`."""
     index = np.full((slots, 2), _ABSENT, "<u8")
     index[: len(contents.sizes), 0] = contents.starts
     index[: len(contents.sizes), 1] = contents.sizes
@@ -226,7 +226,7 @@ def absent_slots(fd: int, rows: int, slots: int) -> set[int] | None:
 
 
 def read_footer(fd: int, slots: int) -> Contents | None:
-    """Return what a sealed segment says that it holds, or None if its key table is damaged."""
+    """Return the contents of a sealed segment by its key table, or None if that is damaged."""
     at_trailer = os.fstat(fd).st_size - index_bytes(slots) - _TRAILER.size
     if at_trailer < 0:
         return None

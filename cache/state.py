@@ -1,4 +1,4 @@
-"""What one process knows of an open store: the index in memory, open files, counts not yet kept."""
+"""One process's view of an open store: index in memory, open files, counts not yet saved."""
 
 import contextlib
 import itertools
@@ -35,17 +35,17 @@ from .pools import (
 from .segments import RECORD
 
 INDEX = "index.sqlite"
-ASIDE = ("foreign", "damaged")  # endings of an index that was moved out of the way
+ASIDE = ("foreign", "damaged")  # suffixes of an index that was moved out of the way
 POOLS = "pools"
 OPEN = "open"
 HELPERS = max(2, min(4, os.cpu_count() or 1))
 _MOST_FILES = 256
-_FLUSH_S = 1.0  # how long uses and counts may wait to be written down by a process that only reads
+_FLUSH_S = 1.0  # how long a process that only reads may delay saving its uses and counts
 _LARGEST_LOG = 1000  # pages
 
 
 class SegmentFile:
-    """An open segment, for reading; closed when the last reader lets go of it."""
+    """A segment's file, open for reading; closed when its last reader drops it."""
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -56,21 +56,21 @@ class SegmentFile:
 
 
 class Keeper(Protocol):
-    """What keeps segments from eviction while this process lives: a pin."""
+    """Protocol of a pin: protects segments from eviction while this process is alive."""
 
     def attach(self, state: "State") -> None:
-        """Begin anew in an index that was opened in the place of another."""
+        """Begin a new lease in an index that was opened in place of another."""
 
     def renew(self, state: "State", transaction: Transaction) -> None:
-        """Say that the run still lives; called with every transaction."""
+        """Renew the lease when it is due; called in every transaction."""
 
     def keep(self, transaction: Transaction, segment: int, keys: Sequence[bytes]) -> None:
-        """Keep a segment too, if it has just taken in keys that the run needs."""
+        """Pin a segment if rows just added to it are among those that the run needs."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Where a segment belongs: its number in the index, its pool, its number there."""
+    """A segment: its id in the index, its pool, and its number within the pool."""
 
     id: int
     pool: Pool
@@ -90,16 +90,16 @@ class Segment:
 
 
 class State:
-    """The index in memory, kept in step with the database, and what reading and writing share.
+    """The index in memory, synced with the database, and what the reader and the writer share.
 
-    One is made when a store is opened, and another when the process was forked or the index file
-    exchanged, so that nothing of the old one is used any more.
+    Created when a store is opened, and anew after a fork or when the index file was replaced, so
+    that nothing of the old state is used any more.
     """
 
     def __init__(self, path: Path, *, durable: bool, store_id: str | None = None) -> None:
         self.path = path
-        self.limit: int | None = None  # the store's; `sync` brings it in step
-        self.keeps_limit = False  # the index says what the limit is, if only that there is none
+        self.limit: int | None = None  # the store's; updated by `sync`
+        self.keeps_limit = False  # the index has an entry for the limit, even if it is None
         self.durable = durable
         self.log_pages = _log_pages(None)
         self.index = Index(path / INDEX, durable=durable, store_id=store_id)
@@ -111,7 +111,7 @@ class State:
         self.segments: dict[int, Segment] = {}
         self.helpers = ThreadPoolExecutor(HELPERS, "lpipstore")
         self._files: dict[int, SegmentFile] = {}
-        self._lock = threading.Lock()  # of what stands below and above: open files, uses, counts
+        self._lock = threading.Lock()  # guards open files, uses and counts
         self._extents: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._uses = itertools.count()
         self._used: dict[int, int] = {}
@@ -121,10 +121,10 @@ class State:
         self._last_entry = 0
         self._last_dropped = 0
 
-    # -- in step with the database --------------------------------------------------------------
+    # -- sync with the database -----------------------------------------------------------------
 
     def sync(self) -> None:
-        """Take in what other processes committed, evicted and dropped since the last call."""
+        """Load what other processes have committed, evicted and dropped since the last call."""
         version = self.index.version()
         if version != self._version:
             with self.index.reading() as connection:
@@ -133,7 +133,7 @@ class State:
 
     @contextlib.contextmanager
     def transaction(self, *, patience: float | None = None) -> Iterator[Transaction]:
-        """Hold the store's write lock, in step with the database, as `Index.transaction` does."""
+        """Hold the store's write lock, synced with the database; see `Index.transaction`."""
         try:
             with self.index.transaction(patience=patience) as transaction:
                 version = self.index.version()
@@ -143,7 +143,7 @@ class State:
                 self._keep_counts(transaction)
                 yield transaction
         except BaseException:
-            self._version = -1  # an interrupt may come after the commit: then what it did is pulled
+            self._version = -1  # an interrupt may come after the commit: load it next time
             raise
 
     def _pull(self, source: Any) -> None:  # noqa: ANN401 - a connection or a transaction
@@ -178,9 +178,9 @@ class State:
             self._take_limit(int(row[0]) if row[0] else None)
 
     def keep_limit(self, transaction: Transaction, limit: int | None) -> None:
-        """Write down what the store may take; every process takes it in with its next step.
+        """Save the store's limit in the index; other processes load it at their next sync.
 
-        It holds in this process from now on, within the transaction too.
+        In this process it applies at once, even within the transaction.
         """
         transaction.execute(
             "INSERT OR REPLACE INTO meta VALUES ('limit', ?)",
@@ -206,17 +206,17 @@ class State:
     # -- pools ----------------------------------------------------------------------------------
 
     def pool_for(self, transaction: Transaction, spec: PoolSpec, codec: str) -> Pool:
-        """Return the pool of a kind of row, made first where there is none.
+        """Return the pool for a kind of row, creating it if there is none.
 
         Raises
         ------
         OSError
-            Its folder cannot be made.
+            The pool's folder cannot be created.
         """
         folder = pool_folder(spec, codec)
         for pool in self.pools.values():
             if pool.folder == folder:
-                if read_pool(self.path / POOLS / folder) is None:  # its removal was cut short, say
+                if read_pool(self.path / POOLS / folder) is None:  # its removal was interrupted
                     describe(self.path / POOLS, pool, self.segments_of(pool))
                 return pool
         slots = slots_for(spec.row_bytes, self.limit)
@@ -242,7 +242,7 @@ class State:
         )
 
     def enter_pool(self, transaction: Transaction, pool: Pool) -> Pool:
-        """Give a pool its place in the index; it is known to the process once committed."""
+        """Add a pool to the index; this process knows it once the transaction is committed."""
         cursor = transaction.execute(
             f"INSERT INTO pools ({_POOL_COLUMNS}, next_number) "
             "VALUES (NULL, ?1, ?, ?, ?, ?, ?, ?, ?, "
@@ -265,7 +265,7 @@ class State:
     # -- rows and segments in memory ------------------------------------------------------------
 
     def entered(self, entry: int, segment: Segment, slot: int, records: NDArray[np.void]) -> None:
-        """Take in rows that this process has just committed."""
+        """Add rows that this process has just committed to the index in memory."""
         with self.table_lock:
             self.table.add(segment.id, slot, records)
         self._extents.pop(segment.id, None)
@@ -284,28 +284,28 @@ class State:
                 self._used.pop(segment, None)
 
     def segments_of(self, pool: Pool) -> int:
-        """Return how many segments the array of a pool must be long enough for."""
+        """Return the number of segments that the array of a pool must have room for."""
         numbers = [s.number for s in list(self.segments.values()) if s.pool.id == pool.id]
         return max(numbers, default=-1) + 1
 
     def find(self, keys: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-        """Return the place (-1 where there is none) and the checksum of each key."""
+        """Return the place (-1 if absent) and the checksum of each key."""
         with self.table_lock:
             return self.table.find(keys)
 
     def living_rows(self, segment: Segment) -> int:
-        """Return how many rows are found in a segment: neither dropped nor put again elsewhere."""
+        """Return how many rows of a segment are current: not dropped, not put again elsewhere."""
         with self.table_lock:
             return int(np.count_nonzero(self.table.places() >> SLOT_BITS == segment.id))
 
     # -- files ----------------------------------------------------------------------------------
 
     def sealed_path(self, segment: Segment) -> Path:
-        """Return where a segment stands once it is sealed."""
+        """Return the path of a segment once it is sealed."""
         return self.path / POOLS / segment.pool.folder / shard_name(segment.number)
 
     def open_path(self, segment: Segment) -> Path:
-        """Return where a segment stands while it is written."""
+        """Return the path of a segment while it is being written."""
         return self.path / OPEN / segment.open_name
 
     def file_of(self, segment: Segment) -> SegmentFile | None:
@@ -332,9 +332,9 @@ class State:
     def extents_of(
         self, segment: Segment, slot: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return where the rows of a compressed segment begin, and their bytes with checksum.
+        """Return the offsets of a compressed segment's rows, and their sizes with crc32c, in bytes.
 
-        Both are as long as the segment was when they were read, with `slot` if it was there.
+        Both cover the rows committed when they were read, including `slot` if it was committed.
         """
         known = self._extents.get(segment.id)
         if known is not None and slot < len(known[1]):
@@ -351,7 +351,7 @@ class State:
     # -- uses and counts ------------------------------------------------------------------------
 
     def touch(self, segments: Iterable[int]) -> None:
-        """Note that segments were used now."""
+        """Record a use of segments."""
         now = next(self._uses)
         with self._lock:
             self._used.update(dict.fromkeys(segments, now))
@@ -362,10 +362,10 @@ class State:
             self._counts.update(counts)
 
     def flush(self, *, now: bool = True) -> None:
-        """Write uses and counts down, if they have waited for long or `now` is set.
+        """Save uses and counts to the index if `now` is set or the last save was long enough ago.
 
-        They wait on where the disk is full or, without `now`, where others are writing, and
-        reading goes on.
+        If the disk is full or, without `now`, others are writing, they stay pending and no error
+        is raised.
         """
         waiting = bool(self._used or self._counts)
         if waiting and (now or time.monotonic() - self._flushed > _FLUSH_S):
@@ -403,7 +403,7 @@ class State:
         transaction.then(kept)
 
     def close(self) -> None:
-        """Write the counts down and let go of everything."""
+        """Save the counts and release everything."""
         with contextlib.suppress(StoreError):
             self.flush()
         self.helpers.shutdown()
@@ -413,9 +413,10 @@ class State:
 
 
 def next_use(transaction: Transaction) -> int:
-    """Return a number for a use of a segment, above those of all uses before.
+    """Return a number for a use of a segment, greater than those of all earlier uses.
 
-    It is the time in nanoseconds, unless the clock went back: eviction goes by the order.
+    Eviction goes by these numbers. Normally it is the time in nanoseconds; if the clock went back,
+    one more than the greatest number so far.
     """
     newest = transaction.execute("SELECT max(used) FROM segments").fetchone()[0]
     return max(time.time_ns(), (newest or 0) + 1)
@@ -434,7 +435,7 @@ def _fields(pool: Pool) -> dict[str, Any]:
 
 
 def _log_pages(limit: int | None) -> int:
-    """Pages of the write-ahead log: little where the store may be little."""
+    """Return the maximum length of the write-ahead log in pages: less for a small store limit."""
     if limit is None:
         return _LARGEST_LOG
     return max(8, min(_LARGEST_LOG, limit // 64 // 4096))

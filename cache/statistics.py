@@ -1,4 +1,4 @@
-"""What a store holds and what became of it, as plain data."""
+"""Contents and counters of a store, as plain data."""
 
 import json
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from .state import State
 
 @dataclass(frozen=True)
 class PoolStat:
-    """One pool: what its rows are, how many it holds, and its bytes on disk."""
+    """One pool: its kind of row, the number of rows, and the bytes on disk."""
 
     name: str
     folder: str
@@ -30,10 +30,10 @@ class PoolStat:
 class StoreStat:
     """A store: rows, bytes on disk (everything, index and log included), limit, counters.
 
-    Counters run over the store's whole life and all processes. `hits` and `misses` count rows
-    that were asked for with `get` and `get_many`; a killed process loses what it counted in its
-    last second. `corrupt_rows` counts rows dropped because they failed their checksum or their
-    file was gone; orphans are segments that a killed process left.
+    Counters cover the store's whole lifetime and all processes. `hits` and `misses` count rows
+    requested with `get` and `get_many`; a killed process loses what it counted in its last
+    second. `corrupt_rows` counts rows dropped because they failed their checksum or their file
+    was gone; orphans are segments that killed processes left behind.
     """
 
     path: str
@@ -63,7 +63,7 @@ COUNTERS = (
 
 
 def stat(state: State) -> StoreStat:
-    """Look at a store: counts from the index, bytes from the files."""
+    """Collect a store's statistics: counts from the index, bytes from the files."""
     state.flush()
     with state.index.reading() as connection:
         pools = connection.execute(
@@ -73,7 +73,7 @@ def stat(state: State) -> StoreStat:
         pinned = connection.execute("SELECT count(DISTINCT segment) FROM pins").fetchone()[0]
         counters = dict(connection.execute("SELECT name, value FROM counters").fetchall())
     state.sync()
-    with state.table_lock:  # a row that two processes put at once stands in two segments
+    with state.table_lock:  # a row that two processes put at once is in two segments
         found, counts = np.unique(state.table.places() >> SLOT_BITS, return_counts=True)
     rows = dict(zip(found.tolist(), counts.tolist(), strict=True))
     listed = []

@@ -1,4 +1,4 @@
-"""The feature store: rows of numbers under content keys, bounded, checked, shared by processes."""
+"""The feature store: verified rows under content keys, size-limited, shared by processes."""
 
 import contextlib
 import os
@@ -48,7 +48,7 @@ _Result = TypeVar("_Result")
 
 
 def _no_limit() -> None:
-    """Default of `first_limit`."""
+    """Default `first_limit` callback: no limit."""
 
 
 def _check_limit(limit: int | None) -> None:
@@ -57,25 +57,25 @@ def _check_limit(limit: int | None) -> None:
 
 
 class FeatureStore:
-    """A bounded store of rows on disk, open in any number of processes and threads at once.
+    """A size-limited store of rows on disk, for any number of processes and threads at once.
 
     Parameters
     ----------
     path
-        The store's folder; made if it is not there.
+        The store's folder; created if missing.
     limit
         Bytes that the store may take on disk, everything included. The limit is kept with the
-        store and holds for every process; a number changes it, and evicts what goes beyond it.
-        Least recently used segments leave first: a segment is used when a row of it is read or
-        put.
+        store and applies to every process; a number changes it and evicts what exceeds it.
+        Least recently used segments are evicted first; reading or putting a row counts as a use
+        of its segment.
     first_limit
-        Called for the limit where none is given and the store keeps none yet, as one that is
-        made now; by default there is no limit (None).
+        Called for the limit if `limit` is None and the store keeps none yet, as when it is
+        created; by default there is no limit (None).
     durable
         Wait for the disk on each commit: rows then survive a loss of power, not only a kill.
     compress
-        Pack rows with byte shuffle and lz4. Rows put without it are still found, and the other
-        way round.
+        Compress rows with byte shuffle and lz4. Rows put without it are still found, and vice
+        versa.
 
     Raises
     ------
@@ -87,12 +87,12 @@ class FeatureStore:
     Attributes
     ----------
     limit_change
-        What opening the store changed of its limit, and what left for it; None if nothing.
+        How opening the store changed its limit, and what was evicted for it; None if unchanged.
 
     Notes
     -----
-    Rows are checked on every read against a checksum that is seeded with their key; one that
-    fails is a miss, and is dropped. What `put_many` has returned survives a kill of the process.
+    Every read verifies the row against a checksum that is seeded with its key; a row that fails
+    is a miss, and is dropped. Rows that `put_many` counted survive a kill of the process.
 
     Examples
     --------
@@ -140,12 +140,12 @@ class FeatureStore:
         return self.put_many(spec, [key], row[None]) == 1
 
     def put_many(self, spec: PoolSpec, keys: Sequence[bytes], rows: NDArray[Any]) -> int:
-        """Put rows under their keys; what is counted in the result is committed (kill-safe).
+        """Put rows under their keys; all rows counted in the result are committed (kill-safe).
 
         Parameters
         ----------
         spec
-            What the rows are.
+            The kind of row.
         keys
             One key of 16 bytes for each row, as `PoolSpec.key` makes them.
         rows
@@ -154,14 +154,14 @@ class FeatureStore:
         Returns
         -------
         int
-            How many of these rows were admitted, or were there already. Less than n when the
-            limit is reached and everything else is pinned or being written. (Of more rows than
-            the limit has room for, the first ones leave again.)
+            How many of these rows were admitted or already stored. Less than n if the limit is
+            reached and everything else is pinned or being written. (If there are more rows than
+            the limit has room for, the first ones are evicted again.)
 
         Raises
         ------
         StoreFull
-            The disk took no more; what was committed before stays.
+            No space left on the disk; rows committed before stay.
         UsageError
             Shape, dtype or keys are wrong.
         """
@@ -192,7 +192,7 @@ class FeatureStore:
         Parameters
         ----------
         keys
-            n keys of one pool's rows, in any order, also repeated.
+            n keys of one pool's rows, in any order; repeats are allowed.
         out
             Shape (n, length), each row contiguous: of the pool's dtype, to get rows as stored, or
             float32, to get values (stored number times scale factor).
@@ -201,7 +201,7 @@ class FeatureStore:
         -------
         ndarray of bool, shape (n,)
             False for a miss (never put, evicted, corrupt); that row of `out` is then filled with
-            the fill value of its dtype, which no row consists of.
+            the fill value of its dtype, which no stored row consists of.
 
         Raises
         ------
@@ -220,11 +220,14 @@ class FeatureStore:
         return self._run(get_many)
 
     def contains(self, key: bytes) -> bool:
-        """Tell whether the index knows a key; no use of the row, and no promise for later."""
+        """Return whether the index knows a key.
+
+        This does not count as a use of the row, which may be evicted afterwards.
+        """
         return not self.missing([key])
 
     def missing(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Return the keys that the index does not know, in the order given, each once."""
+        """Return the keys that the index does not know, in the given order, without repeats."""
         wanted = list(dict.fromkeys(keys))
         check_keys(wanted)
 
@@ -238,15 +241,15 @@ class FeatureStore:
     def scan(
         self, spec: PoolSpec, *, batch_rows: int | None = None, dtype: str | None = None
     ) -> Iterator[tuple[list[bytes], NDArray[Any]]]:
-        """Read every row of a pool in the order in which they are stored.
+        """Read every row of a pool in storage order.
 
-        The next batch is read while the caller works on one, so memory holds two batches,
-        however large the store is.
+        The next batch is read while the caller works on the current one, so memory holds two
+        batches, however large the store is.
 
         Parameters
         ----------
         spec
-            Which rows.
+            The kind of row.
         batch_rows
             Rows in a batch; by default about 8 MB of them.
         dtype
@@ -255,8 +258,8 @@ class FeatureStore:
         Yields
         ------
         keys, rows
-            n keys and their rows, shape (n, length), verified. `rows` is valid until the next
-            step only: copy what is to stay.
+            n keys and their rows, shape (n, length), verified. `rows` is valid only until the
+            next iteration: copy what you keep.
 
         Raises
         ------
@@ -274,11 +277,11 @@ class FeatureStore:
         return scan(opened.state, opened.reader, spec, batch_rows=batch_rows, dtype=dtype)
 
     def pin(self, run: str, keys: Iterable[bytes]) -> Pin:
-        """Keep rows of these keys from eviction, those put later included, until released.
+        """Protect the rows of these keys from eviction, including rows put later.
 
-        The pin is a lease of this process: it ends with `Pin.release`, with its ``with`` block,
-        or when the process is gone. What is pinned may fill the store to its limit, which then
-        admits no more.
+        The pin is a lease of this process: it ends with `Pin.release`, at the end of its ``with``
+        block, or with the process. Pinned rows may fill the store to its limit; the store then
+        admits no more rows.
         """
         wanted = list(keys)
         check_keys(wanted)
@@ -291,14 +294,14 @@ class FeatureStore:
     # -- files ----------------------------------------------------------------------------------
 
     def recall_files(self, files: Sequence[FileIdentity]) -> list[FileRecord | None]:
-        """Return what is known of each file; None where it is unknown or has changed."""
+        """Return the record of each file; None if the file is unknown or has changed."""
         return self._run(lambda opened: recall(opened.state, files))
 
     def remember_files(self, entries: Sequence[tuple[FileIdentity, FileRecord]]) -> None:
-        """Keep what was found out about files.
+        """Keep records of files.
 
         Files changed less than 2 seconds before they were seen (`FileIdentity.seen_ns`) are left
-        out: they may change again without their time moving.
+        out: they may change again without a change of their modification time.
         """
         self._run(lambda opened: remember(opened.state, entries))
 
@@ -306,7 +309,7 @@ class FeatureStore:
 
     @property
     def limit(self) -> int | None:
-        """Bytes that the store may take on disk, whichever process said so; None: no limit."""
+        """Bytes that the store may take on disk, as set by any process; None: no limit."""
 
         def limit(opened: Opened) -> int | None:
             opened.state.sync()
@@ -315,7 +318,7 @@ class FeatureStore:
         return self._run(limit)
 
     def set_limit(self, limit: int | None) -> LimitChange:
-        """Change the limit that is kept with the store, and evict what goes beyond it.
+        """Change the limit that is kept with the store, and evict what exceeds it.
 
         Parameters
         ----------
@@ -325,9 +328,9 @@ class FeatureStore:
         Raises
         ------
         UsageError
-            It is below 1 MiB.
+            The limit is below 1 MiB.
         StoreError
-            The store cannot be written. The limit is what it was.
+            The store cannot be written. The limit is unchanged.
         """
         _check_limit(limit)
 
@@ -340,13 +343,14 @@ class FeatureStore:
         return self._run(change)
 
     def stat(self) -> StoreStat:
-        """Return what the store holds, its real bytes and its counters."""
+        """Return the store's contents, its bytes on disk and its counters."""
         return self._run(lambda opened: stat(opened.state))
 
     def evict(self, to_bytes: int) -> Freed:
         """Evict least recently used segments until the store takes at most `to_bytes` on disk.
 
-        Pinned segments and those that other processes are writing stay, so it may take more.
+        Pinned segments and those that other processes are writing stay, so the store may still
+        take more.
         """
 
         def evict(opened: Opened) -> Freed:
@@ -358,10 +362,10 @@ class FeatureStore:
         return self._run(evict)
 
     def clear(self, recipe: Mapping[str, str] | None = None) -> Cleared:
-        """Remove every row of the pools whose recipe has all of these items; of all without any.
+        """Remove all rows of the pools whose recipe contains these items; by default of all pools.
 
-        Pinned segments and those that other processes are writing stay. Without `recipe`, what is
-        known of files goes too.
+        Pinned segments and those that other processes are writing stay. Without `recipe`, the
+        records of files are removed too.
         """
 
         def clear_rows(opened: Opened) -> Cleared:
@@ -372,11 +376,11 @@ class FeatureStore:
         return self._run(clear_rows)
 
     def verify(self, *, repair: bool = False) -> VerifyReport:
-        """Read every row against its checksum, cross-check index, files and Zarr metadata.
+        """Verify the checksum of every row; cross-check index, files and Zarr metadata.
 
-        With `repair`, corrupt rows leave the index and are marked as absent in their shards,
-        damaged footers and metadata are written anew, and a damaged index is rebuilt from the
-        segments. What was put right when this store was opened is reported too, as repaired.
+        With `repair`, corrupt rows are removed from the index and marked as absent in their
+        shards, damaged footers and metadata are rewritten, and a damaged index is rebuilt from
+        the segments. Repairs made when this store was opened are reported too.
         """
         opened = self._run(lambda opened: opened)
         problem = index_problem(opened.state)
@@ -389,9 +393,9 @@ class FeatureStore:
         return self._run(lambda opened: verify(opened.state, opened.recovered, repair=repair))
 
     def close(self) -> None:
-        """Seal what is open and let go of the store; again is harmless.
+        """Seal open segments and close the store; closing twice is harmless.
 
-        A process that was forked while the store was open leaves it alone.
+        In a process forked while the store was open, this leaves the parent's segments alone.
         """
         with self._guard:
             if self._closed:
@@ -417,7 +421,7 @@ class FeatureStore:
     # -- opening --------------------------------------------------------------------------------
 
     def _run(self, action: Callable[[Opened], _Result]) -> _Result:
-        """Do something with the open store; opened anew after a fork or if its index went."""
+        """Run `action` on the open store; reopen it after a fork or if its index was lost."""
         if self._closed:
             raise StoreError(f"the store at {self.path} is closed")
         opened = self._opened
@@ -440,7 +444,7 @@ class FeatureStore:
     def _reopen(self, before: Opened) -> Opened:
         with self._guard:
             if self._opened is before:
-                self._left.append(before)  # kept: closing it would touch what is not ours any more
+                self._left.append(before)  # kept: closing it would touch what is no longer ours
                 mine = before.pid == os.getpid()
                 if mine:
                     before.writer.abandon()
@@ -456,7 +460,7 @@ class FeatureStore:
             return self._opened
 
     def _heal(self, before: Opened) -> Opened:
-        """Move a damaged index aside and build one from what the segments say of themselves."""
+        """Move a damaged index aside and rebuild it from the segments."""
         with self._guard, folder_lock(self.path):
             if self._opened is before and before.state.index.is_current():
                 set_index_aside(self.path / INDEX, "damaged")

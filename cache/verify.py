@@ -1,4 +1,4 @@
-"""Looking at everything: every row against its checksum, index against files, pools by Zarr."""
+"""Full check of a store: rows against checksums, index against files, pools through Zarr."""
 
 import contextlib
 import os
@@ -29,17 +29,17 @@ from .segments import (
 from .state import ASIDE, INDEX, OPEN, POOLS, Segment, State
 from .writer import committed
 
-_MOST_NAMED = 8  # slots that a finding names one by one
+_MOST_NAMED = 8  # at most this many slots are listed in a finding
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be.
+    """One problem found in a store.
 
     `kind` is one of ``corrupt row``, ``missing segment``, ``damaged footer``, ``damaged pool``,
-    ``damaged index``, ``foreign index``, ``orphan adopted``, ``orphan left`` (the disk took no
-    footer; its rows can be read), ``orphan removed`` and ``unknown file``; `rows` counts the rows
-    that are lost by it: those that were put again since are not.
+    ``damaged index``, ``foreign index``, ``orphan adopted``, ``orphan left`` (its footer
+    could not be written; its rows can be read), ``orphan removed`` and ``unknown file``. `rows`
+    counts the rows lost, without those that have been put again since.
     """
 
     kind: str
@@ -52,7 +52,8 @@ class Finding:
 class VerifyReport:
     """What `FeatureStore.verify` read and found.
 
-    `segments`, `rows` and `bytes` (of rows) were read; `ok` says that nothing is wrong any more.
+    `segments`, `rows` and `bytes` (of rows) count what was read. `ok` is True if no problem was
+    found or all have been repaired.
     """
 
     path: str
@@ -63,13 +64,13 @@ class VerifyReport:
     ok: bool = True
 
     def found(self, kind: str, where: object, *, rows: int = 0, repaired: bool = False) -> None:
-        """Note a finding."""
+        """Add a finding to the report."""
         self.findings.append(Finding(kind, str(where), rows, repaired))
         self.ok = self.ok and repaired
 
 
 def index_problem(state: State) -> str | None:
-    """Return what SQLite says is wrong with the index, or None."""
+    """Return SQLite's description of what is wrong with the index, or None if it is sound."""
     try:
         with state.index.reading() as connection, translated(state.index.path):
             answer = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
@@ -79,7 +80,7 @@ def index_problem(state: State) -> str | None:
 
 
 def verify(state: State, recovered: Recovered, *, repair: bool) -> VerifyReport:
-    """Check a store whose index is sound, as `FeatureStore.verify` says."""
+    """Check a store whose index is sound; see `FeatureStore.verify`."""
     report = VerifyReport(str(state.path))
     if repair:
         recovered.notes.extend(recover(state).notes)
@@ -92,7 +93,7 @@ def verify(state: State, recovered: Recovered, *, repair: bool) -> VerifyReport:
         _check_pool(state, pool, report, repair=repair)
     for segment in sorted(state.segments.values(), key=lambda s: (s.pool.id, s.number)):
         _check_segment(state, segment, report, repair=repair)
-    with state.transaction():  # nobody makes or removes pools meanwhile
+    with state.transaction():  # no process adds or removes pools meanwhile
         _check_files(state, report)
     return report
 
@@ -110,12 +111,12 @@ def _check_asides(state: State, report: VerifyReport, *, repair: bool) -> None:
 def _check_pool(state: State, pool: Pool, report: VerifyReport, *, repair: bool) -> None:
     if _opens(state, pool):
         return
-    with state.transaction() as transaction:  # nobody makes or removes pools meanwhile
+    with state.transaction() as transaction:  # no process adds or removes pools meanwhile
         segments = state.segments_of(pool)
         metadata = state.path / POOLS / pool.folder / "zarr.json"
         if pool.id not in state.pools or _opens(state, pool):
             return
-        if not segments and not metadata.exists():  # its removal was cut short
+        if not segments and not metadata.exists():  # its removal was interrupted
             forget_pool(state, transaction, pool)
             return
         if repair:
@@ -124,7 +125,7 @@ def _check_pool(state: State, pool: Pool, report: VerifyReport, *, repair: bool)
 
 
 def _opens(state: State, pool: Pool) -> bool:
-    """Tell whether zarr-python opens a pool, and finds there what the index says."""
+    """Return whether zarr-python can open a pool and its metadata agrees with the index."""
     folder = state.path / POOLS / pool.folder
     try:
         array = open_array(folder)
@@ -169,7 +170,7 @@ def _check_segment(state: State, segment: Segment, report: VerifyReport, *, repa
         report.bytes += contents.end
         marked = _marked_absent(fd, segment, contents) if sealed else set()
         if bad - dropped or (sealed and marked != bad):
-            with state.transaction() as transaction:  # nobody evicts it meanwhile
+            with state.transaction() as transaction:  # no process evicts it meanwhile
                 if _left(state, transaction, segment):
                     return
                 if repair:
@@ -193,7 +194,7 @@ def _check_segment(state: State, segment: Segment, report: VerifyReport, *, repa
 def _missing(
     state: State, segment: Segment, rows: int, report: VerifyReport, *, repair: bool
 ) -> None:
-    with state.transaction() as transaction:  # nobody evicts or seals it meanwhile
+    with state.transaction() as transaction:  # no process evicts or seals it meanwhile
         if _left(state, transaction, segment):
             return
         sealed_since = state.sealed_path(segment).exists()
@@ -203,12 +204,12 @@ def _missing(
     if sealed_since:
         _check_segment(state, segment, report, repair=repair)
         return
-    if rows:  # without any it was only just begun
+    if rows:  # a segment without rows was only just begun
         report.found("missing segment", state.sealed_path(segment), rows=lost, repaired=repair)
 
 
 def _put_again(state: State, segment: Segment, contents: Contents, slots: list[int]) -> int:
-    """Return how many of a segment's rows are found somewhere else by now."""
+    """Return how many of the rows in `slots` have since been put into another segment."""
     size = RECORD.itemsize
     raw = contents.records[slots].tobytes()
     places, _ = state.find([raw[at : at + 16] for at in range(0, len(raw), size)])
@@ -216,7 +217,7 @@ def _put_again(state: State, segment: Segment, contents: Contents, slots: list[i
 
 
 def _left(state: State, transaction: Transaction, segment: Segment) -> bool:
-    """Tell whether a segment was evicted while it was looked at."""
+    """Return whether a segment was evicted while it was being checked."""
     return segment.id not in state.segments or finish_eviction(state, transaction, segment)
 
 
@@ -239,19 +240,19 @@ def _corrupt_slots(fd: int, contents: Contents, dropped: set[int]) -> set[int]:
 
 
 def _marked_absent(fd: int, segment: Segment, contents: Contents) -> set[int] | None:
-    """Return the rows that a sealed segment's footer marks as absent; None if it is damaged."""
+    """Return the slots that a sealed segment's footer marks as absent; None if it is damaged."""
     slots = segment.pool.slots
     known = read_footer(fd, slots)
     marked = absent_slots(fd, len(contents.sizes), slots)
     if known is None or marked is None or not np.array_equal(known.records, contents.records):
         return None
     size = index_bytes(slots)
-    found = os.pread(fd, size, max(0, os.fstat(fd).st_size - size))  # it may just be emptied
+    found = os.pread(fd, size, max(0, os.fstat(fd).st_size - size))  # it may have just been emptied
     return marked if found == shard_index(contents, slots, marked) else None
 
 
 def _mark_absent(fd: int, contents: Contents, slots: int, absent: set[int]) -> None:
-    """Write a sealed segment's footer anew, so that Zarr takes corrupt rows for empty ones."""
+    """Rewrite a sealed segment's footer so that Zarr treats its corrupt rows as empty."""
     table = footer(contents, slots)[: -index_bytes(slots)]
     ending = table + shard_index(contents, slots, absent)
     with contextlib.suppress(OSError):
@@ -260,7 +261,7 @@ def _mark_absent(fd: int, contents: Contents, slots: int, absent: set[int]) -> N
 
 
 def _check_files(state: State, report: VerifyReport) -> None:
-    """Name files that are not the store's."""
+    """Report files that do not belong to the store."""
     aside = [f"{INDEX}.{reason}" for reason in ASIDE]
     known = {"lock", gate_path(state.index.path).name, OPEN, POOLS}
     known |= {name + ending for name in (INDEX, *aside) for ending in ENDINGS}

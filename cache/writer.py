@@ -1,4 +1,4 @@
-"""Putting rows in: written to an open segment, committed by one transaction, sealed when full."""
+"""Writing rows: to an open segment, committed in one transaction, sealed when full."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ from .state import OPEN, Segment, State, next_use
 
 @dataclass
 class OpenSegment:
-    """A segment that this process is writing; the lock on its file says that we live."""
+    """A segment that this process is writing; the lock on its file shows that we are alive."""
 
     segment: Segment
     fd: int
@@ -34,29 +34,29 @@ class OpenSegment:
     tail: int = 0
 
     def take(self, parts: list[Written]) -> None:
-        """Count rows as written, which stand behind those that were."""
+        """Record rows that have been written after the existing ones."""
         self.parts += parts
         self.rows += sum(len(part.records) for part in parts)
         self.tail += sum(int(part.sizes.sum()) for part in parts)
 
     @property
     def free(self) -> int:
-        """Rows that it can still take."""
+        """Number of rows that still fit."""
         return self.capacity - self.rows
 
     def release(self) -> None:
-        """Let go of the file; a forked child that inherited it holds no lock afterwards."""
+        """Unlock and close the file; a forked child that inherited it holds no lock either."""
         fcntl.flock(self.fd, fcntl.LOCK_UN)
         os.close(self.fd)
 
 
 class Writer:
-    """Writes rows of any pool, one open segment for each; one put at a time in a process.
+    """Writes rows to one open segment per pool; a process runs one put at a time.
 
     Parameters
     ----------
     codec
-        ``""`` or ``"lz4"``: how rows are packed.
+        How rows are compressed: ``""`` (not at all) or ``"lz4"``.
     """
 
     def __init__(self, state: State, codec: str) -> None:
@@ -66,15 +66,15 @@ class Writer:
         self._open: dict[bytes, OpenSegment] = {}
 
     def put(self, spec: PoolSpec, keys: Sequence[bytes], rows: Sequence[Row]) -> int:
-        """Put rows under their keys, and return how many were admitted or there already.
+        """Put rows under their keys; return how many were admitted or already stored.
 
-        Rows that are there already are not written again. What the return value counts is
-        committed. When it raises, whole batches before the one that failed stay committed.
+        Rows already stored are not written again. All rows counted in the result are committed.
+        If it raises, the batches before the one that failed stay committed.
 
         Raises
         ------
         StoreFull
-            The disk took no more.
+            No space left on the disk.
         """
         with self._lock, disk_errors(self.state.path):
             self.state.sync()
@@ -87,7 +87,7 @@ class Writer:
         return sum(key not in absent for key in keys)
 
     def _put_new(self, spec: PoolSpec, keys: list[bytes], rows: list[Row]) -> set[bytes]:
-        """Write rows; return the keys of those that there was no room for."""
+        """Write rows; return the keys of those that did not fit."""
         done = 0
         while done < len(keys):
             target = self._target(spec)
@@ -114,7 +114,7 @@ class Writer:
         return target
 
     def _append(self, target: OpenSegment, keys: list[bytes], rows: list[Row]) -> bool:
-        """Write and commit rows; False if the segment was taken from us, and nothing is kept."""
+        """Write and commit rows; False, with nothing kept, if the segment is no longer ours."""
         try:
             written = write_rows(
                 target.fd,
@@ -126,7 +126,7 @@ class Writer:
             )
             if self.state.durable:
                 os.fdatasync(target.fd)
-                if not target.rows:  # its name has not been written down either
+                if not target.rows:  # its name has not been synced either
                     sync_folder(self.state.path / OPEN)
             kept = self._commit(target, written, keys)
             if kept:
@@ -143,9 +143,9 @@ class Writer:
         self._open = {at: other for at, other in self._open.items() if other is not target}
 
     def _settle(self, target: OpenSegment) -> None:
-        """Begin again behind the last committed row; an interrupt may come after the commit.
+        """Truncate after the last committed row; an interrupt may have come after the commit.
 
-        Where the index cannot be asked the segment is left to a recovery.
+        If the index cannot be read, the segment is left to a recovery.
         """
         self._forget(target)
         try:
@@ -176,14 +176,14 @@ class Writer:
         return True
 
     def _seal(self, target: OpenSegment) -> None:
-        """Seal a segment, and forget it; when it raises it is open as before, or sealed."""
+        """Seal a segment and forget it; if this raises, it is still open or already sealed."""
         self._forget(target)
         try:
             seal(self.state, target.segment, target.fd, Contents.of(target.parts))
         except BaseException:
             try:
                 sealed = _is_sealed(self.state, target.segment)
-            except StoreError:  # where the index cannot be asked, it is left to a recovery
+            except StoreError:  # the index cannot be read: leave it to a recovery
                 sealed = True
             if sealed:
                 target.release()
@@ -193,7 +193,7 @@ class Writer:
         target.release()
 
     def close(self) -> None:
-        """Seal what is open. Where the disk is full, the rows stay in the open file."""
+        """Seal open segments. If the disk is full, the rows stay in the open file."""
         with self._lock:
             for target in self._open.values():
                 with contextlib.suppress(StoreError, OSError):
@@ -205,7 +205,7 @@ class Writer:
             self._open.clear()
 
     def abandon(self) -> None:
-        """Remove what is open: the index that knew it was exchanged for another."""
+        """Remove open segments: the index that knew them was replaced."""
         with self._lock:
             for target in self._open.values():
                 with contextlib.suppress(OSError):
@@ -214,7 +214,7 @@ class Writer:
             self._open.clear()
 
     def seal_all(self) -> None:
-        """Seal what is open, so that all of it can be evicted and read by others through Zarr."""
+        """Seal open segments, so that they can be evicted and read through Zarr."""
         with self._lock, disk_errors(self.state.path):
             for target in list(self._open.values()):
                 if target.rows:
@@ -222,7 +222,7 @@ class Writer:
 
 
 def committed(source: Transaction | sqlite3.Connection, segment: Segment) -> Contents:
-    """Return what the index says that a segment holds."""
+    """Return the contents of a segment according to the index."""
     parts = []
     stride = segment.pool.stride
     for records, sizes in source.execute(
@@ -235,7 +235,7 @@ def committed(source: Transaction | sqlite3.Connection, segment: Segment) -> Con
 
 
 def enter_rows(transaction: Transaction, segment: Segment, slot: int, written: Written) -> int:
-    """Enter rows that stand one after the other into the index; return the entry's number."""
+    """Add consecutive rows to the index; return the id of their entry."""
     sizes = written.sizes.tobytes() if segment.pool.codec else None
     cursor = transaction.execute(
         "INSERT INTO entries (segment, slot, records, sizes) VALUES (?, ?, ?, ?)",
@@ -245,10 +245,10 @@ def enter_rows(transaction: Transaction, segment: Segment, slot: int, written: W
 
 
 def seal(state: State, segment: Segment, fd: int, contents: Contents) -> None:
-    """Make an open segment a shard of its pool: footer, then renamed to its chunk key.
+    """Turn an open segment into a shard of its pool: append the footer, rename to the chunk key.
 
-    When it raises, the segment is still open, with all its rows; but an interrupt may come when it
-    is sealed already.
+    If this raises, the segment is still open with all its rows, unless an interrupt came after it
+    was sealed.
     """
     end = contents.end
     os.ftruncate(fd, end)
@@ -269,7 +269,7 @@ def seal(state: State, segment: Segment, fd: int, contents: Contents) -> None:
                 sync_folder(sealed.parent)
                 sync_folder(state.path / OPEN)
     except BaseException:
-        with contextlib.suppress(OSError):  # the rename may have come before what failed
+        with contextlib.suppress(OSError):  # the rename may have succeeded before the failure
             if not _is_sealed(state, segment):
                 if state.sealed_path(segment).exists():
                     os.rename(state.sealed_path(segment), state.open_path(segment))
@@ -294,7 +294,7 @@ def _abandon(state: State, segment: Segment) -> None:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the system's errors into those of the store."""
+    """Turn `OSError` into `StoreError`."""
     try:
         yield
     except OSError as error:
@@ -302,7 +302,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def store_error(path: Path, error: OSError) -> StoreError:
-    """Return the store's error for one of the system's."""
+    """Return the `StoreError` for an `OSError`: `StoreFull` if no space is left."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFull(
             f"no space left for the store at {path} ({error.strerror}): what it holds stays; "

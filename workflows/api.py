@@ -1,4 +1,4 @@
-"""The Python face of scoring all pairs: images in, a matrix out."""
+"""The Python interface for scoring all pairs: images in, a matrix out."""
 
 import os
 import tempfile
@@ -38,18 +38,18 @@ PathLike = str | os.PathLike[str]
 
 
 class MatrixInMemory:
-    """A matrix in memory, with the face of `lpipstore.pipeline.runs.zarr_array.MatrixFile`."""
+    """A matrix in memory with the interface of `lpipstore.pipeline.runs.zarr_array.MatrixFile`."""
 
     def __init__(self, count: int, tile: int) -> None:
         self.array = np.full((count, count), np.nan, np.float32)
         self.tile = tile
 
     def done(self, row: int, column: int) -> bool:
-        """Nothing is there when a matrix in memory is begun."""
+        """Return False: a matrix in memory starts empty."""
         return False
 
     def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
-        """Put one tile and its mirror in place."""
+        """Store one tile and its transpose."""
         top, left = row * self.tile, column * self.tile
         height, width = distances.shape
         self.array[top : top + height, left : left + width] = distances
@@ -72,7 +72,7 @@ def distance_matrix(
     device: str = "auto",
     progress: bool = False,
 ) -> NDArray[np.float32]:
-    """Compute the LPIPS distances of all pairs of images, each through the backbone once.
+    """Compute the LPIPS distances of all pairs; each image goes through the backbone once.
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ def distance_matrix(
         A folder or a glob pattern, a list of files, a tensor [N, 3, height, width], or a list of
         tensors [3, height, width] or arrays [height, width, 3].
     store
-        A `FeatureStore` or the folder of one (``~`` is your home), where rows are kept for the
-        next time within the store's limit; None keeps them only as long as this call takes.
+        A `FeatureStore` or its folder (``~`` is your home), where rows are kept for later calls
+        within the store's limit; None keeps them only during this call.
     backbone, version, heads, weights, taps
         As for ``lpipstore pairs``: "alex", "vgg", "squeeze" or "torchvision:NAME" with `taps`;
         LPIPS version "0.1" or "0.0"; heads None (those of the lpips package), "none" (the
@@ -90,12 +90,12 @@ def distance_matrix(
         "auto" (the images' own size; files of several sizes are scaled to 224×224), "native", or
         a number of pixels or "HEIGHTxWIDTH".
     value_range
-        (lowest, highest) possible value of floating-point images, such as (0, 1) or (-1, 1); has
-        to be given for them. uint8 images go from 0 to 255.
+        (lowest, highest) possible value of floating-point images, such as (0, 1) or (-1, 1);
+        required for them. uint8 images range from 0 to 255.
     row_dtype, memory, device
         As for ``lpipstore pairs``.
     progress
-        Tell on the standard error how far it is: bars in a terminal, else a line now and then.
+        Show progress on stderr: bars in a terminal, otherwise occasional lines.
 
     Returns
     -------
@@ -105,9 +105,9 @@ def distance_matrix(
     Raises
     ------
     UsageError
-        Also a ValueError: an argument that cannot be, with the values that came.
+        An argument is invalid; the message shows the value received. Also a ValueError.
     LpipstoreError
-        There are no images, or an image cannot be read (nothing is left out in silence).
+        There are no images, or an image cannot be read (none is left out silently).
 
     Examples
     --------

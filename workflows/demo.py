@@ -1,4 +1,4 @@
-"""Show in seconds, on drawn pictures and without network, what lpipstore does."""
+"""Demonstrate lpipstore in seconds, on drawn pictures and without network access."""
 
 import io
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ DISTORTIONS = ("blur", "noise", "jpeg", "shift")
 
 
 def draw_scene(number: int) -> Image.Image:
-    """Draw picture `number`, the same one each time: shapes over a coloured slope, SIDE×SIDE."""
+    """Draw picture `number`, the same each time: shapes over a colour gradient, SIDE×SIDE."""
     random = np.random.default_rng(number)
     corners = random.integers(40, 216, (2, 2, 3)).astype(np.uint8)
     picture = Image.fromarray(corners).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -41,7 +41,7 @@ def draw_scene(number: int) -> Image.Image:
 
 
 def distort(picture: Image.Image, kind: str, strength: int) -> Image.Image:
-    """Distort a picture in one of `DISTORTIONS`, more with each step of `strength` (1 to 4)."""
+    """Apply one of `DISTORTIONS` to a picture, stronger with each step of `strength` (1 to 4)."""
     if kind == "blur":
         return picture.filter(ImageFilter.GaussianBlur(0.4 * 2**strength))
     if kind == "jpeg":
@@ -69,10 +69,10 @@ def draw_pictures(folder: Path) -> None:
 
 
 def run_demo(folder: Path, screen: Screen) -> dict[str, Any]:
-    """Draw pictures, score all their pairs twice, and tell how distance follows distortion.
+    """Draw pictures, score all their pairs twice, and compare distance with distortion strength.
 
-    Everything is written below `folder`, which must be new or empty. Takes ImageNet weights where
-    they can be had, otherwise an untrained trunk.
+    Everything is written below `folder`, which must be new or empty. Uses ImageNet weights if
+    they are available, otherwise an untrained trunk.
 
     Returns
     -------
@@ -145,7 +145,7 @@ def demo_rows(outcome: dict[str, Any]) -> list[list[str]]:
 
 
 def demo_lines(outcome: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what both runs did as lines for people: a name and a value each."""
+    """Return the summary lines of both runs, as (name, value) pairs."""
     first, second = outcome["first"], outcome["second"]
     trained = "" if first["trained"] else ": distances only show how it works"
     return [

@@ -3,17 +3,13 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xxhash
 
 from ...cache.errors import LpipstoreError, UsageError
 from ..common.atomic import replacing
 from ..common.text import json_text
-
-if TYPE_CHECKING:
-    pass
-
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -3,14 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..common.atomic import replacing
 from ..common.text import printable
 from ..images.survey import ImageRecord
-
-if TYPE_CHECKING:
-    pass
 from .files import IMAGES
 
 

@@ -4,16 +4,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...cache.errors import LpipstoreError, UsageError
 from ..common.atomic import check_writable, is_temporary
 from ..common.text import printable
-from .lock import RunLock
-
-if TYPE_CHECKING:
-    pass
 from .files import DISTANCES, MANIFEST, PARTS, STATISTICS, read_json, write_json
+from .lock import RunLock
 
 # For display; digests decide whether two runs are the same
 _PROVENANCE = ("folder", "head", "rescored_from", "versions", "weights_origin")

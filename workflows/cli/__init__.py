@@ -1,5 +1,5 @@
-"""The command line: what is typed, checked and handed on.
+"""The command line: parses and checks arguments, and calls the workflows.
 
-Read first: `app` (the commands), then `options` (what they share), `runner` (progress, Ctrl-C,
-errors as messages).
+Read first: `app` (the commands), then `options` (shared options), `runner` (progress, Ctrl-C,
+printing of results).
 """

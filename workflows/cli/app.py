@@ -1,6 +1,6 @@
-"""The command line: what a person types, checked and handed to the workflows.
+"""The commands of lpipstore: they check their arguments and call the workflows.
 
-torch is imported only once a command runs, so that ``--help`` answers at once.
+torch is imported only when a command runs, so that ``--help`` responds at once.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ from .runner import show as _show
 from .runner import watched as _watched
 from .runs import export, rescore
 
-_COLLECT_AT = 50_000, 20, 20  # objects made, and rounds: Python begins with 700, 10, 10
+_COLLECT_AT = 50_000, 20, 20  # thresholds of gc, by default 700, 10, 10
 _MALLOPT = {-1: 256 << 20, -3: 32 << 20}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD: mallopt(3), in bytes
 
 app = typer.Typer(
@@ -297,9 +297,9 @@ def _root(
 
 
 def run_command() -> None:
-    """Run the command line; errors that a person can mend are one message, not a traceback."""
+    """Run the command line; print errors that users can fix as a message, not a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # where ± or a name cannot be shown, ? can
+        if isinstance(stream, io.TextIOWrapper):  # prints ? for characters it cannot encode
             stream.reconfigure(errors="replace")
     try:
         app()
@@ -308,7 +308,7 @@ def run_command() -> None:
 
         print_error(str(error))
         sys.exit(error.exit_code)
-    except OSError as error:  # that nothing on the way had a better message for
+    except OSError as error:  # one without a more specific message
         from ..session.screen import print_error
 
         print_error(f"a file cannot be read or written: {printable(str(error))}")
@@ -316,11 +316,11 @@ def run_command() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep what layers of the trunk free, for the layers that come next.
+    """Make glibc keep the memory that layers of the trunk free, for the next layers.
 
-    By default it gives activations back to the system after every layer, and each page that is
-    touched again has to be made again: a quarter of the forward pass of SqueezeNet at 64 px.
-    Other C libraries are left as they are.
+    By default it returns activations to the system after every layer, and pages that are touched
+    again have to be mapped again: a quarter of the forward pass of SqueezeNet at 64 px. Other C
+    libraries are not changed.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -329,10 +329,10 @@ def _keep_freed_memory() -> None:
 
 
 def main() -> None:
-    """Run the command line in a process that ends with it.
+    """Entry point: tune memory management for a short-lived process and run the command line.
 
-    Importing torch makes 170,000 objects, none of them garbage. Looking through them for some, as
-    they come and again at the end, takes 0.5 of 2.4 seconds of ``python -c "import torch"``.
+    Importing torch creates 170,000 objects, none of them garbage. Scanning them for garbage, during
+    the import and again at exit, takes 0.5 of 2.4 seconds of ``python -c "import torch"``.
     """
     gc.set_threshold(*_COLLECT_AT)
     _keep_freed_memory()

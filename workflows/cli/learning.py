@@ -1,6 +1,6 @@
-"""The commands that learn from people: train and evaluate.
+"""The commands on human judgements: ``train`` and ``evaluate``.
 
-torch is imported only once a command runs, so that ``--help`` answers at once.
+torch is imported only when a command runs, so that ``--help`` responds at once.
 """
 
 from pathlib import Path
@@ -200,7 +200,7 @@ def train(
         at_once=at_once,
         clip=clip,
     )
-    if rank_here():  # the first process speaks for all
+    if rank_here():  # only the first process prints
         watched(
             lambda _: train_head(sources, out, settings, options, Screen(quiet=True)), quiet=True
         )

@@ -1,4 +1,4 @@
-"""Options that commands share: declared once, handed to each command as one `Settings`."""
+"""Options that commands share: declared once, passed to each command as one `Settings`."""
 
 import inspect
 from collections.abc import Callable
@@ -18,12 +18,12 @@ EARLIER = "An earlier run"
 
 
 def path_of(text: str) -> Path:
-    """Return the path that was typed: the parser of all options and arguments that are paths.
+    """Parse a path; used for all options and arguments that are paths.
 
     Raises
     ------
     typer.BadParameter
-        It is empty, as from a shell variable that is not set; it would be the working directory.
+        The path is empty, as from an unset shell variable; it would mean the working directory.
     """
     if not text:
         raise typer.BadParameter("the path is empty: name one, or write . for this folder")
@@ -168,10 +168,10 @@ _OPTIONS: dict[str, Any] = {
 
 
 def takes_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the shared options in the place of its parameter ``settings``.
+    """Give a command the shared options in place of its parameter ``settings``.
 
-    The command line shows one option for each field of `Settings` but those in `left_out`; the
-    command gets what was chosen as a `Settings`. Defaults are those of the fields.
+    The command line has one option for each field of `Settings` except those in `left_out`, with
+    the field's default. The command receives the chosen values as a `Settings`.
     """
     shared = [
         inspect.Parameter(
@@ -198,7 +198,7 @@ def takes_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[.
             for parameter in signature.parameters.values()
             if parameter.name != "settings"
         ]
-        # What has to be given stands first in the help, what a command adds of its own last
+        # In --help, required parameters come first and a command's own options last
         required = [p for p in own if p.default is inspect.Parameter.empty]
         parameters = [context, *required, *shared, *(p for p in own if p not in required)]
         with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -209,6 +209,6 @@ def takes_settings(*left_out: str) -> Callable[[Callable[..., None]], Callable[.
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
-    """Tell whether an option was written, and not left to its default."""
+    """Return whether an option was given on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -1,4 +1,4 @@
-"""The command ``pairs``: all pairs of a collection, or those within folders, or close ones."""
+"""The command ``pairs``: all pairs of a collection, pairs within folders, or close pairs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ def pairs(
 
 @dataclass(frozen=True)
 class _Way:
-    """What the command does, what it calls it, and the lines for people."""
+    """One way to run the command: its title, its work and its summary lines."""
 
     title: str
     work: "Callable[[Screen], dict[str, Any]]"

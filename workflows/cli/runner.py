@@ -1,4 +1,4 @@
-"""What all commands have in common at the prompt: progress, signals, how results are shown."""
+"""Shared by all commands: progress, signals and printing of results."""
 
 import shlex
 import signal
@@ -30,9 +30,9 @@ Json = Annotated[
 def watched(
     work: "Callable[[Screen], dict[str, Any]]", *, quiet: bool = False, goes_on: bool = True
 ) -> dict[str, Any]:
-    """Do the work of a command under progress bars, or without if it is to be `quiet`.
+    """Run the work of a command with progress bars, or without them if `quiet`.
 
-    `goes_on` says whether the same command would go on where this one is stopped.
+    `goes_on` says whether repeating an interrupted command resumes it.
     """
     import warnings
 
@@ -40,7 +40,7 @@ def watched(
 
     from ..session.screen import Screen, print_error
 
-    # An image is refused from twice Pillow's limit on; up to there it is just a large photograph.
+    # Images above twice Pillow's limit are refused; up to there they are just large photographs.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     screen = Screen(quiet=quiet)
     try:
@@ -62,8 +62,8 @@ def watched(
 def _stopped_by_signals(screen: "Screen") -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM stop the work at its next step, a second one at once.
 
-    An exception that a signal raises anywhere can come up where Python drops it, in a finaliser
-    say, and then the work would just go on.
+    An exception raised directly by a signal may occur where Python discards it, for example in a
+    finaliser, and the work would go on.
     """
 
     def stop(number: int, _: object) -> None:
@@ -85,7 +85,7 @@ def show(
     lines: Callable[[], list[tuple[str, str]]],
     as_json: bool,
 ) -> None:
-    """Print a summary: as JSON, or as the lines that people want to know."""
+    """Print a summary, as JSON or as summary lines."""
     from ..session.screen import print_lines, print_text
 
     if as_json:
@@ -95,7 +95,7 @@ def show(
 
 
 def show_plan(told: dict[str, Any], as_json: bool, *, strict: bool) -> None:
-    """Print what ``--dry-run`` foretells; end as the command would with ``--strict``."""
+    """Print the forecast of ``--dry-run``; fail as the command would with ``--strict``."""
     from ..session.dryrun import plan_lines
 
     show(told, "Would do", lambda: plan_lines(told), as_json)
@@ -103,6 +103,6 @@ def show_plan(told: dict[str, Any], as_json: bool, *, strict: bool) -> None:
 
 
 def exit_strictly(summary: dict[str, Any], strict: bool) -> None:
-    """End with an error if images failed and that was asked to be one."""
+    """Raise `LpipstoreError` if `strict` and any image failed."""
     if strict and summary["failed"]:
         raise LpipstoreError(f"--strict: {summary['failed']} image(s) cannot be used")

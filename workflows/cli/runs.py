@@ -1,4 +1,4 @@
-"""Commands on finished runs: score them again, hand them to other programs."""
+"""The commands on finished runs: ``rescore`` and ``export``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from .runner import Json, show, watched
 Run = Annotated[
     Path, typer.Argument(parser=path_of, metavar="RUN", help="The folder of a finished run.")
 ]
-# What the run decides
+# Settings that the run determines or that do not apply
 _DECIDED = (
     "backbone",
     "taps",

@@ -50,7 +50,7 @@ OVERALL = "mean over sets"
 _COLUMNS = ("kind", "set", "metric", "score", "value", "low", "high", "count")
 _SHOWN = {"2afc": "2AFC", "jnd": "JND"}
 _DECODED_AT_ONCE = 64
-_WEIGHED_AT_ONCE = 1 << 22  # numbers of pairs' statistics that are float64 at the same time
+_WEIGHED_AT_ONCE = 1 << 22  # numbers of statistics that are float64 at the same time
 
 Numbers = NDArray[np.float64]
 Found = TypeVar("Found")
@@ -75,23 +75,25 @@ def evaluate_heads(
     sources, images, split
         As for `lpipstore.pipeline.judgements.table.read_judgements`.
     heads
-        Files, or folders of trainings.
+        Head files, or folders of trainings.
     metrics
-        Some of `METRICS`, with commas in between.
+        Names from `METRICS`, separated by commas.
     seed
-        Of the bootstrap.
+        Seed of the bootstrap.
     out
-        A Parquet file for the table.
+        Parquet file to write the table to; None writes none.
 
     Returns
     -------
     dict
-        Counts, seconds, and ``scores``: the lines of the table.
+        ``kinds``: counts for each kind of judgement; ``scores``: the lines of the table;
+        ``seconds``.
 
     Raises
     ------
     LpipstoreError
-        There is something that a person has to change; the message says what.
+        An option is invalid, the judgements, images, heads, weights or store cannot be used, or
+        `out` cannot be written.
     """
     chosen = [name.strip() for name in metrics.split(",") if name.strip()]
     for name in chosen:
@@ -131,7 +133,7 @@ def _evaluate_kind(
     session: Session,
     seed: int,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return what is known of the judgements of one kind, and the lines of the table for them."""
+    """Return the counts and the table lines for the judgements of one kind."""
     judged = find_judged(judgements, session)
     backbone = judged.collection.features.extractor.backbone
     choices = {"baseline": "none", "stock": None}
@@ -152,7 +154,7 @@ def _evaluate_kind(
 
 
 def _weighed(numbers: NDArray[np.float32], heads: Mapping[str, Head]) -> dict[str, Numbers]:
-    """Return the distances that heads give to pairs, from the pairs' statistics."""
+    """Return the distances of pairs under each head, computed from their statistics."""
     distances = {name: np.empty(len(numbers)) for name in heads}
     at_once = max(1, _WEIGHED_AT_ONCE // numbers.shape[1])
     for start in range(0, len(numbers), at_once):
@@ -166,7 +168,7 @@ def _weighed(numbers: NDArray[np.float32], heads: Mapping[str, Head]) -> dict[st
 def _classical(
     names: Sequence[str], judged: Judged, statistics: PairStatistics, session: Session
 ) -> dict[str, Numbers]:
-    """Return the distance of each different pair under metrics that look at pixels."""
+    """Return the distance of each distinct pair under the classical (pixel) metrics."""
     size = judged.collection.features.extractor.size
     files = files_of(judged)
 
@@ -203,7 +205,7 @@ def _lines(
     distances: dict[str, Numbers],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Return a line for each set and the mean over sets, metric and score."""
+    """Return a line for each score, metric and set, and for the mean over sets."""
     answers, sets = judgements.answers, judgements.set_of
     by_judgement = np.stack(list(distances.values()))[:, statistics.place]
     if judgements.kind == CHOICES:
@@ -233,7 +235,7 @@ def _lines(
 
 
 def _named(names: Sequence[str], found: Sequence[Found]) -> list[tuple[str, Found]]:
-    """Return what was found of each set and of their mean by name; of one set there is no mean."""
+    """Pair values with the names of the sets and of their mean; a single set gets no mean."""
     named = list(zip((*names, OVERALL), found, strict=True))
     return named if len(names) > 1 else named[:1]
 
@@ -244,13 +246,13 @@ def _line(kind: str, set_name: str, metric: str, score_name: str, score: Score) 
 
 
 def _label(head: str) -> str:
-    """Return what a head is called in the table: never as a metric is."""
+    """Return the name of a head in the table, distinct from the names of metrics."""
     name = printable(head.rstrip("/"))
     return f"{name} (head)" if name in (*METRICS, CEILING) else name
 
 
 def _holds_scores(out: Path) -> bool:
-    """Tell whether a file is an earlier table of scores, which may be written again."""
+    """Return whether a file is an earlier table of scores, which may be overwritten."""
     try:
         with out.open("rb") as file:
             return bool(pq.read_schema(file).names == list(_COLUMNS))
@@ -275,7 +277,7 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def evaluate_lines(summary: dict[str, Any], out: Path | None) -> list[tuple[str, str]]:
-    """Return the summary as lines for people: a name and a value each."""
+    """Return the summary lines, as (name, value) pairs."""
     lines = [fact for counts in summary["kinds"].values() for fact in judged_lines(counts)]
     lines.append(("seconds", f"{summary['seconds']['total']:.2f}"))
     return lines if out is None else [*lines, ("results", printable(str(out)))]
@@ -284,7 +286,7 @@ def evaluate_lines(summary: dict[str, Any], out: Path | None) -> list[tuple[str,
 def evaluate_tables(
     summary: dict[str, Any],
 ) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-    """Return title, header and lines of the table of each set; intervals are 95 % bootstrap."""
+    """Return title, header and rows of the table of each set; intervals are 95 % bootstrap."""
     tables = []
     for kind, set_name in dict.fromkeys((line["kind"], line["set"]) for line in summary["scores"]):
         lines = [

@@ -1,4 +1,4 @@
-"""What training and evaluation have in common: from judgements to statistics of their pairs."""
+"""Shared by training and evaluation: from judgements to the statistics of their pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ from ..session.settings import parse_bytes
 
 @dataclass(frozen=True)
 class Judged:
-    """Judgements whose images can be used, and these images.
+    """Judgements whose images are all usable, and these images.
 
     Attributes
     ----------
     judgements
-        The usable ones.
+        The usable judgements.
     left_out
-        How many others there were.
+        Number of judgements left out because an image is broken.
     collection
         The images.
     contents
-        Content hash of each different image.
+        Content hash of each distinct image.
     images
-        int64, as `Judgements.images`: numbers in `contents`.
+        int64, shaped like `Judgements.images`: indices into `contents`.
     """
 
     judgements: Judgements
@@ -46,32 +46,33 @@ class Judged:
     images: NDArray[np.int64]
 
     def digest(self) -> str:
-        """Return the xxh3-128 (hex) over images, answers and votes; paths do not count."""
+        """Return the xxh3-128 (hex) over images, answers and votes; paths are not included."""
         digest = xxhash.xxh3_128(b"".join(self.contents))
         for part in (self.images, self.judgements.answers, self.judgements.votes):
             digest.update(np.ascontiguousarray(part).data)
         return digest.hexdigest()
 
     def paths(self) -> list[str]:
-        """Return a file for each of `contents`."""
+        """Return the path of a file for each of `contents`."""
         by_content = {record.content: record.path for record in self.collection.good}
         return [by_content[content] for content in self.contents]
 
 
 @dataclass(frozen=True)
 class PairStatistics:
-    """Statistics of the pairs of judgements.
+    """Statistics of the judged pairs.
 
     Attributes
     ----------
     numbers
-        float32 [different pairs, channels].
+        float32 [distinct pairs, channels].
     place
-        int64 [judgements, 2] (ref with p0, ref with p1) or [judgements, 1] (p0 with p1).
+        Indices into `numbers`: int64 [judgements, 2] (ref with p0, ref with p1) or
+        [judgements, 1] (p0 with p1).
     pairs
-        int64 [different pairs, 2]: numbers of images.
+        int64 [distinct pairs, 2]: indices of images in `Judged.contents`.
     kept
-        How many of the different pairs the store had.
+        Number of distinct pairs that the store already had.
     """
 
     numbers: NDArray[np.float32]
@@ -81,7 +82,7 @@ class PairStatistics:
 
 
 def find_judged(judgements: Judgements, session: Session) -> Judged:
-    """Survey the images of judgements, and leave out judgements whose images are broken.
+    """Survey the images of judgements; leave out judgements with broken images.
 
     Raises
     ------
@@ -119,11 +120,12 @@ def _of_usable(judgements: Judgements, left_out: int, collection: Collection) ->
 
 
 def without_broken(judged: Judged, session: Session, processes: Processes) -> Judged:
-    """Decode the images of judgements once, and leave out judgements whose images are broken.
+    """Decode the images of judgements once; leave out judgements with broken images.
 
-    For trainings that decode them in every epoch: what is learned from and what is held out is
-    settled before the first one. An image that has a row in the store was decoded for it. Every
-    process looks at its share, and all leave out the same.
+    For trainings that decode images in every epoch, this settles before the first epoch which
+    judgements are trained on and which are held out. Images with a row in the store are skipped:
+    they were decoded for it. Every process checks its share, and all leave out the same
+    judgements.
 
     Raises
     ------
@@ -136,7 +138,7 @@ def without_broken(judged: Judged, session: Session, processes: Processes) -> Ju
     broken = torch.zeros(len(files), device=features.extractor.device)
 
     def look(numbers: Sequence[int]) -> None:
-        """Decode images; what is wrong with them ends in the features' failures."""
+        """Decode images; record those that fail in `features.failures` and `broken`."""
         extractor, done = features.extractor, 0
         these = [files[n] for n in numbers]
         workers = session.settings.workers
@@ -150,7 +152,7 @@ def without_broken(judged: Judged, session: Session, processes: Processes) -> Ju
     with session.clock("decode"):
         look(todo[processes.rank :: processes.world])
         lost = torch.nonzero(processes.add(broken.clone())).flatten().tolist()
-        # To name the reasons, and to believe what another process found
+        # Get the reasons for images that another process found broken
         look([n for n in lost if judged.contents[n] not in features.failures])
     for n in lost:
         features.failures.setdefault(judged.contents[n], "another process could not decode it")
@@ -162,10 +164,10 @@ def without_broken(judged: Judged, session: Session, processes: Processes) -> Ju
 
 
 def pair_statistics_of(judged: Judged, session: Session) -> tuple[Judged, PairStatistics]:
-    """Return the statistics of the judged pairs: from the store, and made where it has none.
+    """Return the statistics of the judged pairs; compute those missing from the store.
 
-    Only what the store lacks is computed, and only the images of these pairs need a row. Images
-    that turn out to be broken take their judgements with them.
+    Only images of missing pairs need a row. Judgements with images that turn out to be broken are
+    left out of the `Judged` that is returned.
     """
     features = judged.collection.features
     pairs, place = _pairs_of(judged)
@@ -202,7 +204,7 @@ def _pairs_of(judged: Judged) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def count_judged(judged: Judged, statistics: PairStatistics | None) -> dict[str, Any]:
-    """Return what a summary says of judgements and their images."""
+    """Return the summary entries on judgements and their images."""
     features = judged.collection.features
     told: dict[str, Any] = {
         "judgements": len(judged.judgements),
@@ -221,7 +223,7 @@ def count_judged(judged: Judged, statistics: PairStatistics | None) -> dict[str,
 
 
 def judged_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what `count_judged` says as lines for people."""
+    """Return the summary lines for the entries of `count_judged`."""
     lost = f" ({summary['left_out']:,} left out)" if summary["left_out"] else ""
     lines = [
         ("judgements", f"{summary['judgements']:,} of {summary['images']:,} images{lost}"),
@@ -236,7 +238,7 @@ def judged_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def check_folder(option: str, folder: Path | None) -> None:
-    """Raise an error unless an optional folder is there."""
+    """Raise `UsageError` if `folder` is given and is not a folder."""
     from ...cache.errors import UsageError
 
     if folder is not None and not folder.is_dir():
@@ -244,5 +246,5 @@ def check_folder(option: str, folder: Path | None) -> None:
 
 
 def files_of(judged: Judged) -> Sequence[tuple[str, bytes]]:
-    """Return path and content hash of each different image."""
+    """Return the path and content hash of each distinct image."""
     return list(zip(judged.paths(), judged.contents, strict=True))

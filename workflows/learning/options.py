@@ -1,4 +1,4 @@
-"""What a person can choose about a training."""
+"""Training options."""
 
 import math
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a person can choose about a training; None stands for what suits it.
+    """Training options; None selects a suitable default.
 
-    `held_out` is the share of judgements to hold out, unless `held_out_from` names others.
+    `held_out` is the share of judgements to hold out, unless `held_out_from` names the judgements
+    to hold out.
     """
 
     held_out: float = 0.1
@@ -51,9 +52,9 @@ class TrainOptions:
         return self.tune_trunk or bool(self.changes)
 
     def recipe(self) -> Hyperparameters:
-        """Return how to train: small steps of the paper through a network, else long ones.
+        """Return the hyperparameters: the paper's small steps through the network, else large ones.
 
-        Without a network in between, 60 epochs of long steps with a cosine end take seconds.
+        Without the network, 60 epochs of large steps with a cosine schedule take seconds.
         """
         network = self.through_network
         batch = self.batch or (50 if network else 256)
@@ -71,7 +72,7 @@ class TrainOptions:
 
 
 def check_options(options: TrainOptions) -> None:
-    """Raise `UsageError` for a choice that cannot be."""
+    """Raise `UsageError` if an option is invalid."""
     check_choice("--loss", options.loss, LOSSES)
     check_folder("--images", options.images)
     if options.schedule is not None:

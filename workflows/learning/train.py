@@ -1,4 +1,4 @@
-"""Teach a head from human judgements, and a trunk if that is wanted."""
+"""Train a head, and optionally the trunk, on human judgements."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -61,34 +61,35 @@ from .judged import (
 )
 from .options import TrainOptions, check_options
 
-_FEW = 25  # held-out judgements whose agreement has a standard error of up to 0.1
-_PROBES = 256  # judgements that the first temperature is taken from
+_FEW = 25  # with this many held-out judgements, agreement has a standard error of up to 0.1
+_PROBES = 256  # judgements that the initial temperature is computed from
 _ADVICE = "more answers, a smaller --learning-rate or more --epochs may help"
 
 
 def train_head(
     sources: Sequence[Path], out: Path, settings: Settings, options: TrainOptions, screen: Screen
 ) -> dict[str, Any]:
-    """Teach a head from judgements and write it, with all that belongs to it, to the folder `out`.
+    """Train a head on judgements; write head, metrics, curve and summary to the folder `out`.
 
-    The same call on the same folder goes on where it was interrupted. Under torchrun every process
-    makes the same call, and the first one writes.
+    Repeating an interrupted call resumes it after the last finished epoch. Under torchrun every
+    process makes the same call, and the first one writes.
 
     Returns
     -------
     dict
-        The summary that is also written to ``summary.json``.
+        The summary that is also written to ``summary.json``; empty in all but the first process.
 
     Raises
     ------
     LpipstoreError
-        There is something that a person has to change; the message says what.
+        An option is invalid, the judgements, images, head, weights or store cannot be used, `out`
+        holds a different run or cannot be written to, or another process of the training ended.
     """
     check_options(options)
     clock = Stopwatch(*STAGES)
     judgements, held_from = _read(sources, options)
     settings = replace(settings, device=device_of_process(settings.device))
-    # A trunk in half precision has lost digits; one that learns keeps them and is cast as it runs
+    # Half precision loses digits: a trunk in the training loop stays float32 and is cast as it runs
     whole = replace(settings, trunk_dtype="float32") if options.through_network else settings
     check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
     with open_session(settings, screen, clock) as session:
@@ -98,7 +99,7 @@ def train_head(
 
 
 def _read(sources: Sequence[Path], options: TrainOptions) -> tuple[Judgements, int | None]:
-    """Return all judgements, and the first of those sets that are to be held out on request."""
+    """Return all judgements, and the number of the first set of --held-out-from (None without)."""
     judgements = _choices(sources, options, options.split)
     if options.held_out_from is None:
         return judgements, None
@@ -130,7 +131,7 @@ def _train(
     settings, clock, screen = session.settings, session.clock, session.screen
     summary: dict[str, Any] = {}
     manifest = _manifest(judged, held_from, settings, options)
-    parts = _split(judged, held_from, options)  # before the folder: an error leaves none behind
+    parts = _split(judged, held_from, options)  # before the folder: an error leaves no folder
     if held_from is not None:
         warn_of_seen(judged, *parts, options, screen)
     with writing_run(out, manifest) if processes.first else nullcontext():
@@ -139,7 +140,7 @@ def _train(
             judged = without_broken(judged, session, processes)
         else:
             if not processes.first:
-                processes.wait()  # until the first one has made the statistics that all then read
+                processes.wait()  # for the first one to make the statistics that all then read
             judged, statistics = pair_statistics_of(judged, session)
             if processes.first:
                 processes.wait()
@@ -187,7 +188,7 @@ def make_split(
     settings: Settings,
     options: TrainOptions,
 ) -> tuple[Split, TripletStatistics | None]:
-    """Return what to learn from, and the trunk that images go through, if they do."""
+    """Return the split, and the trunk if images pass through it in every epoch (else None)."""
     learn, held_out = _split(judged, held_from, options)
     extractor = judged.collection.features.extractor
     device = extractor.device
@@ -210,7 +211,7 @@ def make_split(
         changes,
         cores() if settings.workers is None else settings.workers,
     )
-    # Looking at all of them again would take as long as learning from them
+    # Evaluating on all of them would take as long as learning from them
     shown = _some(learn, len(held_out) or _PROBES, options.seed)
     trunk = TripletStatistics(
         extractor.backbone.to().trunk,
@@ -225,7 +226,7 @@ def _manifest(
     judged: Judged, held_from: int | None, settings: Settings, options: TrainOptions
 ) -> dict[str, Any]:
     asked = asdict(options.recipe())
-    del asked["at_once"]  # changes no figure
+    del asked["at_once"]  # does not change any result
     return {
         **make_manifest("train", judged.collection, settings),
         "trunk_dtype": settings.trunk_dtype,
@@ -244,7 +245,7 @@ def _manifest(
 def _split(
     judged: Judged, held_from: int | None, options: TrainOptions
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the numbers of the judgements to learn from, and of those held out."""
+    """Return the indices of the judgements to learn from and of those held out."""
     if held_from is None:
         learn, held_out = hold_out(judged.images, options.held_out, options.seed)
     else:
@@ -260,12 +261,12 @@ def _split(
 def resume(
     training: Training, checkpoint: Mapping[str, Any], manifest: Mapping[str, Any], path: Path
 ) -> None:
-    """Let a training go on from a checkpoint.
+    """Resume a training from a checkpoint.
 
     Raises
     ------
     LpipstoreError
-        The checkpoint is that of another training.
+        The checkpoint belongs to another training.
     """
     recipe = checkpoint.get("recipe")
     try:
@@ -286,14 +287,14 @@ def warn_of_seen(
     options: TrainOptions,
     screen: Screen,
 ) -> None:
-    """Say how many judgements of --held-out-from are about triplets to learn from.
+    """Warn if judgements of --held-out-from are about triplets that the training learns from.
 
-    Triplets are the same where their images have the same bytes, in whatever file.
+    Triplets are the same if their images have the same bytes, in whatever file.
 
     Raises
     ------
     UsageError
-        All of them are, as in a copy of the table that is learned from.
+        All of them are, as with a copy of the training data.
     """
     seen, held = len(seen_before(judged.images, learn, held_out)), len(held_out)
     name = printable(str(options.held_out_from))
@@ -312,7 +313,7 @@ def warn_of_seen(
 
 
 def warn_of_few(split: Split, options: TrainOptions, screen: Screen) -> None:
-    """Say so if there are too few judgements to hold any out, or to trust the figures on them."""
+    """Warn if no judgements could be held out, or too few for reliable figures."""
     learn, held = len(split.learn), len(split.held)
     if not held and options.held_out:
         screen.warn(
@@ -330,10 +331,10 @@ def warn_of_few(split: Split, options: TrainOptions, screen: Screen) -> None:
 def begin_training(
     start: Head, trunk: TripletStatistics | None, split: Split, options: TrainOptions
 ) -> Training:
-    """Return a training before its first epoch."""
+    """Set up a training before its first epoch."""
     device = split.data.judge.device
     model = HeadModel(LinearHead(start, options.dropout), LogisticJudge(1.0), trunk).to(device)
-    # Votes are to be about as sure of the typical difference as of the average judgement
+    # The initial temperature is the typical difference (RMS of d0 - d1), whose logit is then ±1
     d0, d1 = split.data.distances(model, _some(split.learn, _PROBES, options.seed))
     spread = float((d0 - d1).double().square().mean().sqrt())
     temperature = spread if spread > 0 and math.isfinite(spread) else 1.0
@@ -348,9 +349,9 @@ def _some(numbers: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64
 
 
 def _heads(training: Training, split: Split, start: Head) -> list[dict[str, Any]]:
-    """Return the figures of heads on both parts: unweighted and stock, at the start, trained.
+    """Return the figures on both parts for the unweighted, the starting and the trained head.
 
-    Through a network that changes, only the start and what came out can be compared.
+    A training through the network compares only the starting and the trained head.
     """
     history = training.history
     heads = [
@@ -390,7 +391,7 @@ def _ceilings(answers: NDArray[np.float64], split: Split) -> dict[str, float]:
 def write_results(
     training: Training, out: Path, summary: dict[str, Any], *, tune_trunk: bool
 ) -> None:
-    """Write head, metrics, curve and summary, and the trunk if it has learned."""
+    """Write head, metrics, curve and summary, and the trunk if it was trained."""
     save_head(training.model.head.head("trained"), out / HEAD)
     if tune_trunk and training.model.trunk is not None:
         save_whole(training.model.trunk.trunk.state_dict(), out / TRUNK)
@@ -401,7 +402,7 @@ def write_results(
 
 
 def told_epoch(history: Sequence[Mapping[str, Any]]) -> str:
-    """Return what came out of the last epoch in a line: train and held out side by side."""
+    """Return one line with loss and agreement of the last epoch, on train and held-out parts."""
     last = {line["part"]: line for line in history[-2:] if line["epoch"] == history[-1]["epoch"]}
     shown = [
         f"{'held out' if part == 'held_out' else part} loss {line['loss']:.4f} "
@@ -412,7 +413,7 @@ def told_epoch(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def train_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
-    """Return the summary as lines for people: a name and a value each."""
+    """Return the summary lines, as (name, value) pairs."""
     seconds = summary["seconds"]
     stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("forward", "score", "train"))
     return [
@@ -430,7 +431,7 @@ _SHOWN = {"choice": "2AFC score", "agreement": "agreement", "loss": "loss"}
 
 
 def train_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return the lines of the table of heads: each figure on train and held-out judgements."""
+    """Return the rows of the table of heads: each figure on train and held-out judgements."""
     rows: list[tuple[str, ...]] = [
         (f"{shown}, {line['head']}", *_side_by_side(line, figure))
         for figure, shown in _SHOWN.items()

@@ -1,4 +1,4 @@
-"""Work on finished runs: other heads, the same again, what is new, other formats.
+"""Work on finished runs: rescore, reproduce, update, export.
 
 In: the folder of a run. Out: another run, or an exported file. Read first: `rescore`.
 """

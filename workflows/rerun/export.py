@@ -1,4 +1,4 @@
-"""Hand the distances of a run to other programs."""
+"""Export the distances of a run for other programs."""
 
 import shutil
 import sys
@@ -25,16 +25,15 @@ _LARGE = 1_000_000_000
 
 
 def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen) -> dict[str, Any]:
-    """Write the matrix or the list of pairs of a finished run into one file.
+    """Write the matrix or the list of pairs of a finished run to one file.
 
     Parameters
     ----------
     kind
-        "csv", "parquet" or "npz"; None goes by the ending of `out`; the standard
-        output gets csv.
+        "csv", "parquet" or "npz"; None uses the suffix of `out`, or csv on the standard output.
     out
-        The file; None stands for ``export.KIND`` in the run's folder, "-" for the standard output
-        (csv only).
+        The file; None means ``export.KIND`` in the run's folder, "-" the standard output (csv
+        only).
 
     Returns
     -------
@@ -44,7 +43,8 @@ def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen)
     Raises
     ------
     LpipstoreError
-        There is something that a person has to change; the message says what.
+        The run is not finished or is damaged, the format is unknown or contradicts `out`, or the
+        file exists already or cannot be written.
     """
     run = open_run(folder)
     if kind is None and out == STDOUT:
@@ -56,7 +56,7 @@ def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen)
     check_choice("--format", kind, FORMATS)
     if out is not None and out.suffix.lstrip(".") in set(FORMATS) - {kind}:
         raise UsageError(f"--format {kind} contradicts --out {printable(str(out))}")
-    own = folder / f"export.{kind}"  # may be written again
+    own = folder / f"export.{kind}"  # may be overwritten
     path = own if out is None else out
     matrix = is_matrix(run)
     if matrix:
@@ -84,7 +84,7 @@ def _write(run: Run, kind: str, file: Any, matrix: bool, screen: Screen) -> None
 
 
 def _tell_size(run: Run, kind: str, path: Path, screen: Screen) -> None:
-    """Warn of a large file, and of a disk that has no room for it."""
+    """Warn if the file is large, or if the disk has no room for it."""
     need = matrix_bytes(run, kind)
     parent = path.absolute().parent
     if path != STDOUT and parent.exists() and need > shutil.disk_usage(parent).free:
@@ -94,6 +94,6 @@ def _tell_size(run: Run, kind: str, path: Path, screen: Screen) -> None:
 
 
 def export_lines(outcome: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what was written as lines for people: a name and a value each."""
+    """Return the summary lines, as (name, value) pairs."""
     what = "matrix" if outcome["matrix"] else "pairs"
     return [(what, f"{printable(outcome['file'])} ({show_bytes(outcome['bytes'])})")]

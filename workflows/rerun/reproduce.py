@@ -1,4 +1,4 @@
-"""Make a run again from its manifest, and let a run decide the settings of another."""
+"""Reproduce a run from its manifest, and take the settings of a new run from an earlier one."""
 
 import os
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ _SHOWN = 10  # names in a message
 
 
 def run_of(manifest: Path) -> Run:
-    """Return the run that a path names: its folder, or the manifest in it.
+    """Return the run at a path: its folder, or the manifest in it.
 
     Raises
     ------
     UsageError
-        There is no run.
+        There is no run at the path.
     """
     if manifest.is_file() and manifest.name != MANIFEST:
         raise UsageError(f"--from takes a run or its {MANIFEST}, not {printable(str(manifest))}")
@@ -42,23 +42,23 @@ def run_of(manifest: Path) -> Run:
 
 
 def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> dict[str, Any]:
-    """Make a run again: the same images in the same order, the same question and settings.
+    """Reproduce a run: the same images in the same order, the same question and settings.
 
-    Any run of ``pairs``, ``compare`` or ``score`` can be made again, and the result is the same to
-    the byte. A run that took over distances (an update) or was scored from statistics is made from
-    rows in one piece, which a warning says. Returns the summary.
+    Any run of ``pairs``, ``compare`` or ``score`` can be reproduced byte for byte. If the run took
+    over distances from an earlier one (an update) or was scored from statistics, all distances
+    are computed from rows instead, with a warning. Returns the summary.
 
     Raises
     ------
     UsageError
-        The run is of another command or not finished, or an option contradicts it.
+        The run was made by another command or is not finished, or an option contradicts it.
     LpipstoreError
-        Images, weights or head are not what they were; the message names them.
+        Images, weights or the head have changed; the message names them.
     """
     clock = Stopwatch(*STAGES)
     recipe = reopen_recipe(run)
     kind = reopen_kind(run, "--from")
-    open_run(run.path)  # is it finished?
+    open_run(run.path)  # raises if it is not finished
     _tell_differences(run, screen)
     settings = settings_of(run, recipe, settings, "--from")
     check = partial(need_same_recipe, run, settings)
@@ -70,12 +70,14 @@ def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> di
 
 
 def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Settings:
-    """Fill in what a run decides.
+    """Fill in the settings that a run determines.
+
+    `option` is the option that named the run, for messages.
 
     Raises
     ------
     UsageError
-        Something was chosen that the run decides otherwise; `option` is what named the run.
+        A chosen setting contradicts the run.
     """
     decided = {
         "backbone": recipe.backbone,
@@ -106,7 +108,7 @@ def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Se
 
 
 def _head_choice(recipe: Recipe) -> str | None:
-    """Return what to write for ``--heads`` to get the head that the run had."""
+    """Return the value of ``--heads`` that selects the head of the run; None is the default."""
     if recipe.head.startswith("none ("):
         return "none"
     path = os.path.join(recipe.folder, recipe.head)
@@ -114,7 +116,7 @@ def _head_choice(recipe: Recipe) -> str | None:
 
 
 def need_same_recipe(run: Run, settings: Settings, collection: Collection) -> None:
-    """Raise `LpipstoreError` unless rows and head are made of what they were made of in a run."""
+    """Raise `LpipstoreError` unless rows and head have the same recipe as in a run."""
     extractor, head = collection.features.extractor, collection.head(settings)
     now = {
         **extractor.spec.recipe,
@@ -177,13 +179,13 @@ def _need_unchanged(then: Sequence[ImageRecord], now: Sequence[ImageRecord]) -> 
 
 
 def near(path: str) -> str:
-    """Return an absolute path for a message: from here, if it is below."""
+    """Return a path for a message, relative if it is below the working directory."""
     below = os.path.relpath(path)
     return printable(path if below.startswith(os.pardir) else below)
 
 
 def shorten(names: Sequence[str]) -> str:
-    """Return names for a message: all, or the first few and how many more there are."""
+    """Join names for a message: all, or the first few and the number of the others."""
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 

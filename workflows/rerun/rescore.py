@@ -1,4 +1,4 @@
-"""Score a finished run again under other heads: the same images, the same pairs, no trunk."""
+"""Rescore a finished run under other heads: same images and pairs, from rows or statistics."""
 
 import os
 import shutil
@@ -47,8 +47,8 @@ class Rescored:
     folder: Path
 
 
-class RowsMissing(LpipstoreError):  # noqa: N818 - it says what is the matter
-    """Rows have left the store, and are not to be computed; `paths` are their images."""
+class RowsMissing(LpipstoreError):  # noqa: N818 - named for the condition
+    """Rows are missing from the store and must not be computed; `paths` are their images."""
 
     def __init__(self, message: str, paths: Sequence[str]) -> None:
         super().__init__(message)
@@ -67,10 +67,10 @@ def rescore_run(
 ) -> dict[str, Any]:
     """Score the pairs of a finished run under other heads.
 
-    With one head `out` becomes the run; with several it gets a run for each, named after the file.
-    Each is what the command of the old run would make with that head, to the byte (a list that is
-    scored from its kept statistics: within 1e-6). Rows are read once for all heads, and weights
-    only if rows are missing.
+    With one head, `out` becomes the run; with several, `out` gets a run for each, named after the
+    head's file. Each run is byte for byte what the original command would produce with that head
+    (within 1e-6 for a list scored from its kept statistics). Rows are read once for all heads;
+    weights are loaded only if rows are missing.
 
     Parameters
     ----------
@@ -79,22 +79,24 @@ def rescore_run(
     heads
         As for ``--heads``.
     compute
-        Compute the rows that have left the store; otherwise they are an error.
+        Compute rows that are missing from the store; if False, they are an error.
     from_rows
-        Read rows even where statistics were kept.
+        Read rows even if statistics were kept.
 
     Returns
     -------
     dict
-        ``runs``: for each its head, its folder and its summary; what was forwarded and read for all
-        of them, and the seconds.
+        ``runs``: head, folder and summary of each run; ``forwards``, ``rows_read``, ``failed`` and
+        ``seconds`` over all of them.
 
     Raises
     ------
     RowsMissing
-        Rows have left the store and `compute` is False.
+        Rows are missing from the store and `compute` is False.
     LpipstoreError
-        There is something else that a person has to change; the message says what.
+        The run is not finished or is damaged, a head, the weights or the store cannot be used, the
+        image of a missing row has changed or is gone, or a folder of the results holds a different
+        run or cannot be written to.
     """
     clock = Stopwatch(*STAGES)
     run = open_run(folder)
@@ -161,7 +163,7 @@ def _need_results(run: Run, kind: str) -> None:
 
 
 def _settings_of(recipe: Recipe, settings: Settings) -> Settings:
-    """Let the run decide what its rows and products are; the rest is up to who asks."""
+    """Take the settings that determine rows and distances from the run, others from `settings`."""
     open_choice = settings.weights == Settings().weights and "weights" not in settings.given
     return replace(
         settings,
@@ -202,12 +204,12 @@ def _targets(
 
 
 def _folder_name(choice: str) -> str:
-    """Return what the folder of a head's run is called: as the head's file or folder is.
+    """Return the folder name of a head's run: that of the head's file or folder.
 
     Raises
     ------
     UsageError
-        No folder can be called so: the run would lie in ``--out`` itself, or outside of it.
+        The name is empty, "." or "..": the run would lie in ``--out`` itself or outside of it.
     """
     name = os.path.basename(os.path.abspath(os.path.expanduser(choice))).removesuffix(".pth")
     if name in ("", os.curdir, os.pardir):
@@ -223,8 +225,8 @@ def _pairs(targets: Sequence[Rescored]) -> list[tuple[Head, Path]]:
 
 
 def _manifest(run: Run, head: Head) -> dict[str, Any]:
-    """Return the manifest that the old command would write with another head."""
-    folder = str(run.manifest["folder"])  # where paths start from, that of the head included
+    """Return the manifest that the original command would write with another head."""
+    folder = str(run.manifest["folder"])  # base of relative paths, including that of the head
     here = os.path.isfile(head.name) and folder != printable(os.getcwd())
     changed = {
         "head": printable(os.path.abspath(head.name)) if here else head.name,
@@ -280,7 +282,7 @@ def _rescore_matrix(
 
 
 def _rows_of(run: Run, records: Sequence[ImageRecord]) -> int | None:
-    """How many usable images are rows of a matrix of two sides; None for all pairs of one side."""
+    """Return how many usable images are rows of a matrix of two folders; None for all pairs."""
     if "side" not in run.images.column_names:
         return None
     sides: list[str] = run.images.column("side").to_pylist()
@@ -300,7 +302,7 @@ _SCORERS = {
 
 
 def _figure(run: dict[str, Any]) -> str:
-    """Say what came out under one head."""
+    """Return the main figures for one head as text."""
     if "listed" in run:
         return f"{run['listed']:,} close of {run['pairs']:,} pairs"
     error = run.get("precision_error")
@@ -312,7 +314,7 @@ def _figure(run: dict[str, Any]) -> str:
 
 
 def rescore_lines(outcome: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what came out as lines for people: a name and a value each."""
+    """Return the summary lines, as (name, value) pairs."""
     lines = [
         ("forwards", f"{outcome['forwards']:,} (rows read: {outcome['rows_read']:,})"),
         *((printable(run["folder"]), _figure(run)) for run in outcome["runs"]),

@@ -1,4 +1,4 @@
-"""Score a list or groups of a finished run again: from rows, or from statistics that were kept."""
+"""Rescore a list or groups of a finished run, from rows or from kept statistics."""
 
 import os
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from ..session.manifest import head_attributes
 from ..session.session import Session
 from ..session.settings import parse_bytes
 
-_OF_HEAD = ("precision", "precision_error")  # what a summary says of one head only
+_OF_HEAD = ("precision", "precision_error")  # summary entries that depend on the head
 
 
 def rescore_rows(
@@ -71,7 +71,7 @@ def rescore_statistics(
 
 
 def _ends(run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The images of each pair by their ``index``; -1 where one cannot be used."""
+    """Return the images of each pair by their ``index``; -1 for an image that cannot be used."""
     return _numbers(run.pairs.column("i")), _numbers(run.pairs.column("j"))
 
 

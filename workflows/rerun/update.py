@@ -1,4 +1,4 @@
-"""All pairs of a collection that has changed since a run: only new rows and columns are scored."""
+"""Update a run of all pairs after its collection changed: score only new rows and columns."""
 
 import os
 import shutil
@@ -36,14 +36,14 @@ from ..session.settings import Settings, parse_bytes
 from .reproduce import near, need_same_recipe, settings_of, shorten
 
 CHANGES = "changes.json"
-_ADDED = ".lpipstore-added"  # a folder in the run, as long as it is being made
+_ADDED = ".lpipstore-added"  # temporary folder in the run while it is being written
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What differs between a run and a collection: paths, as people see them.
+    """The differences between a run and a collection, as printable paths.
 
-    A file that lies under another path now is `renamed`, from one to the other; one more copy of an
+    A file that is now at another path is `renamed`, as (old path, new path); one more copy of an
     image is `added`.
     """
 
@@ -54,7 +54,7 @@ class Changes:
 
     @classmethod
     def between(cls, run: Run, records: Sequence[ImageRecord]) -> "Changes":
-        """Compare the images of a run, usable ones only, with those that are there now."""
+        """Compare the usable images of a run with those of `records`."""
         old = {_place(r.path): r.content for r in reopen_records(run) if not r.error}
         new = {_place(r.path): r.content for r in records if not r.error}
         strangers = [path for path in new if path not in old]
@@ -71,7 +71,7 @@ class Changes:
         )
 
     def tell(self, screen: Screen) -> None:
-        """Say what changed, with the first names."""
+        """Print what changed, with the first few names."""
         shown = {
             "added": [*map(near, self.added)],
             "removed": [*map(near, self.removed)],
@@ -96,15 +96,18 @@ def update_pairs(
     settings: Settings,
     screen: Screen,
 ) -> dict[str, Any]:
-    """Score all pairs of the images in `sources`, taking over what the run `old` has of them.
+    """Score all pairs of the images in `sources`, taking over distances from the run `old`.
 
-    The old run is only read, and decides the settings. The same call goes on where it was
-    interrupted. Distances are within 1e-7 of those of a fresh run. Returns the summary.
+    The old run is only read, and determines the settings. Repeating an interrupted call resumes
+    it. Distances are within 1e-7 of those of a fresh run. Returns the summary.
 
     Raises
     ------
     LpipstoreError
-        There is something that a person has to change; the message says what.
+        `old` is not a finished run of all pairs, a setting contradicts it, its weights or head
+        have changed, fewer than two images can be used, ``settings.memory`` is too small, the store
+        cannot be used, or `out` is the folder of `old`, holds a different run or cannot be written
+        to.
     """
     clock = Stopwatch(*STAGES)
     run = open_run(old)
@@ -180,7 +183,7 @@ def _update(run: Run, collection: Collection, out: Path, session: Session) -> di
 
 
 def _places(run: Run) -> dict[bytes, int]:
-    """Where each content stands in the matrix of a run."""
+    """Return the row of each content in the matrix of a run."""
     contents = [r.content for r in reopen_records(run) if not r.error]
     places = {content: place for place, content in enumerate(contents) if content}
     if run.distances.shape != (len(contents), len(contents)):
@@ -200,7 +203,7 @@ def _score(
     out: Path,
     session: Session,
 ) -> MatrixFile:
-    """Score new images among themselves and against those that were kept; put all together."""
+    """Score new images among themselves and against kept ones, and assemble the matrix."""
     settings, screen = session.settings, session.screen
     features, contents = collection.features, collection.contents()
     head = collection.head(settings)
@@ -241,7 +244,7 @@ def _score(
 
 
 def _remove_added(out: Path) -> None:
-    """Remove the matrices of what was added: they are part of the whole now."""
+    """Remove the matrices of added images, which are now part of the whole matrix."""
     if (out / _ADDED).exists():
         shutil.rmtree(out / _ADDED)
 
@@ -251,7 +254,7 @@ def _numbers(contents: Sequence[bytes], of: dict[bytes, int]) -> NDArray[np.int6
 
 
 def update_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
-    """Return the summary as lines for people: a name and a value each."""
+    """Return the summary lines, as (name, value) pairs."""
     update = summary["update"]
     counts = ", ".join(
         f"{update[kind]:,} {kind}" for kind in ("added", "removed", "changed", "renamed")

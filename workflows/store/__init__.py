@@ -1,1 +1,1 @@
-"""Look after the feature store: fill it, describe, verify, evict, clear."""
+"""Maintain the feature store: fill, describe, verify, evict, clear."""

@@ -14,9 +14,9 @@ from ..session.settings import Settings
 def extract_features(
     sources: Sequence[str | os.PathLike[str]], settings: Settings, screen: Screen
 ) -> dict[str, Any]:
-    """Run the backbone on every image in `sources` whose row the store lacks.
+    """Run the backbone on every image in `sources` whose row is missing from the store.
 
-    Returns counts of images, forwards and hits, and seconds for each stage.
+    Returns counts of images, forwards and hits, and the seconds of each stage.
     """
     with open_session(settings, screen) as session:
         records = find_collection(sources, session)
@@ -32,7 +32,7 @@ def extract_features(
 
 
 def extract_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the summary as lines for people."""
+    """Return the summary lines, as (name, value) pairs."""
     seconds = summary["seconds"]
     stages = ", ".join(
         f"{name} {seconds[name]:.2f}" for name in ("hash", "decode", "load", "forward")

@@ -1,4 +1,4 @@
-"""Look after a feature store: what it holds, whether it is sound, making room in it."""
+"""Maintain a feature store: describe, verify, evict, clear."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -19,12 +19,12 @@ _COUNTERS = (
 
 
 def open_existing(path: Path) -> FeatureStore:
-    """Open a store that is there.
+    """Open an existing store.
 
     Raises
     ------
     UsageError
-        There is none; nothing is made.
+        There is no store at `path`; none is created.
     """
     if not path.exists() or (path.is_dir() and not any(path.glob("*"))):
         raise UsageError(f"no store at {path}: extract or pairs makes one")
@@ -66,7 +66,7 @@ def clear_store(path: Path, backbone: str | None) -> dict[str, Any]:
 
 
 def store_lines(stat: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the counts of a store as lines for people: a name and a value each."""
+    """Return the summary lines of a store's counts, as (name, value) pairs."""
     return [
         ("store", str(stat["path"])),
         ("on disk", show_bytes(stat["bytes"])),
@@ -78,7 +78,7 @@ def store_lines(stat: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def pool_rows(stat: dict[str, Any]) -> list[list[str]]:
-    """Return one table row for each pool: name, numbers in a row, dtype, rows, bytes."""
+    """Return one table row for each pool: name, row length, dtype, rows, bytes."""
     return [
         [
             pool["name"],
@@ -92,7 +92,7 @@ def pool_rows(stat: dict[str, Any]) -> list[list[str]]:
 
 
 def verify_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what a verification read and found as lines for people."""
+    """Return the summary lines of a verification, as (name, value) pairs."""
     verdict = "sound" if report["ok"] else "NOT sound: --repair mends it, what is lost is computed"
     lines = [
         ("store", report["path"]),
@@ -106,7 +106,7 @@ def verify_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def freed_lines(freed: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what an eviction or clearing took away as lines for people."""
+    """Return the summary lines of an eviction or clearing, as (name, value) pairs."""
     lines = [
         ("removed", f"{freed['rows']:,} rows, {show_bytes(freed['bytes'])}"),
         ("left on disk", show_bytes(freed["left"])),

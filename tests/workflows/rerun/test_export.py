@@ -58,10 +58,11 @@ def test_a_square_as_csv(cli, run, paths, tmp_path):
     assert np.array_equal(numbers, run.distances.compute())
 
 
-def test_csv_on_the_standard_output(cli, run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("choice", [(), ("--format", "csv")])
+def test_csv_on_the_standard_output(cli, run, monkeypatch, choice):
     out = io.TextIOWrapper(io.BytesIO())
     monkeypatch.setattr("sys.stdout", out)
-    cli("export", run.path, "--format", "csv", "--out", "-")
+    cli("export", run.path, *choice, "--out", "-")
     printed = out.buffer.getvalue()
     cli("export", run.path, "--format", "csv")
     assert printed == (run.path / "export.csv").read_bytes()

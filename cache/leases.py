@@ -61,7 +61,7 @@ def end_dead_leases(transaction: Transaction) -> int:
     for lease, pid, started, space, beat in transaction.execute(
         "SELECT id, pid, started, space, beat FROM leases"
     ).fetchall():
-        alive = _started(pid) == started if space == here else beat >= oldest
+        alive = (_started(pid) or "") == started if space == here else beat >= oldest
         if not alive:
             dead.append(lease)
     for lease in dead:

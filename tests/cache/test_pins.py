@@ -176,3 +176,15 @@ def test_rows_are_pinned_though_the_first_put_of_them_failed(small, made, monkey
                 made.put(small, range(10))
         made.put(small, range(10))
         assert small.stat().pinned_segments == 1
+
+
+def test_a_process_keeps_its_own_pins_where_nothing_tells_when_it_started(small, made, monkeypatch):
+    """As on systems without ``/proc``."""
+    monkeypatch.setattr(leases, "_started", lambda _: None)
+    monkeypatch.setattr(leases, "process_space", lambda: "unknown/1/2")
+    made.put(small, range(100))
+    with small.pin("run", made.keys(range(100))):
+        small.evict(0)
+        assert made.held(small, range(100)) == list(range(100))
+    small.evict(0)
+    assert made.held(small, range(100)) == []

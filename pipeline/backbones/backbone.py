@@ -8,17 +8,57 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ...cache.errors import UsageError
-from .layout import LPIPS_BACKBONES, RowLayout
-from .taps import first_line, tap_shapes
+from .layout import RowLayout
 from .trunk import each_tap_of_pixels, run_trunk
 
-PREFIX = "torchvision:"
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a backbone without its weights.
+
+    Attributes
+    ----------
+    name : str
+        Name of the backbone.
+    taps : tuple of str
+        Tap names, in row order.
+    channels : tuple of int
+        Channels per tap.
+    signed : bool
+        Whether taps can be negative (False for the LPIPS backbones, which are read after ReLUs).
+    minimum_side : int
+        Smallest image height and width, in pixels.
+    shapes : function
+        ``shapes(height, width)`` returns the shapes of the taps; use `layout`, which checks.
+    """
+
+    name: str
+    taps: tuple[str, ...]
+    channels: tuple[int, ...]
+    signed: bool
+    minimum_side: int
+    shapes: Callable[[int, int], RowLayout]
+
+    def layout(self, height: int, width: int) -> RowLayout:
+        """Return the tap shapes for images of `height` by `width` pixels; computes nothing.
+
+        Raises
+        ------
+        UsageError
+            The images are too small for this backbone.
+        """
+        if min(height, width) < self.minimum_side:
+            raise UsageError(
+                f"Images of {width}x{height} pixels (width x height) are too small for the "
+                f"backbone {self.name}: its smallest side is {self.minimum_side}. "
+                f"Use --size {self.minimum_side} or more, or another backbone."
+            )
+        return self.shapes(height, width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,38 +67,46 @@ class Backbone:
 
     Attributes
     ----------
-    name : str
-        "alex", "vgg", "squeeze" or "torchvision:NAME".
-    taps : tuple of str
-        Names of the taps, in row order.
-    channels : tuple of int
-        Channels per tap.
-    signed : bool
-        Whether taps can be negative (False for the LPIPS backbones, which are read after ReLUs).
-    minimum_side : int
-        Smallest height and width of an image, in pixels.
+    outline : Outline
+        What does not depend on weights.
     version : str
         "0.1" (with the scaling layer) or "0.0" (without).
     weights_digest : str
-        xxh3-128 over the tensors that the taps use, as loaded, in hexadecimal.
+        xxh3-128 over the loaded tensors that the taps use, in hexadecimal.
     weights_origin : str
-        Where the weights come from, for display.
+        For people: where the weights come from.
     trained : bool
         False for random weights.
     make_trunk : function
         Builds the trunk; use `trunk`, which caches it.
     """
 
-    name: str
-    taps: tuple[str, ...]
-    channels: tuple[int, ...]
-    signed: bool
-    minimum_side: int
+    outline: Outline
     version: str
     weights_digest: str
     weights_origin: str
     trained: bool
     make_trunk: Callable[[], nn.Module]
+
+    @property
+    def name(self) -> str:
+        """Return "alex", "vgg", "squeeze" or "torchvision:NAME"."""
+        return self.outline.name
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Return the tap names, in row order."""
+        return self.outline.taps
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Return the channels per tap."""
+        return self.outline.channels
+
+    @property
+    def signed(self) -> bool:
+        """Return whether taps can be negative."""
+        return self.outline.signed
 
     @cached_property
     def trunk(self) -> nn.Module:
@@ -79,9 +127,8 @@ class Backbone:
         return next(self.trunk.parameters()).dtype
 
     def layout(self, height: int, width: int) -> RowLayout:
-        """Return the tap shapes for images of `height` by `width` pixels; see `layout_of`."""
-        trunk = None if self.name in LPIPS_BACKBONES else self.trunk
-        return layout_of(self.name, trunk, height, width)
+        """Return the tap shapes for images of `height` by `width` pixels; see `Outline.layout`."""
+        return self.outline.layout(height, width)
 
     def taps_of(self, images: Tensor) -> list[Tensor]:
         """Run the trunk, differentiably with respect to the images.
@@ -122,38 +169,3 @@ class Backbone:
             return copy.deepcopy(self.trunk).to(device=device, dtype=dtype)
 
         return replace(self, make_trunk=make_trunk)
-
-
-def layout_of(name: str, trunk: nn.Module | None, height: int, width: int) -> RowLayout:
-    """Return the tap shapes for images of `height` by `width` pixels; no tap is computed.
-
-    Parameters
-    ----------
-    name : str
-        The backbone.
-    trunk : nn.Module or None
-        Its trunk; not needed for alex, vgg and squeeze.
-
-    Raises
-    ------
-    UsageError
-        The images are too small, or the backbone does not take images of this size.
-    """
-    spec = LPIPS_BACKBONES.get(name)
-    least = spec.minimum_side if spec else 1
-    if min(height, width) < least:
-        raise UsageError(
-            f"Images of {width}x{height} pixels (width x height) are too small for the "
-            f"backbone {name}: its smallest side is {least}. "
-            f"Use --size {least} or more, or another backbone."
-        )
-    if spec is not None:
-        return spec.layout(height, width)
-    try:
-        shapes = tap_shapes(cast(nn.Module, trunk), height, width)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"The backbone {name} does not take images of {width}x{height} pixels "
-            f"(width x height): {first_line(error)}. Try another --size, such as 224."
-        ) from error
-    return RowLayout(cast(tuple[tuple[int, int, int], ...], shapes))

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from ...cache.errors import UsageError
 from ..images.identity import FileTable
-from .backbone import PREFIX, Backbone
-from .layout import LPIPS_BACKBONES
-from .lpips_nets import load_lpips_net
-from .torchvision_nets import load_torchvision_net
+from .backbone import Backbone
+from .family import BackboneFamily
+from .lpips_nets import LPIPS_NETS
+from .torchvision_nets import TorchvisionNets
 from .weights import WeightsChoice
 
 VERSIONS = ("0.1", "0.0")
+FAMILIES: tuple[BackboneFamily, ...] = (LPIPS_NETS, TorchvisionNets())
 
 
 def load_backbone(
@@ -46,24 +47,26 @@ def load_backbone(
         The weights are neither on this machine nor available over the network.
     """
     check_backbone(name, version, taps)
-    if name in LPIPS_BACKBONES:
-        return load_lpips_net(name, version, weights, table)
-    return load_torchvision_net(name, weights, tuple(taps))
+    return family_of(name).load(name, version, weights, tuple(taps), table)
 
 
 def check_backbone(name: str, version: str, taps: Sequence[str]) -> None:
-    """Raise `UsageError` if name, version or taps cannot be valid, without loading anything."""
+    """Raise `UsageError` for a name, version or taps that `load_backbone` cannot mean."""
     if version not in VERSIONS:
         raise UsageError(f"There is no LPIPS version {version!r}: choose 0.1 or 0.0.")
-    if name in LPIPS_BACKBONES:
-        if taps:
-            raise UsageError(
-                f"The backbone {name} has its own taps; name taps with {PREFIX}NAME only."
-            )
-    elif not name.startswith(PREFIX):
-        raise UsageError(
-            f"Unknown backbone {name!r}: choose alex, vgg, squeeze, or {PREFIX}NAME with taps, "
-            f"such as {PREFIX}resnet50."
-        )
-    elif version != "0.1":
-        raise UsageError(f"LPIPS version {version} is for alex, vgg and squeeze, not {name}.")
+    family_of(name).check(name, version, taps)
+
+
+def family_of(name: str) -> BackboneFamily:
+    """Return the family that a backbone belongs to.
+
+    Raises
+    ------
+    UsageError
+        It belongs to none.
+    """
+    for family in FAMILIES:
+        if family.takes(name):
+            return family
+    choices = ", or ".join(family.names for family in FAMILIES)
+    raise UsageError(f"Unknown backbone {name!r}: choose {choices}.")

@@ -1,23 +1,58 @@
 """The three LPIPS backbones: AlexNet, VGG-16 and SqueezeNet 1.1, read after ReLUs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
-from ...cache.errors import LpipstoreError
+from ...cache.errors import LpipstoreError, UsageError
 from ...cache.index import FileIdentity, FileRecord
 from ..images.identity import FileTable, identify
-from .backbone import Backbone
+from .backbone import Backbone, Outline
 from .layout import LPIPS_BACKBONES
 from .trunk import SlicedFeatures, digest_of, fill, wanted_tensors
 from .weights import TrunkWeights, WeightsChoice, WeightsFile, find_weights, load_weights
 
 
-def load_lpips_net(
-    name: str, version: str, weights: WeightsChoice, table: FileTable | None
-) -> Backbone:
-    """Load alex, vgg or squeeze: see `load_backbone`."""
+class LpipsNets:
+    """The backbones that LPIPS was published with; a `BackboneFamily`."""
+
+    names = "alex, vgg, squeeze"
+    named_taps = False
+
+    def takes(self, name: str) -> bool:
+        """Return whether `name` is one of the three."""
+        return name in LPIPS_BACKBONES
+
+    def check(self, name: str, version: str, taps: Sequence[str]) -> None:
+        """Raise `UsageError` if taps are named: these backbones have their own."""
+        if taps:
+            raise UsageError(
+                f"The backbone {name} has its own taps; name taps with torchvision:NAME only."
+            )
+
+    def outline(self, name: str, taps: tuple[str, ...]) -> Outline:
+        """Return channels, taps and layout; builds no model."""
+        spec = LPIPS_BACKBONES[name]
+        own = tuple(f"features.{stop}" for stop in spec.stops)
+        return Outline(name, own, spec.channels, False, spec.minimum_side, spec.layout)
+
+    def load(
+        self,
+        name: str,
+        version: str,
+        weights: WeightsChoice,
+        taps: tuple[str, ...],
+        table: FileTable | None,
+    ) -> Backbone:
+        """Load alex, vgg or squeeze: see `load_backbone`."""
+        return _load(name, version, weights, table)
+
+
+LPIPS_NETS = LpipsNets()
+
+
+def _load(name: str, version: str, weights: WeightsChoice, table: FileTable | None) -> Backbone:
     spec = LPIPS_BACKBONES[name]
     found = find_weights(
         spec.torchvision_name, weights, official=spec.hub_file, longer_names=spec.longer_names
@@ -45,11 +80,7 @@ def load_lpips_net(
         digest: str, origin: str, trained: bool, make_trunk: Callable[[], nn.Module]
     ) -> Backbone:
         return Backbone(
-            name=name,
-            taps=tuple(f"features.{stop}" for stop in spec.stops),
-            channels=spec.channels,
-            signed=False,
-            minimum_side=spec.minimum_side,
+            outline=LPIPS_NETS.outline(name, ()),
             version=version,
             weights_digest=digest,
             weights_origin=origin,

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...cache.errors import UsageError
-from ..backbones.backbone import layout_of
-from ..backbones.load import load_backbone
+from ..backbones.load import family_of, load_backbone
 from ..backbones.trunk import run_trunk
 from ..backbones.weights import WeightsChoice
 from ..features.normalise import unit_normalise
@@ -92,6 +91,7 @@ class LPIPS(nn.Module):
         backbone = load_backbone(net, version=version, weights=weights, taps=taps)
         head = load_head(heads if lpips else "none", net, backbone.channels, version)
         self.net = net
+        self.taps = backbone.taps
         self.version = version
         self.lpips = lpips
         self.spatial = spatial
@@ -232,7 +232,7 @@ class LPIPS(nn.Module):
             )
         size = (in0.shape[2], in0.shape[3])
         if size not in self._good_sizes:
-            layout_of(self.net, self.trunk, *size)
+            family_of(self.net).outline(self.net, self.taps).layout(*size)
             self._good_sizes.add(size)
         if self.check_range:
             lows = [

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from ...cache.errors import LpipstoreError, UsageError
-from ..backbones.backbone import PREFIX, Backbone, layout_of
-from ..backbones.layout import LPIPS_BACKBONES, RowLayout
-from ..backbones.taps import checked_channels, empty_model, extractor
+from ..backbones.backbone import Backbone
+from ..backbones.load import FAMILIES, family_of
 from ..backbones.weights import RANDOM_ORIGIN
 from ..common.text import printable, unprinted
 from ..features.extractor import TRUNK_DTYPES, Extractor
@@ -69,7 +68,7 @@ class Recipe:
     @property
     def own_taps(self) -> str:
         """The taps as a user names them: empty for alex, vgg and squeeze, whose taps are fixed."""
-        return "" if self.backbone in LPIPS_BACKBONES else self.taps
+        return self.taps if family_of(self.backbone).named_taps else ""
 
     @property
     def weights_choice(self) -> str:
@@ -134,7 +133,7 @@ def reopen_recipe(run: Run) -> Recipe:
     recipe = Recipe(**{name: manifest[name] for name in _NEEDED})
     if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", recipe.size):
         raise LpipstoreError(f"{shown} is damaged: {printable(recipe.size)!r} is no size")
-    if recipe.backbone not in LPIPS_BACKBONES and not recipe.backbone.startswith(PREFIX):
+    if not any(family.takes(recipe.backbone) for family in FAMILIES):
         raise LpipstoreError(f"{shown} is damaged: no backbone {printable(recipe.backbone)!r}")
     if recipe.trunk_dtype not in TRUNK_DTYPES:
         raise LpipstoreError(f"{shown} is damaged: no number is a {printable(recipe.trunk_dtype)}")
@@ -183,18 +182,6 @@ def reading(run: Run, table: str) -> Iterator[None]:
         ) from error
 
 
-@dataclass(frozen=True, eq=False)
-class ReopenedBackbone(Backbone):
-    """A backbone named by a manifest; its weights are loaded when the trunk is first used."""
-
-    def layout(self, height: int, width: int) -> RowLayout:
-        """Return the tap shapes for images of `height` by `width` pixels; loads no weights."""
-        if self.name in LPIPS_BACKBONES:
-            return layout_of(self.name, None, height, width)
-        trunk = extractor(empty_model(self.name.removeprefix(PREFIX)), self.name, self.taps)
-        return layout_of(self.name, trunk, height, width)
-
-
 def reopen_extractor(
     run: Run, load: Callable[[], Backbone], device: torch.device, *, batch: int | None = None
 ) -> Extractor:
@@ -214,10 +201,6 @@ def reopen_extractor(
         first used: the weights that `load` returned are not those of the run.
     """
     recipe = reopen_recipe(run)
-    spec = LPIPS_BACKBONES.get(recipe.backbone)
-    taps = tuple(recipe.taps.split(","))
-    if spec is None:
-        trunk = extractor(empty_model(recipe.backbone.removeprefix(PREFIX)), recipe.backbone, taps)
 
     def make_trunk() -> torch.nn.Module:
         backbone = load()
@@ -229,12 +212,9 @@ def reopen_extractor(
             )
         return backbone.trunk
 
-    backbone = ReopenedBackbone(
-        name=recipe.backbone,
-        taps=taps,
-        channels=spec.channels if spec else checked_channels(trunk, recipe.backbone, taps),
-        signed=spec is None,
-        minimum_side=spec.minimum_side if spec else 1,
+    family, taps = family_of(recipe.backbone), tuple(recipe.taps.split(","))
+    backbone = Backbone(
+        outline=family.outline(recipe.backbone, taps),
         version=recipe.lpips_version,
         weights_digest=recipe.weights,
         weights_origin=recipe.weights_origin,

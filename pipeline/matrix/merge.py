@@ -76,17 +76,19 @@ def _tile(
     columns: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     tile = np.full((len(rows), len(columns)), np.nan, np.float32)
-    known, told = pieces.places[rows] >= 0, pieces.places[columns] >= 0
-    tile[np.ix_(known, told)] = _pick(old, pieces.places[rows[known]], pieces.places[columns[told]])
-    new, fresh = ~known, ~told
-    tile[np.ix_(new, told)] = _pick(
-        pieces.against, pieces.numbers[rows[new]], pieces.columns[columns[told]]
+    known_rows, known_columns = pieces.places[rows] >= 0, pieces.places[columns] >= 0
+    tile[np.ix_(known_rows, known_columns)] = _pick(
+        old, pieces.places[rows[known_rows]], pieces.places[columns[known_columns]]
     )
-    tile[np.ix_(known, fresh)] = _pick(
-        pieces.against, pieces.numbers[columns[fresh]], pieces.columns[rows[known]]
+    new_rows, new_columns = ~known_rows, ~known_columns
+    tile[np.ix_(new_rows, known_columns)] = _pick(
+        pieces.against, pieces.numbers[rows[new_rows]], pieces.columns[columns[known_columns]]
+    )
+    tile[np.ix_(known_rows, new_columns)] = _pick(
+        pieces.against, pieces.numbers[columns[new_columns]], pieces.columns[rows[known_rows]]
     ).T
-    tile[np.ix_(new, fresh)] = _pick(
-        pieces.among, pieces.numbers[rows[new]], pieces.numbers[columns[fresh]]
+    tile[np.ix_(new_rows, new_columns)] = _pick(
+        pieces.among, pieces.numbers[rows[new_rows]], pieces.numbers[columns[new_columns]]
     )
     return tile
 

@@ -73,9 +73,9 @@ class Run:
 
     @cached_property
     def distances(self) -> "dask.array.Array":
-        """The float32 [N, N] matrix as a lazy dask array; ``.compute()`` reads it whole.
+        """The float32 matrix as a lazy dask array; ``.compute()`` reads it whole.
 
-        For a list: its distinct pairs, in an order of their own; `pairs` has them as listed.
+        [N, N] for all pairs, [N, M] for two folders. For a list: its distinct pairs, in an order of their own; `pairs` has them as listed.
         """
         import dask.array
 

@@ -13,13 +13,13 @@ from .blocks import BLOCK
 from .bounds import BoundStage
 from .pooled_bounds import Grid, images_to_see, project
 
-Levels = list[tuple[BoundStage, RowCache]]
+Stages = list[tuple[BoundStage, RowCache]]
 """Bound stages with the bound vectors of all images, coarse to fine."""
 
 
 def grids_of(
     pooled: PooledRows, contents: Sequence[bytes], weights: NDArray[np.float32], memory: int
-) -> Levels:
+) -> Stages:
     """Return the bound stages made from pooled rows, one per grid.
 
     Parameters
@@ -32,7 +32,7 @@ def grids_of(
         Bytes for the bound vectors of all of these stages.
     """
     room = memory // max(1, sum(4 * pool.length for pool in pooled.specs.values()))
-    extractor, stages = pooled.features.extractor, Levels()
+    extractor, stages = pooled.features.extractor, Stages()
     for grid in pooled.grids:
         some = torch.from_numpy(pooled.read(grid, pooled.features.central(contents)))
         stage = Grid.of(grid, weights, extractor.layout, extractor.spec.dtype, some)
@@ -41,7 +41,7 @@ def grids_of(
     return stages
 
 
-def directions_of(features: Features, contents: Sequence[bytes], grids: Levels) -> Levels:
+def directions_of(features: Features, contents: Sequence[bytes], grids: Stages) -> Stages:
     """Return the stage of projections that precedes the first grid; none if it does not pay off."""
     if not grids or not images_to_see(len(contents)):
         return []

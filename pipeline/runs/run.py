@@ -75,7 +75,8 @@ class Run:
     def distances(self) -> "dask.array.Array":
         """The float32 matrix as a lazy dask array; ``.compute()`` reads it whole.
 
-        [N, N] for all pairs, [N, M] for two folders. For a list: its distinct pairs, in an order of their own; `pairs` has them as listed.
+        [N, N] for all pairs, [N, M] for two folders; for a list, its distinct pairs in an order of
+        their own (`pairs` has them as listed).
         """
         import dask.array
 

@@ -186,7 +186,7 @@ def _foreseen(
 
 
 def _parts(count: int, side: int) -> list[slice]:
-    """Cut rows into parts and return those that are large enough."""
+    """Return the parts of rows that are large enough to pay."""
     parts = [slice(start, min(start + side, count)) for start in range(0, count, side)]
     return [part for part in parts if part.stop - part.start >= _LEAST_ROWS]
 

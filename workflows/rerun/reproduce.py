@@ -66,7 +66,7 @@ def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> di
         then = reopen_records(run)
         now = survey_list([record.path for record in then], session)
         _need_unchanged(then, now)
-        return run_job(KINDS[kind].reopen(run, then, now), now, out, session)
+        return run_job(KINDS[kind].reopen(run, then, now, settings), now, out, session)
 
 
 def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Settings:

@@ -50,10 +50,14 @@ class AllPairs(Job):
 
     @classmethod
     def reopen(
-        cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]
+        cls,
+        run: Run,
+        then: Sequence[ImageRecord],
+        now: Sequence[ImageRecord],
+        settings: Settings,
     ) -> "AllPairs":
         """Return the job; nothing but the images decides it."""
-        return cls()
+        return AllPairs()
 
     def check(self, records: Sequence[ImageRecord]) -> None:
         """Raise `LpipstoreError` if fewer than two images can be used."""

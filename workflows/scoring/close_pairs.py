@@ -123,7 +123,11 @@ class ClosePairs(Job):
 
     @classmethod
     def reopen(
-        cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]
+        cls,
+        run: Run,
+        then: Sequence[ImageRecord],
+        now: Sequence[ImageRecord],
+        settings: Settings,
     ) -> "ClosePairs":
         """Read the question from the manifest."""
         return cls(reopen_question(run))

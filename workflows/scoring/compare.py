@@ -69,7 +69,11 @@ class CrossPairs(Job):
 
     @classmethod
     def reopen(
-        cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]
+        cls,
+        run: Run,
+        then: Sequence[ImageRecord],
+        now: Sequence[ImageRecord],
+        settings: Settings,
     ) -> "CrossPairs":
         """Read from the manifest how many images are of the first folder."""
         first = run.manifest.get("first")
@@ -209,7 +213,11 @@ class Namesakes(ListJob):
 
     @classmethod
     def reopen(
-        cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]
+        cls,
+        run: Run,
+        then: Sequence[ImageRecord],
+        now: Sequence[ImageRecord],
+        settings: Settings,
     ) -> "Namesakes":
         """Read pairs and loners from the tables of the run."""
         pairs, alone = reopen_couples(run, then)

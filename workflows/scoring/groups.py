@@ -85,11 +85,14 @@ class WithinFolders(ListJob):
 
     @classmethod
     def reopen(
-        cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]
+        cls,
+        run: Run,
+        then: Sequence[ImageRecord],
+        now: Sequence[ImageRecord],
+        settings: Settings,
     ) -> "WithinFolders":
         """List the pairs within the folders of the images."""
-        names, group_of = _group(now)
-        return cls(_pairs_within(now, group_of, len(names)), False, names, group_of)
+        return cls.of(now, settings)
 
     def besides(self) -> Mapping[str, Any]:
         """Return how images are grouped."""

@@ -43,16 +43,26 @@ class Job(ABC):
 
     @classmethod
     @abstractmethod
-    def reopen(cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]) -> Self:
+    def reopen(
+        cls,
+        run: Run,
+        then: Sequence[ImageRecord],
+        now: Sequence[ImageRecord],
+        settings: Settings,
+    ) -> Self:
         """Return the job that made a finished run, to make it again.
 
         Parameters
         ----------
         then, now
             The images of the run, as they were and as they are.
+        settings
+            Those of the run, with the memory of this call.
 
         Raises
         ------
+        UsageError
+            The memory is too small for the job itself.
         LpipstoreError
             The files of the run are damaged.
         """

@@ -71,7 +71,11 @@ class TableOfPairs(ListJob):
 
     @classmethod
     def reopen(
-        cls, run: Run, then: Sequence[ImageRecord], now: Sequence[ImageRecord]
+        cls,
+        run: Run,
+        then: Sequence[ImageRecord],
+        now: Sequence[ImageRecord],
+        settings: Settings,
     ) -> "TableOfPairs":
         """Read the list from the tables of the run."""
         pairs = reopen_pairs(run, then)

@@ -133,6 +133,7 @@ def test_pairs_of_a_large_folder_are_counted_before_they_are_listed(
     def listed(*_):
         raise AssertionError("the pairs were listed")
 
+    assert group(cli, [tmp_path / "many"], tmp_path / "small").code == 0
     monkeypatch.setattr("lpipstore.workflows.scoring.groups._PAIR_BYTES", 10_000_000)
     monkeypatch.setattr("lpipstore.workflows.scoring.groups._pairs_within", listed)
     outcome = group(cli, [tmp_path / "many"], tmp_path / "run")
@@ -140,6 +141,9 @@ def test_pairs_of_a_large_folder_are_counted_before_they_are_listed(
     assert "780 pairs within folders: it takes 15600MB at least" in " ".join(outcome.err.split())
     assert "40 images" in outcome.err
     assert not (tmp_path / "run").exists()
+    again = cli("pairs", "--from", tmp_path / "small", "--out", tmp_path / "again")
+    assert again.code == 2
+    assert "780 pairs within folders: it takes 15600MB" in " ".join(again.err.split())
 
 
 def test_pairs_within_folders_are_those_of_each_folder():

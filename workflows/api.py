@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,26 +15,24 @@ from ..cache.store import FeatureStore
 from ..pipeline.common.progress import Stopwatch
 from ..pipeline.common.text import printable
 from ..pipeline.distances.heads import column_weights
-from ..pipeline.features.features import Features
 from ..pipeline.images.arrays import (
     ArrayLike,
     ValueRange,
     common_size,
-    pixels_content,
-    resize,
     take_image,
     take_range,
 )
-from ..pipeline.images.loader import Decoded, decode_arrays
-from ..pipeline.images.survey import ImageRecord
+from ..pipeline.images.memory import InMemory
+from ..pipeline.images.names import member_name
 from ..pipeline.matrix.plan import plan_matrix
 from ..pipeline.matrix.score import score_matrix
 from .session.collection import STAGES, Collection, make_extractor
 from .session.screen import Screen
-from .session.session import Session, find_collection, make_collection
+from .session.session import Session, bind, find_collection, make_collection
 from .session.settings import Settings, first_limit, parse_bytes, parse_size
 
 PathLike = str | os.PathLike[str]
+_GIVEN = "images"  # the name of the source of images that a program gives
 
 
 class MatrixInMemory:
@@ -177,20 +175,9 @@ def _collect_files(sources: Sequence[PathLike], session: Session) -> Collection:
 def _collect_arrays(
     images: Sequence[object], value_range: ValueRange | None, session: Session
 ) -> Collection:
-    store, settings = session.store, session.settings
     taken = [take_image(image, value_range) for image in images]
-    contents = [pixels_content(image) for image in taken]
-    wanted = parse_size(settings.size)
-    pixels = {
-        content: image if wanted is None else resize(image, wanted)
-        for content, image in zip(contents, taken, strict=True)
-    }
-    extractor = make_extractor(common_size(list(pixels.values())), store, settings)
-
-    def decode(which: Sequence[bytes], batch: int) -> Iterator[Decoded]:
-        return decode_arrays(pixels, which, batch)
-
-    records = [ImageRecord(f"image {number}", content) for number, content in enumerate(contents)]
-    return Collection(
-        records, Features(extractor, store, decode, session.clock, session.screen.report)
-    )
+    wanted = parse_size(session.settings.size)
+    session.sources.add(_GIVEN, InMemory(taken))
+    extractor = make_extractor(wanted or common_size(taken), session.store, session.settings)
+    names = [member_name(_GIVEN, str(number)) for number in range(len(taken))]
+    return bind(session.survey(names), extractor, session)

@@ -123,6 +123,13 @@ def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return scaled[0].permute(1, 2, 0)
 
 
+def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
+    """Return pixels of 0 to 255; floating-point ones from -1 to 1 are rounded."""
+    if pixels.dtype == torch.uint8:
+        return pixels
+    return pixels.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def common_size(images: Sequence[torch.Tensor]) -> tuple[int, int]:
     """Return the (height, width) that all images [height, width, 3] share.
 

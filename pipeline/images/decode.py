@@ -26,15 +26,6 @@ class ImageError(LpipstoreError):
     """An image cannot be used; the message gives the reason, without the path."""
 
 
-def read_file(path: str) -> bytes:
-    """Read a file; raise `ImageError` with the system's reason if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}") from error
-
-
 def content_hash(data: bytes) -> bytes:
     """Return the xxh3-128 of a file's bytes (16 bytes), which identifies an image in the store."""
     return xxhash.xxh3_128_digest(data)

@@ -13,12 +13,15 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from .decode import ImageError, content_hash, decode, read_file
+from .data import Pixels, read_unchanged, scaled_pixels
+from .decode import ImageError
+from .source import ImageData
+from .sources import Sources
 
 _MOST_WORKERS = 8
 _AHEAD = 2  # batches in flight per worker
@@ -112,50 +115,86 @@ def ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def decode_files(
-    files: Sequence[tuple[str, bytes]],
+def decode_images(
+    images: Sequence[tuple[str, bytes]],
+    sources: Sources,
     size: tuple[int, int],
     batch: int,
     workers: int | None = None,
 ) -> Iterator[Decoded]:
-    """Decode image files in threads, batch by batch, in the order given.
+    """Decode images in threads, batch by batch, in the order given.
+
+    Images of a sequential source are read in that order by one more thread.
 
     Parameters
     ----------
-    files
-        (path, content hash) of each image. The hash is checked against the bytes that are
-        decoded; a file that changed since then counts as failed.
+    images
+        (name, content hash) of each image. The hash is checked against what is read; an image that
+        changed since then counts as failed.
+    sources
+        Opens the images.
     size
         (height, width) of the decoded images.
     batch
-        Images per batch; the last one may be smaller.
+        Images per batch; the last one may be smaller. A batch with both uint8 and floating-point
+        images comes in two parts.
     workers
         Decoding threads; 0 decodes in the caller's thread. None takes one per core (8 at most), or
         0 if one batch holds all images.
     """
     if workers is None:
-        workers = cores() if len(files) > batch else 0
-    batches = [range(start, len(files))[:batch] for start in range(0, len(files), batch)]
+        workers = cores() if len(images) > batch else 0
+    batches = [range(start, len(images))[:batch] for start in range(0, len(images), batch)]
+    workers = min(workers, len(batches))
 
-    def pixels_of(index: int) -> tuple[int, np.ndarray | str]:
-        """Return the index and the pixels of a file, or the reason why there are none."""
-        path, content = files[index]
+    def read(index: int) -> ImageData:
+        name, content = images[index]
+        return read_unchanged(sources, name, content)
+
+    def read_scaled(index: int) -> ImageData:
+        """Read for later: pixels wait in memory, so they are scaled first."""
+        data = read(index)
+        return data if isinstance(data, bytes) else torch.from_numpy(scaled_pixels(data, size))
+
+    def decoded(job: tuple[int, Future[ImageData] | None]) -> tuple[int, Pixels | str]:
+        """Return the index and the pixels of an image, or the reason why there are none."""
+        index, reading = job
         try:
-            data = read_file(path)
-            if content_hash(data) != content:  # never store a row under another image's key
-                return index, "the file changed during the run; run again"
-            return index, decode(data, size)
+            data = read(index) if reading is None else reading.result()
+            return index, scaled_pixels(data, size)
         except ImageError as error:
             return index, str(error)
 
-    def gather(items: list[tuple[int, np.ndarray | str]]) -> Decoded:
-        images = {index: image for index, image in items if not isinstance(image, str)}
-        pixels = np.stack([*images.values()]) if images else np.empty((0, *size, 3), np.uint8)
-        failures = {index: image for index, image in items if isinstance(image, str)}
-        return Decoded(list(images), torch.from_numpy(pixels), failures)
+    with ThreadPoolExecutor(1, "lpipstore-read") as in_order:
 
-    with closing(ahead(pixels_of, gather, batches, min(workers, len(batches)))) as decoded:
-        yield from decoded
+        def job(index: int) -> tuple[int, Future[ImageData] | None]:
+            ahead_of_time = workers and sources.sequential(images[index][0])
+            return index, in_order.submit(read_scaled, index) if ahead_of_time else None
+
+        jobs = ([job(index) for index in indices] for indices in batches)
+        with closing(ahead(decoded, _gather, jobs, workers)) as gathered:
+            try:
+                for parts in gathered:
+                    yield from parts
+            finally:
+                in_order.shutdown(wait=False, cancel_futures=True)
+
+
+def _gather(items: list[tuple[int, Pixels | str]]) -> list[Decoded]:
+    """Return the images of a batch as one part for each dtype, the failures with the first."""
+    failures = {index: image for index, image in items if isinstance(image, str)}
+    parts: dict[np.dtype[Any], dict[int, Pixels]] = {}
+    for index, image in items:
+        if not isinstance(image, str):
+            parts.setdefault(image.dtype, {})[index] = image
+    if not parts:
+        return [Decoded([], torch.empty(0, dtype=torch.uint8), failures)]
+    return [
+        Decoded(
+            [*images], torch.from_numpy(np.stack([*images.values()])), {} if number else failures
+        )
+        for number, images in enumerate(parts.values())
+    ]
 
 
 def cores() -> int:
@@ -167,7 +206,7 @@ def cores() -> int:
 def decode_arrays(
     pixels: Mapping[bytes, torch.Tensor], contents: Sequence[bytes], batch: int
 ) -> Iterator[Decoded]:
-    """Batch images that are in memory already; the counterpart of `decode_files`."""
+    """Batch images that are in memory already; the counterpart of `decode_images`."""
     for start in range(0, len(contents), batch):
         indices = list(range(start, min(start + batch, len(contents))))
         yield Decoded(indices, torch.stack([pixels[contents[i]] for i in indices]), {})

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from ...cache.index import FileIdentity, FileRecord
 from ..common.progress import Report, silent
-from .decode import ImageError, content_hash, displayed_size, read_file
-from .identity import FileTable, identify
+from .data import bytes_of, content_of, size_of
+from .decode import ImageError
+from .identity import FileTable
+from .sources import Sources
 
 _HASHING_THREADS = 4  # reading waits for the disk and hashing releases the interpreter lock
 
@@ -17,9 +19,10 @@ _HASHING_THREADS = 4  # reading waits for the disk and hashing releases the inte
 class ImageRecord:
     """One image of a collection as found by the survey, before decoding.
 
-    `width` and `height` are in pixels as displayed (EXIF orientation applied), `bytes` is the file
-    size, `content` the xxh3-128 of its bytes. If the file cannot be read or is not an image,
-    `content` is None and `error` gives the reason.
+    `path` is the image's name: a path, or a place and a member. `width` and `height` are in pixels
+    as displayed (EXIF orientation applied), `bytes` is the size of the file or of the pixels,
+    `content` the xxh3-128 of either. If the image cannot be read, `content` is None and `error`
+    gives the reason.
     """
 
     path: str
@@ -31,56 +34,72 @@ class ImageRecord:
 
 
 def survey(
-    paths: Sequence[str], table: FileTable, *, rehash: bool = False, report: Report = silent
+    names: Sequence[str],
+    sources: Sources,
+    table: FileTable,
+    *,
+    rehash: bool = False,
+    report: Report = silent,
 ) -> list[ImageRecord]:
-    """Hash each file and read its width and height, without decoding pixels.
+    """Hash each image and read its width and height, without decoding pixels.
 
-    Files whose path, size, modification time and inode match the table are not opened, unless
-    `rehash` is set. Files that cannot be read or are not images come back with an `error`.
+    Images whose version matches the table are not opened, unless `rehash` is set. Images that
+    cannot be read come back with an `error`.
     """
-    identities = [_identity(path) for path in paths]
-    known: list[FileRecord | None] = [None] * len(paths)
+    versions = [_version(name, sources) for name in names]
+    known: list[FileRecord | None] = [None] * len(names)
     if not rehash:
-        askable = [i for i, identity in enumerate(identities) if isinstance(identity, FileIdentity)]
-        answers = table.recall_files([identities[i] for i in askable])  # type: ignore[misc]
+        askable = [i for i, version in enumerate(versions) if isinstance(version, FileIdentity)]
+        answers = table.recall_files([versions[i] for i in askable])  # type: ignore[misc]
         for i, answer in zip(askable, answers, strict=True):
             known[i] = answer
     records: list[ImageRecord] = []
     news: list[tuple[FileIdentity, FileRecord]] = []
-    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        for record, identity, old in zip(
-            pool.map(_examine, paths, identities, known), identities, known, strict=True
-        ):
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool, ThreadPoolExecutor(1) as in_order:
+        examined = [
+            (in_order if sources.sequential(name) else pool).submit(
+                _examine, name, version, old, sources
+            )
+            for name, version, old in zip(names, versions, known, strict=True)
+        ]
+        for future, version, old in zip(examined, versions, known, strict=True):
+            record = future.result()
             records.append(record)
             if (
                 (old is None or old.content != record.content)
                 and record.content is not None
-                and isinstance(identity, FileIdentity)
+                and isinstance(version, FileIdentity)
             ):
-                note = f"{record.width}x{record.height}"
-                news.append((identity, FileRecord(record.content, note)))
-            report("hash", len(records), len(paths))
+                news.append((version, FileRecord(record.content, _note(record))))
+            report("hash", len(records), len(names))
     table.remember_files(news)
     return records
 
 
-def _identity(path: str) -> FileIdentity | str:
-    """Return the identity of a file, or the reason why it cannot be determined."""
+def _version(name: str, sources: Sources) -> FileIdentity | str | None:
+    """Return the version of an image, or the reason why it cannot be determined."""
     try:
-        return identify(path)
+        return sources.version(name)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
 
-def _examine(path: str, identity: FileIdentity | str, known: FileRecord | None) -> ImageRecord:
-    if isinstance(identity, str):
-        return ImageRecord(path, error=identity)
+def _note(record: ImageRecord) -> str:
+    return f"{record.width}x{record.height}"
+
+
+def _examine(
+    name: str, version: FileIdentity | str | None, known: FileRecord | None, sources: Sources
+) -> ImageRecord:
+    if isinstance(version, str):
+        return ImageRecord(name, error=version)
+    size = 0 if version is None else version.size
     if known is not None and re.fullmatch(r"\d+x\d+", known.note):  # else known as a weights file
         width, height = map(int, known.note.split("x"))
-        return ImageRecord(path, known.content, width, height, identity.size)
+        return ImageRecord(name, known.content, width, height, size)
     try:
-        data = read_file(path)
-        width, height = displayed_size(data)
+        data = sources.read(name)
+        width, height = size_of(data)
     except ImageError as error:
-        return ImageRecord(path, bytes=identity.size, error=str(error))
-    return ImageRecord(path, content_hash(data), width, height, len(data))
+        return ImageRecord(name, bytes=size, error=str(error))
+    return ImageRecord(name, content_of(data), width, height, bytes_of(data))

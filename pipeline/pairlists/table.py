@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...cache.errors import UsageError
 from ..common.text import printable
+from ..images.names import absolute, joined
 
 COLUMN_NAMES = (
     ("path_a", "path_b"),
@@ -211,8 +212,8 @@ def resolve_names(given: Sequence[bytes], base: str) -> tuple[list[str], NDArray
     paths: list[str] = []
     same = np.empty(len(given), np.int64)
     for place, name in enumerate(given):
-        path = os.path.join(base, os.fsdecode(name)) if name else ""
-        number = numbers.setdefault(os.path.abspath(path) if path else "", len(paths))
+        path = joined(base, os.fsdecode(name)) if name else ""
+        number = numbers.setdefault(absolute(path) if path else "", len(paths))
         if number == len(paths):
             paths.append(path)
         same[place] = number

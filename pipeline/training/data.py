@@ -12,8 +12,11 @@ from torch import Tensor
 
 from ...cache.errors import LpipstoreError
 from ..common.text import printable
-from ..images.decode import ImageError, content_hash, decode, read_file
+from ..images.arrays import to_uint8
+from ..images.data import read_unchanged, scaled_pixels
+from ..images.decode import ImageError
 from ..images.loader import ahead
+from ..images.sources import Sources
 from .augmentation import Augmentation, Drawn
 from .models import HeadModel
 
@@ -76,7 +79,9 @@ class TripletImages:
     Attributes
     ----------
     files : list of (str, bytes)
-        Path and content hash of each image.
+        Name and content hash of each image.
+    sources : Sources
+        Opens the images.
     images : ndarray
         int64 [judgements, 3]: files of ref, p0, p1.
     judge : Tensor
@@ -91,6 +96,7 @@ class TripletImages:
     """
 
     files: Sequence[tuple[str, bytes]]
+    sources: Sources
     images: Numbers
     judge: Tensor
     size: tuple[int, int]
@@ -124,7 +130,7 @@ class TripletImages:
 
         def load(job: tuple[int, Drawn | None]) -> tuple[Tensor, float]:
             number, drawn = job
-            images = torch.from_numpy(np.stack([self._pixels(n) for n in self.images[number]]))
+            images = torch.stack([self._pixels(n) for n in self.images[number]])
             images = images.permute(0, 3, 1, 2)
             return (images, judges[number]) if drawn is None else drawn(images, judges[number])
 
@@ -144,13 +150,11 @@ class TripletImages:
         own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         return augmentation.draw(self.size, own)
 
-    def _pixels(self, file: int) -> NDArray[np.uint8]:
+    def _pixels(self, file: int) -> Tensor:
         path, content = self.files[file]
         try:
-            data = read_file(path)
-            if content_hash(data) != content:
-                raise ImageError("the file has changed")
-            return decode(data, self.size)
+            data = read_unchanged(self.sources, path, content)
+            return to_uint8(torch.tensor(scaled_pixels(data, self.size)))
         except ImageError as error:
             raise LpipstoreError(
                 f"{printable(path)} could be used when the training began, and cannot any more: "

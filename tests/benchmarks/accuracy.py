@@ -24,9 +24,9 @@ from lpipstore.pipeline.distances.heads import column_weights, load_head
 from lpipstore.pipeline.features.extractor import Extractor
 from lpipstore.pipeline.features.features import Features
 from lpipstore.pipeline.features.rows import STEPS
-from lpipstore.pipeline.images.decode import decode, read_file
-from lpipstore.pipeline.images.find import find_images
+from lpipstore.pipeline.images.decode import decode
 from lpipstore.pipeline.images.loader import decode_arrays
+from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.matrix.plan import plan_matrix
 from lpipstore.pipeline.matrix.score import score_matrix
 from lpipstore.workflows.api import MatrixInMemory
@@ -37,8 +37,8 @@ CHANGED = 4  # photographs that have near-duplicates
 
 def images_of(folder: str, count: int, size: int) -> torch.Tensor:
     """Return [count + 3 * CHANGED, size, size, 3] uint8: photographs, then what is near them."""
-    paths = find_images([folder]).paths[:count]
-    photographs = [decode(read_file(path), (size, size)) for path in paths]
+    paths = Sources().find([folder]).names[:count]
+    photographs = [decode(Path(path).read_bytes(), (size, size)) for path in paths]
     random = np.random.default_rng(0)
     noisy, pixel, same = [], [], []
     for image in photographs[:CHANGED]:

@@ -26,9 +26,9 @@ from lpipstore.pipeline.common.progress import Stopwatch
 from lpipstore.pipeline.distances.heads import column_weights, load_head
 from lpipstore.pipeline.features.extractor import Extractor
 from lpipstore.pipeline.features.features import Features
-from lpipstore.pipeline.images.decode import content_hash, decode, read_file
-from lpipstore.pipeline.images.find import find_images
-from lpipstore.pipeline.images.loader import decode_files
+from lpipstore.pipeline.images.decode import content_hash, decode
+from lpipstore.pipeline.images.loader import decode_images
+from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.matrix.plan import plan_matrix
 from lpipstore.pipeline.matrix.score import score_matrix
 from lpipstore.workflows.api import MatrixInMemory
@@ -64,8 +64,8 @@ class Comparison:
     def __init__(self, folder: str, settings: Settings, scratch: Path, repeats: int) -> None:
         self.folder, self.settings, self.scratch, self.repeats = folder, settings, scratch, repeats
         self.size = (int(settings.size), int(settings.size))
-        self.paths = find_images([folder]).paths
-        self.files = [(path, content_hash(read_file(path))) for path in self.paths]
+        self.paths = Sources().find([folder]).names
+        self.files = [(path, content_hash(Path(path).read_bytes())) for path in self.paths]
         self.backbone = load_backbone(settings.backbone, weights=settings.weights)
         self.extractor = Extractor(self.backbone, self.size)
         self.lpips = reference(settings)
@@ -82,12 +82,14 @@ class Comparison:
         by_content = {content: path for path, content in self.files}
 
         def decode_these(contents, batch):
-            return decode_files([(by_content[c], c) for c in contents], self.size, batch)
+            return decode_images(
+                [(by_content[c], c) for c in contents], Sources(), self.size, batch
+            )
 
         return Features(self.extractor, store, decode_these)
 
     def tensors(self) -> torch.Tensor:
-        pixels = np.stack([decode(read_file(path), self.size) for path in self.paths])
+        pixels = np.stack([decode(Path(path).read_bytes(), self.size) for path in self.paths])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     # -- scoring
@@ -135,7 +137,7 @@ class Comparison:
         loaded = self.tensors()
 
         def load(path: str) -> torch.Tensor:
-            pixels = torch.from_numpy(decode(read_file(path), self.size))
+            pixels = torch.from_numpy(decode(Path(path).read_bytes(), self.size))
             return pixels.permute(2, 0, 1)[None].float() / 127.5 - 1
 
         @torch.inference_mode()
@@ -170,11 +172,13 @@ class Comparison:
     def extraction(self) -> None:
         contents = [content for _, content in self.files]
         batch = self.extractor.batch
-        pixels = [torch.from_numpy(decode(read_file(path), self.size)) for path in self.paths]
+        pixels = [
+            torch.from_numpy(decode(Path(path).read_bytes(), self.size)) for path in self.paths
+        ]
         batches = [torch.stack(pixels[n : n + batch]) for n in range(0, len(pixels), batch)]
 
         def decoding() -> float:
-            return timed(lambda: list(decode_files(self.files, self.size, batch)))
+            return timed(lambda: list(decode_images(self.files, Sources(), self.size, batch)))
 
         def forwarding() -> float:
             return timed(lambda: [self.extractor.rows(pixels) for pixels in batches])

@@ -32,8 +32,8 @@ from lpipstore.pipeline.features.extractor import Extractor
 from lpipstore.pipeline.features.features import Features
 from lpipstore.pipeline.features.pooled import PooledRows
 from lpipstore.pipeline.features.pooling import useful_grids
-from lpipstore.pipeline.images.find import find_images
 from lpipstore.pipeline.images.loader import decode_arrays
+from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.matrix.plan import plan_matrix
 from lpipstore.pipeline.matrix.score import score_matrix
 from lpipstore.pipeline.search.cascade import Tally
@@ -50,7 +50,7 @@ NEAREST = 10
 def crops(folders: list[str], count: int, size: int) -> list[Image.Image]:
     """Return `count` square crops of the photographs, each from another place."""
     random = np.random.default_rng(0)
-    paths = find_images(folders).paths
+    paths = Sources().find(folders).names
     found = []
     for number in range(count):
         photograph = Image.open(paths[number % len(paths)]).convert("RGB")

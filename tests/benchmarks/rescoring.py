@@ -26,8 +26,8 @@ from lpipstore.pipeline.distances.distances import block_of, gram_distances
 from lpipstore.pipeline.distances.heads import column_weights, make_head, save_head
 from lpipstore.pipeline.distances.panels import Columns
 from lpipstore.pipeline.features.rows import centre_of
-from lpipstore.pipeline.images.decode import decode, read_file
-from lpipstore.pipeline.images.find import find_images
+from lpipstore.pipeline.images.decode import decode
+from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.runs.reopen import reopen_recipe
 from lpipstore.workflows.rerun.rescore import reopen_collection, rescore_run
 from lpipstore.workflows.scoring.all_pairs import score_pairs
@@ -41,12 +41,12 @@ CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 
 def write_noisy(source: str, folder: Path, count: int, size: int) -> list[str]:
     """Write `count` images: those of the source, again and again with noise."""
-    paths = find_images([source]).paths
+    paths = Sources().find([source]).names
     random = np.random.default_rng(0)
     folder.mkdir()
     names = []
     for number in range(count):
-        image = decode(read_file(paths[number % len(paths)]), (size, size)).astype(np.int16)
+        image = decode(Path(paths[number % len(paths)]).read_bytes(), (size, size)).astype(np.int16)
         if number >= len(paths):
             image += random.integers(-20, 21, image.shape, np.int16)
         names.append(f"{number:05}.png")

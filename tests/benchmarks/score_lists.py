@@ -23,9 +23,9 @@ from lpipstore.pipeline.backbones.load import load_backbone
 from lpipstore.pipeline.distances.heads import column_weights, load_head
 from lpipstore.pipeline.features.extractor import Extractor
 from lpipstore.pipeline.features.features import Features
-from lpipstore.pipeline.images.decode import decode, read_file
-from lpipstore.pipeline.images.find import find_images
+from lpipstore.pipeline.images.decode import decode
 from lpipstore.pipeline.images.loader import decode_arrays
+from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.pairlists.plan import plan_list
 from lpipstore.pipeline.pairlists.schedule import room_for
 from lpipstore.pipeline.pairlists.score import InMemory, score_list
@@ -36,11 +36,11 @@ PAIRS_IN_BATCH = 16
 
 def noisy(folder: str, count: int, size: int) -> torch.Tensor:
     """`count` images [size, size, 3] uint8: those of the folder, again and again with noise."""
-    paths = find_images([folder]).paths
+    paths = Sources().find([folder]).names
     random = np.random.default_rng(0)
     images = []
     for number in range(count):
-        image = decode(read_file(paths[number % len(paths)]), (size, size)).astype(np.int16)
+        image = decode(Path(paths[number % len(paths)]).read_bytes(), (size, size)).astype(np.int16)
         if number >= len(paths):
             image += random.integers(-20, 21, image.shape, np.int16)
         images.append(image.clip(0, 255).astype(np.uint8))

@@ -31,10 +31,10 @@ from lpipstore.workflows.session.settings import Settings
 ROUNDS = 9
 
 
-def epoch_seconds(judged, known, settings, options, rounds: int) -> float:
+def epoch_seconds(judged, known, session, options, rounds: int) -> float:
     """Median seconds of an epoch; `known` None sends images through the trunk."""
-    split, trunk = make_split(judged, known, None, settings, options)
-    training = begin_training(judged.collection.head(settings), trunk, split, options)
+    split, trunk = make_split(judged, known, None, session, options)
+    training = begin_training(judged.collection.head(session.settings), trunk, split, options)
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -70,11 +70,11 @@ def main() -> None:
         common = {"images": options.images, "held_out": 0.0, "batch": 50}
         frozen, tuned = (TrainOptions(**common, tune_trunk=tune) for tune in (False, True))
         with one_thread():
-            cached = epoch_seconds(judged, known, settings, frozen, ROUNDS)
+            cached = epoch_seconds(judged, known, session, frozen, ROUNDS)
         seconds = {
             "from cached statistics": cached,
-            "through the frozen trunk": epoch_seconds(judged, None, settings, frozen, 1),
-            "tuning the trunk": epoch_seconds(judged, None, settings, tuned, 1),
+            "through the frozen trunk": epoch_seconds(judged, None, session, frozen, 1),
+            "tuning the trunk": epoch_seconds(judged, None, session, tuned, 1),
         }
     rows = [(name, f"{s:.4f}", f"{s / cached:,.0f} ×") for name, s in seconds.items()]
     title = f"One epoch of {len(judged.judgements):,} judgements, {options.backbone}"

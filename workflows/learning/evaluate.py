@@ -17,7 +17,7 @@ from ...pipeline.common.atomic import check_writable
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, load_head
-from ...pipeline.images.loader import decode_files
+from ...pipeline.images.arrays import to_uint8
 from ...pipeline.judgements.classical import CLASSICAL, distances_of_pairs
 from ...pipeline.judgements.scores import (
     Score,
@@ -174,7 +174,7 @@ def _classical(
 
     def load(numbers: NDArray[np.int64]) -> torch.Tensor:
         with session.clock("decode"):
-            return _decode([files[n] for n in numbers.tolist()], size, session.settings.workers)
+            return _decode([files[n] for n in numbers.tolist()], size, session)
 
     return distances_of_pairs(
         names,
@@ -189,13 +189,14 @@ def _classical(
 
 
 def _decode(
-    files: Sequence[tuple[str, bytes]], size: tuple[int, int], workers: int | None
+    files: Sequence[tuple[str, bytes]], size: tuple[int, int], session: Session
 ) -> torch.Tensor:
     pixels = torch.empty((len(files), *size, 3), dtype=torch.uint8)
-    for decoded in decode_files(files, size, _DECODED_AT_ONCE, workers):
+    for decoded in session.decode(files, size, _DECODED_AT_ONCE):
         for number, reason in decoded.failures.items():
             raise LpipstoreError(f"{printable(files[number][0])} cannot be used: {reason}")
-        pixels[torch.tensor(decoded.indices)] = decoded.pixels
+        if decoded.indices:
+            pixels[torch.tensor(decoded.indices)] = to_uint8(decoded.pixels)
     return pixels
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ...cache.errors import LpipstoreError
 from ...pipeline.common.text import printable
-from ...pipeline.images.loader import decode_files
 from ...pipeline.judgements.pair_features import fill_statistics, kept_statistics, number_pairs
 from ...pipeline.judgements.table import Judgements
 from ...pipeline.training.distributed import Processes
@@ -141,8 +140,7 @@ def without_broken(judged: Judged, session: Session, processes: Processes) -> Ju
         """Decode images; record those that fail in `features.failures` and `broken`."""
         extractor, done = features.extractor, 0
         these = [files[n] for n in numbers]
-        workers = session.settings.workers
-        for decoded in decode_files(these, extractor.size, extractor.batch, workers):
+        for decoded in session.decode(these, extractor.size, extractor.batch):
             for index, reason in decoded.failures.items():
                 features.failures[these[index][1]] = reason
                 broken[numbers[index]] = 1

@@ -144,7 +144,7 @@ def _train(
             judged, statistics = pair_statistics_of(judged, session)
             if processes.first:
                 processes.wait()
-        split, trunk = make_split(judged, statistics, held_from, settings, options)
+        split, trunk = make_split(judged, statistics, held_from, session, options)
         if processes.first:
             warn_of_few(split, options, screen)
         start = judged.collection.head(settings)
@@ -185,10 +185,11 @@ def make_split(
     judged: Judged,
     statistics: PairStatistics | None,
     held_from: int | None,
-    settings: Settings,
+    session: Session,
     options: TrainOptions,
 ) -> tuple[Split, TripletStatistics | None]:
     """Return the split, and the trunk if images pass through it in every epoch (else None)."""
+    settings = session.settings
     learn, held_out = _split(judged, held_from, options)
     extractor = judged.collection.features.extractor
     device = extractor.device
@@ -204,6 +205,7 @@ def make_split(
     changes = Augmentation(options.changes, options.independent) if options.changes else None
     images = TripletImages(
         files_of(judged),
+        session.sources,
         judged.images,
         judge,
         extractor.size,

@@ -10,6 +10,7 @@ from typing import Any
 from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
+from ...pipeline.images.names import is_url
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.runs.files import MANIFEST, read_json
 from ...pipeline.runs.reopen import Recipe, reopen_kind, reopen_recipe, reopen_records
@@ -180,7 +181,7 @@ def _need_unchanged(then: Sequence[ImageRecord], now: Sequence[ImageRecord]) -> 
 
 def near(path: str) -> str:
     """Return a path for a message, relative if it is below the working directory."""
-    below = os.path.relpath(path)
+    below = path if is_url(path) else os.path.relpath(path)
     return printable(path if below.startswith(os.pardir) else below)
 
 

@@ -1,6 +1,5 @@
 """Rescore a list or groups of a finished run, from rows or from kept statistics."""
 
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from ...cache.errors import LpipstoreError
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head
+from ...pipeline.images.names import absolute, folder_of, joined
 from ...pipeline.pairlists.file import DistanceFile, write_table
 from ...pipeline.pairlists.schedule import room_for
 from ...pipeline.pairlists.statistics import distances_of_statistics
@@ -122,10 +122,10 @@ def _groups(run: Run) -> tuple[list[str], NDArray[np.int64]]:
     """Return the names of the groups, and the group of each usable image."""
     base = str(run.manifest["folder"])
     names = run.groups.column("group").to_pylist()
-    numbers = {os.path.abspath(os.path.join(base, name)): n for n, name in enumerate(names)}
+    numbers = {absolute(joined(base, name)): n for n, name in enumerate(names)}
     paths, status = (run.images.column(name).to_pylist() for name in ("path", "status"))
     folders = [
-        os.path.abspath(os.path.join(base, os.path.dirname(path)))
+        absolute(folder_of(joined(base, path)))
         for path, state in zip(paths, status, strict=True)
         if state == "ok"
     ]

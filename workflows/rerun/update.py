@@ -17,6 +17,7 @@ from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import column_weights
 from ...pipeline.images.decode import content_hash
+from ...pipeline.images.names import absolute
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.merge import Pieces, assemble
 from ...pipeline.matrix.plan import plan_matrix
@@ -86,7 +87,7 @@ class Changes:
 
 
 def _place(path: str) -> str:
-    return printable(os.path.abspath(path))
+    return printable(absolute(path))
 
 
 def update_pairs(

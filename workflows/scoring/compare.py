@@ -13,7 +13,7 @@ import pyarrow.compute
 from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
-from ...pipeline.images.find import Found, find_images
+from ...pipeline.images.sources import Found, Sources
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan, plan_matrix
 from ...pipeline.matrix.summary import cross_summary
@@ -169,11 +169,11 @@ def compare_paired(
         No image of a folder can be used, the memory is too small, or `out` holds a different run.
     """
     check_choice("--match", match, MATCHES)
-    clock = Stopwatch(*STAGES)
+    clock, sources = Stopwatch(*STAGES), Sources()
     with clock("hash"):
-        sides = [_find(folder) for folder in (first, second)]
+        sides = [_find(folder, sources) for folder in (first, second)]
         naming = _by_name if match == "name" else _by_stem
-        names = [naming(sides[0], first), naming(sides[1], second)]
+        names = [naming(found) for found in sides]
     common = [name for name in names[0] if name in names[1]]
     alone = [
         [(name, path) for name, path in side.items() if name not in other]
@@ -264,22 +264,22 @@ def reopen_couples(run: Run, records: Sequence[ImageRecord]) -> tuple[PairList, 
     return reopen_pairs(run, records, couples), alone
 
 
-def _find(folder: Path) -> Found:
+def _find(folder: Path, sources: Sources) -> Found:
     if not folder.is_dir():
         raise UsageError(
             f"{printable(str(folder))} is not a folder: compare --paired takes two folders and "
             "pairs images of the same name"
         )
-    return find_images([folder])
+    return sources.find([folder])
 
 
-def _by_name(found: Found, folder: Path) -> dict[str, str]:
-    return {os.path.relpath(path, folder): path for path in found.paths}
+def _by_name(found: Found) -> dict[str, str]:
+    return dict(zip(found.within, found.names, strict=True))
 
 
-def _by_stem(found: Found, folder: Path) -> dict[str, str]:
+def _by_stem(found: Found) -> dict[str, str]:
     stems: dict[str, str] = {}
-    for name, path in _by_name(found, folder).items():
+    for name, path in _by_name(found).items():
         other = stems.setdefault(_stem(name), path)
         if other != path:
             raise UsageError(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.text import printable
+from ...pipeline.images.names import absolute, folder_of
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import LINES_AT_ONCE, write_parts, write_table
 from ...pipeline.pairlists.summary import summarise_groups
@@ -118,8 +119,8 @@ def _group(records: Sequence[ImageRecord]) -> tuple[list[str], NDArray[np.int64]
     folders: list[str] = []
     group_of = np.empty(len(records), np.int64)
     for place, record in enumerate(records):
-        folder = os.path.dirname(record.path)
-        number = numbers.setdefault(os.path.abspath(folder), len(folders))
+        folder = folder_of(record.path)
+        number = numbers.setdefault(absolute(folder), len(folders))
         if number == len(folders):
             folders.append(folder or ".")
         group_of[place] = number

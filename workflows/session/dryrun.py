@@ -1,13 +1,13 @@
 """`--dry-run`: what a command would do, and how long that would take, with nothing done."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...pipeline.distances.heads import column_weights
 from ...pipeline.distances.panels import Columns, live
-from ...pipeline.images.loader import Decoded, cores, decode_files
+from ...pipeline.images.loader import cores, decode_images
 from ...pipeline.runs.files import IMAGES
 from ...pipeline.runs.reopen import reopen_records
 from ...pipeline.runs.run import Run
@@ -25,7 +25,13 @@ def forecast(collection: Collection, work: Work, session: Session) -> dict[str, 
     """
     settings = session.settings
     session.screen.say("calibrating: a batch through the trunk, a few rows, a product")
-    features = replace(collection.features, decode=_decoding_here(collection))
+    names, size = collection.features.names, collection.features.extractor.size
+    features = replace(  # no workers: starting them would be most of the time of a few images
+        collection.features,
+        decode=lambda contents, batch: decode_images(
+            [(names[c], c) for c in contents], session.sources, size, batch, 0
+        ),
+    )
     weights = column_weights(collection.head(settings), features.extractor.layout)
     workers = cores() if settings.workers is None else settings.workers
     told = estimate(features, collection.contents(), weights, work, workers)
@@ -55,14 +61,6 @@ def look_at(out: Path, manifest: Mapping[str, Any], collection: Collection) -> N
             }
         )
         collection.mark_failures()
-
-
-def _decoding_here(
-    collection: Collection,
-) -> Callable[[Sequence[bytes], int], Iterator[Decoded]]:
-    """Return a decoder without workers: starting them would be most of the time of a few images."""
-    names, size = collection.features.names, collection.features.extractor.size
-    return lambda contents, batch: decode_files([(names[c], c) for c in contents], size, batch, 0)
 
 
 def width_of(collection: Collection, settings: Settings) -> int:

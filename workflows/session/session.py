@@ -3,8 +3,8 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...cache.errors import LpipstoreError
@@ -17,8 +17,9 @@ from ...pipeline.distances.heads import HEAD, TRUNK
 from ...pipeline.features.extractor import Extractor
 from ...pipeline.features.features import Features
 from ...pipeline.features.rows import VERSION_ENTRY
-from ...pipeline.images.find import IMAGE_SUFFIXES, find_images
-from ...pipeline.images.loader import Decoded, decode_files
+from ...pipeline.images.files import IMAGE_SUFFIXES
+from ...pipeline.images.loader import Decoded, decode_images
+from ...pipeline.images.sources import Sources
 from ...pipeline.images.survey import ImageRecord, survey
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
 from .screen import Screen
@@ -39,6 +40,8 @@ class Session:
         Adds up where the time goes.
     screen
         Shows progress and messages.
+    sources
+        Finds images and opens them; open as long as the session is.
     check
         Raises `LpipstoreError` for a collection that the command refuses; None takes any.
     """
@@ -47,12 +50,20 @@ class Session:
     settings: Settings
     clock: Stopwatch
     screen: Screen
+    sources: Sources = field(default_factory=Sources)
     check: Callable[[Collection], None] | None = None
 
-    def survey(self, paths: Sequence[str]) -> list[ImageRecord]:
-        """Survey files, one record for each; see `lpipstore.pipeline.images.survey`."""
+    def survey(self, names: Sequence[str]) -> list[ImageRecord]:
+        """Survey images, one record for each; see `lpipstore.pipeline.images.survey`."""
+        rehash, report = self.settings.rehash, self.screen.report
         with self.clock("hash"):
-            return survey(paths, self.store, rehash=self.settings.rehash, report=self.screen.report)
+            return survey(names, self.sources, self.store, rehash=rehash, report=report)
+
+    def decode(
+        self, images: Sequence[tuple[str, bytes]], size: tuple[int, int], batch: int
+    ) -> Iterator[Decoded]:
+        """Decode images (name, content hash) in as many threads as the settings say."""
+        return decode_images(images, self.sources, size, batch, self.settings.workers)
 
 
 @contextmanager
@@ -74,10 +85,14 @@ def open_session(
     """
     if clock is None:
         clock = Stopwatch(*STAGES)
-    with _spared(settings) as chosen, open_store(chosen) as store:
+    with (
+        _spared(settings) as chosen,
+        open_store(chosen) as store,
+        closing(Sources()) as sources,
+    ):
         if store.limit_change is not None:
             tell_limit_change(store.limit_change, screen)
-        yield Session(store, settings, clock, screen, check)
+        yield Session(store, settings, clock, screen, sources, check)
 
 
 def tell_limit_change(change: LimitChange, screen: Screen) -> None:
@@ -129,14 +144,14 @@ def find_collection(
         There are no images, or none that can be read.
     """
     with session.clock("hash"):
-        found = find_images(sources)
-    if not found.paths and not found.unreadable:
+        found = session.sources.find(sources)
+    if not found.names and not found.unreadable:
         places = ", ".join(printable(os.fspath(source)) for source in sources)
         raise LpipstoreError(
             f"no images in {places}: looked for files ending in "
             f"{', '.join(sorted(IMAGE_SUFFIXES))} in all its folders"
         )
-    records = session.survey(found.paths)
+    records = session.survey(found.names)
     records += [ImageRecord(path, error=reason) for path, reason in found.unreadable]
     need_images(records)
     return records
@@ -209,14 +224,14 @@ def warn_of_own_trunk(heads: Iterable[str], weights: str, screen: Screen) -> Non
 
 
 def bind(records: list[ImageRecord], extractor: Extractor, session: Session) -> Collection:
-    """Bind image files and the extractor of their rows to the store."""
-    paths = {record.content: record.path for record in records if record.content}
+    """Bind images and the extractor of their rows to the store."""
+    names = {record.content: record.path for record in records if record.content}
 
     def decode(contents: Sequence[bytes], batch: int) -> Iterator[Decoded]:
-        files = [(paths[content], content) for content in contents]
-        return decode_files(files, extractor.size, batch, session.settings.workers)
+        images = [(names[content], content) for content in contents]
+        return session.decode(images, extractor.size, batch)
 
     features = Features(
-        extractor, session.store, decode, session.clock, session.screen.report, paths
+        extractor, session.store, decode, session.clock, session.screen.report, names
     )
     return Collection(records, features)

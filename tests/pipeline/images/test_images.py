@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 
 from lpipstore.cache.errors import UsageError
 from lpipstore.pipeline.images.decode import ImageError, content_hash, decode, displayed_size
-from lpipstore.pipeline.images.find import find_images
+from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.images.survey import survey
 
 
@@ -52,8 +52,8 @@ def touch(folder: Path, *names: str) -> list[str]:
 
 def test_folders_are_searched_in_order_with_subfolders(tmp_path):
     touch(tmp_path, "b/2.png", "b/10.JPG", "a.webp", "c.txt", "b/.hidden.png", ".git/x.png")
-    found = find_images([tmp_path])
-    assert found.paths == [str(tmp_path / name) for name in ("a.webp", "b/10.JPG", "b/2.png")]
+    found = Sources().find([tmp_path])
+    assert found.names == [str(tmp_path / name) for name in ("a.webp", "b/10.JPG", "b/2.png")]
     assert found.unreadable == []
 
 
@@ -68,11 +68,11 @@ def test_a_folder_that_may_not_be_read_is_named():
         if before == 0:
             os.seteuid(65534)
         try:
-            found = find_images([folder])
+            found = Sources().find([folder])
         finally:
             os.seteuid(before)
             (folder / "locked").chmod(0o755)
-        assert found.paths == [str(folder / "a.png")]
+        assert found.names == [str(folder / "a.png")]
         assert found.unreadable == [
             (str(folder / "locked"), "folder cannot be read: Permission denied")
         ]
@@ -83,60 +83,60 @@ def test_order_does_not_depend_on_the_order_of_creation(tmp_path):
     touch(tmp_path / "one", *names)
     touch(tmp_path / "two", *reversed(names))
     one = [
-        os.path.relpath(path, tmp_path / "one") for path in find_images([tmp_path / "one"]).paths
+        os.path.relpath(path, tmp_path / "one") for path in Sources().find([tmp_path / "one"]).names
     ]
     two = [
-        os.path.relpath(path, tmp_path / "two") for path in find_images([tmp_path / "two"]).paths
+        os.path.relpath(path, tmp_path / "two") for path in Sources().find([tmp_path / "two"]).names
     ]
     assert one == two
 
 
 def test_a_file_that_is_named_twice_is_listed_once(tmp_path):
     (path,) = touch(tmp_path, "a.png")
-    assert find_images([path, tmp_path, str(tmp_path / "*.png")]).paths == [path]
+    assert Sources().find([path, tmp_path, str(tmp_path / "*.png")]).names == [path]
 
 
 def test_a_named_file_needs_no_suffix(tmp_path):
     (path,) = touch(tmp_path, "picture")
-    assert find_images([path]).paths == [path]
-    assert find_images([tmp_path]).paths == []
+    assert Sources().find([path]).names == [path]
+    assert Sources().find([tmp_path]).names == []
 
 
 def test_patterns_are_expanded(tmp_path):
     touch(tmp_path, "x/1.png", "y/2.png", "y/3.jpg")
-    found = find_images([str(tmp_path / "**" / "*.png")])
-    assert [Path(path).name for path in found.paths] == ["1.png", "2.png"]
+    found = Sources().find([str(tmp_path / "**" / "*.png")])
+    assert [Path(path).name for path in found.names] == ["1.png", "2.png"]
 
 
 def test_a_pattern_without_suffix_takes_images_only(tmp_path):
     touch(tmp_path, "1.png", "readme.txt", "folder/2.png")
-    found = find_images([str(tmp_path / "*")])
-    assert [Path(path).name for path in found.paths] == ["1.png", "2.png"]
-    assert len(find_images([str(tmp_path / "*.txt")]).paths) == 1
+    found = Sources().find([str(tmp_path / "*")])
+    assert [Path(path).name for path in found.names] == ["1.png", "2.png"]
+    assert len(Sources().find([str(tmp_path / "*.txt")]).names) == 1
 
 
 def test_a_name_with_brackets_is_a_name_first(tmp_path):
     (path,) = touch(tmp_path, "[1].png")
-    assert find_images([path]).paths == [path]
+    assert Sources().find([path]).names == [path]
 
 
 def test_links_are_followed_but_never_in_a_loop(tmp_path):
     (path,) = touch(tmp_path, "a/1.png")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    assert find_images([tmp_path]).paths == [path]
+    assert Sources().find([tmp_path]).names == [path]
 
 
 @pytest.mark.parametrize("source", ["nowhere", "nowhere/*.png"])
 def test_a_source_that_is_not_there_is_named(tmp_path, source):
     with pytest.raises(UsageError, match="nowhere"):
-        find_images([str(tmp_path / source)])
+        Sources().find([str(tmp_path / source)])
 
 
 def test_names_of_any_bytes_are_found(tmp_path):
     name = os.fsdecode(b"caf\xe9 \n.png")
     touch(tmp_path, name)
-    assert find_images([tmp_path]).paths == [str(tmp_path / name)]
+    assert Sources().find([tmp_path]).names == [str(tmp_path / name)]
 
 
 # ---- naming
@@ -145,7 +145,7 @@ def test_names_of_any_bytes_are_found(tmp_path):
 def test_survey_names_by_content_and_reads_the_size(tmp_path):
     for name in ("a.png", "copy.png"):
         Image.fromarray(gradient()).save(tmp_path / name)
-    records = survey(find_images([tmp_path]).paths, Table())
+    records = survey(Sources().find([tmp_path]).names, Sources(), Table())
     data = (tmp_path / "a.png").read_bytes()
     assert [record.content for record in records] == [content_hash(data)] * 2
     assert [(record.width, record.height, record.bytes) for record in records] == [
@@ -157,13 +157,13 @@ def test_known_files_are_not_opened_unless_asked(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(gradient()).save(path)
     table = Table()
-    (first,) = survey([str(path)], table)
+    (first,) = survey([str(path)], Sources(), table)
     status = path.stat()
     other = bytes(reversed(path.read_bytes()))  # same size, same inode, same time: not looked at
     path.write_bytes(other)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert survey([str(path)], table) == [first]
-    (rehashed,) = survey([str(path)], table, rehash=True)
+    assert survey([str(path)], Sources(), table) == [first]
+    (rehashed,) = survey([str(path)], Sources(), table, rehash=True)
     assert rehashed.error is not None
 
 
@@ -171,9 +171,9 @@ def test_a_changed_file_is_read_again(tmp_path):
     path = tmp_path / "a.png"
     table = Table()
     Image.fromarray(gradient()).save(path)
-    (first,) = survey([str(path)], table)
+    (first,) = survey([str(path)], Sources(), table)
     Image.fromarray(gradient(8, 8)).save(path)
-    (second,) = survey([str(path)], table)
+    (second,) = survey([str(path)], Sources(), table)
     assert second.content != first.content
     assert (second.width, second.height) == (8, 8)
 
@@ -184,7 +184,9 @@ def test_survey_lists_what_is_wrong_and_goes_on(tmp_path):
     (tmp_path / "text.jpg").write_text("this is no picture\n")
     (tmp_path / "dangling.png").symlink_to(tmp_path / "gone")
     os.mkfifo(tmp_path / "pipe.png")
-    records = {Path(r.path).name: r for r in survey(find_images([tmp_path]).paths, Table())}
+    records = {
+        Path(r.path).name: r for r in survey(Sources().find([tmp_path]).names, Sources(), Table())
+    }
     assert records["good.png"].error is None
     assert records["empty.png"].error == "the file is empty"
     assert "not an image" in records["text.jpg"].error

@@ -15,7 +15,8 @@ import zarr
 from PIL import Image
 
 import lpipstore
-from lpipstore.pipeline.images.decode import ImageError, read_file
+from lpipstore.pipeline.images.decode import ImageError
+from lpipstore.pipeline.images.sources import Sources
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 TEMPORARY = f".lpipstore-{'0a' * 8}.partial"  # what a killed process leaves
@@ -73,7 +74,7 @@ def test_warm_results_are_byte_identical(cli, pictures, tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr("lpipstore.pipeline.images.loader.decode", refuse)
+    monkeypatch.setattr("lpipstore.pipeline.images.data.decode", refuse)
     summary = summary_of(cli("pairs", pictures, *MODEL, "--out", tmp_path / "two", "--json"))
     assert (summary["forwards"], summary["hits"]) == (0, 8)
     one, two = (files_of(tmp_path / name / "distances.zarr") for name in ("one", "two"))
@@ -207,17 +208,21 @@ def test_a_matrix_of_other_images_is_never_continued(cli, pictures, tmp_path, mo
     """The same number of images, but another one failed: tiles must not be mixed."""
 
     def failing(name):
-        def read(path):
-            if path.endswith(name):
+        surveyed = set()
+
+        def read(sources, path):
+            if path.endswith(name) and path in surveyed:
                 raise ImageError("cannot be read: Input/output error")
-            return read_file(path)
+            surveyed.add(path)
+            return whole(sources, path)
 
         return read
 
     command = ("pairs", pictures, *MODEL, "--out", tmp_path / "run")
-    monkeypatch.setattr("lpipstore.pipeline.images.loader.read_file", failing("001.png"))
+    whole = Sources.read
+    monkeypatch.setattr(Sources, "read", failing("001.png"))
     assert cli(*command).code == 0
-    monkeypatch.setattr("lpipstore.pipeline.images.loader.read_file", failing("002.png"))
+    monkeypatch.setattr(Sources, "read", failing("002.png"))
     outcome = cli(*command, "--store", tmp_path / "other-store")
     assert outcome.code == 1
     assert "begun with other images" in outcome.err

@@ -95,7 +95,7 @@ def test_a_warm_search_runs_nothing_through_the_trunk(cli, album, tmp_path, monk
     def refuse(*_):
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr("lpipstore.pipeline.images.loader.decode", refuse)
+    monkeypatch.setattr("lpipstore.pipeline.images.data.decode", refuse)
     assert summary_of(cli(*command, "--out", tmp_path / "two"))["forwards"] == 0
     one, two = ((tmp_path / name / "pairs.parquet").read_bytes() for name in ("one", "two"))
     assert one == two

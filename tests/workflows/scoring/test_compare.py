@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import lpipstore
-from lpipstore.pipeline.images.find import Found, find_images
+from lpipstore.pipeline.images.sources import Sources
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 
@@ -90,11 +90,13 @@ def test_a_pair_that_cannot_be_scored_says_so(cli, folders, tmp_path):
 
 
 def test_folders_that_cannot_be_read_are_counted(cli, folders, tmp_path, monkeypatch):
-    def find(sources):
-        found = find_images(sources)
-        return Found(found.paths, [(f"{sources[0]}/locked", "folder cannot be read: no way")])
+    def find(sources, given):
+        found = whole(sources, given)
+        found.unreadable.append((f"{given[0]}/locked", "folder cannot be read: no way"))
+        return found
 
-    monkeypatch.setattr("lpipstore.workflows.scoring.compare.find_images", find)
+    whole = Sources.find
+    monkeypatch.setattr(Sources, "find", find)
     outcome = cli("compare", "--paired", *folders, *MODEL, "--out", tmp_path / "run", "--json")
     summary = summary_of(outcome)
     assert (summary["failed"], summary["pairs"]) == (2, 6)

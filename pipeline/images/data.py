@@ -1,0 +1,58 @@
+"""What is done alike with the bytes of an image file and with decoded pixels."""
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import pixels_content, resize
+from .decode import ImageError, content_hash, decode, displayed_size
+from .source import ImageData
+from .sources import Sources
+
+Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
+
+
+def content_of(data: ImageData) -> bytes:
+    """Return the xxh3-128 (16 bytes) that identifies an image in the store."""
+    return content_hash(data) if isinstance(data, bytes) else pixels_content(data)
+
+
+def size_of(data: ImageData) -> tuple[int, int]:
+    """Return (width, height) as displayed; raise `ImageError` if the file is broken."""
+    if isinstance(data, bytes):
+        return displayed_size(data)
+    return int(data.shape[1]), int(data.shape[0])
+
+
+def bytes_of(data: ImageData) -> int:
+    """Return the size of the file or of the pixels."""
+    return len(data) if isinstance(data, bytes) else data.nbytes
+
+
+def scaled_pixels(data: ImageData, size: tuple[int, int]) -> Pixels:
+    """Return pixels [height, width, 3] of the given (height, width): uint8, or float32 in -1..1.
+
+    Raises
+    ------
+    ImageError
+        The file is broken, too large or not an image.
+    """
+    if isinstance(data, bytes):
+        return decode(data, size)
+    scaled: Pixels = (data if data.shape[:2] == size else resize(data, size)).numpy()
+    return scaled
+
+
+def read_unchanged(sources: Sources, name: str, content: bytes) -> ImageData:
+    """Read an image whose content hash is known.
+
+    Raises
+    ------
+    ImageError
+        It cannot be read, or it has changed: its row must not get another image's key.
+    """
+    data = sources.read(name)
+    if content_of(data) != content:
+        raise ImageError("the file changed during the run; run again")
+    return data

@@ -1,0 +1,50 @@
+"""Names of images: a path, a URL, or a place and a member, such as ``samples.npz#17``."""
+
+import os
+import re
+
+MEMBER = "#"  # between a place and the name of an image in it
+
+
+def is_url(name: str) -> bool:
+    """Return whether a name is a URL, such as ``s3://bucket/a.png``; Windows drives are none."""
+    return re.match(r"[a-z][a-z0-9+.-]+://", name) is not None
+
+
+def member_name(place: str, member: str) -> str:
+    """Return the name of a member of a place."""
+    return f"{place}{MEMBER}{member}"
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """Return the place and the member of a name; the member of a file by itself is None.
+
+    A ``#`` that belongs to the path of a file is not mistaken for the separator: the place is the
+    shortest part before a ``#`` that exists.
+    """
+    if MEMBER not in name or (not is_url(name) and os.path.lexists(name)):
+        return name, None
+    for match in re.finditer(MEMBER, name):
+        place = name[: match.start()]
+        if is_url(place) or os.path.isfile(place):
+            return place, name[match.end() :]
+    return name, None
+
+
+def absolute(name: str) -> str:
+    """Return a name that does not depend on the working directory."""
+    return name if is_url(name) else os.path.abspath(name)
+
+
+def joined(folder: str, name: str) -> str:
+    """Return a name that was given relative to a folder."""
+    return name if is_url(name) else os.path.join(folder, name)
+
+
+def folder_of(name: str) -> str:
+    """Return the folder in which an image lies; within an archive, the archive and the folder."""
+    place, member = split_name(name)
+    if member is None:
+        return os.path.dirname(name)
+    inside = os.path.dirname(member)
+    return member_name(place, inside) if inside else place

@@ -27,9 +27,16 @@ class SourceOptions:
     ----------
     value_range
         (lowest, highest) possible value of floating-point arrays; None refuses them.
+    image_column
+        The column of a table that holds images; None takes the only one that can.
+    every
+        Which frames of a video: ``0.5s`` is one every half second, ``10f`` every tenth; None is
+        every frame.
     """
 
     value_range: ValueRange | None = None
+    image_column: str | None = None
+    every: str | None = None
 
 
 @dataclass

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -19,6 +19,7 @@ from ..backbones.weights import RANDOM_ORIGIN
 from ..common.text import printable, unprinted
 from ..features.extractor import TRUNK_DTYPES, Extractor
 from ..images.names import joined
+from ..images.source import SourceOptions
 from ..images.survey import ImageRecord
 from .files import FORMAT, IMAGES, MANIFEST
 from .run import Run
@@ -139,6 +140,21 @@ def reopen_recipe(run: Run) -> Recipe:
     if recipe.trunk_dtype not in TRUNK_DTYPES:
         raise LpipstoreError(f"{shown} is damaged: no number is a {printable(recipe.trunk_dtype)}")
     return recipe
+
+
+def reopen_source_choices(run: Run) -> dict[str, str]:
+    """Return how the sources of a run were read; see `lpipstore.pipeline.images.source`.
+
+    Raises
+    ------
+    LpipstoreError
+        The manifest is damaged.
+    """
+    choices, known = run.manifest.get("sources", {}), {f.name for f in fields(SourceOptions)}
+    if not isinstance(choices, dict) or not known.issuperset(choices):
+        shown = printable(str(run.path / MANIFEST))
+        raise LpipstoreError(f"{shown} is damaged: unknown sources {printable(str(choices))}")
+    return {name: str(value) for name, value in choices.items()}
 
 
 def reopen_records(run: Run) -> list[ImageRecord]:

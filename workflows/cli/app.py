@@ -17,7 +17,7 @@ from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.text import printable
 from ..session.settings import Settings, store_path
 from .learning import EVALUATE_EXAMPLES, TRAIN_EXAMPLES, evaluate, train
-from .options import LIST, Quiet, Store, path_of, takes_settings
+from .options import LIST, Quiet, Store, path_of, place_of, takes_settings
 from .pairs import Out, pairs
 from .runner import Json, Strict, show_plan
 from .runner import exit_strictly as _exit_strictly
@@ -118,8 +118,8 @@ def score(
 @app.command(epilog="Example: lpipstore compare originals restored --paired --out run")
 @takes_settings()
 def compare(
-    first: Annotated[Path, typer.Argument(parser=path_of, metavar="A", help="A folder of images.")],
-    second: Annotated[Path, typer.Argument(parser=path_of, metavar="B", help="Another one.")],
+    first: Annotated[str, typer.Argument(parser=place_of, metavar="A", help="A folder of images.")],
+    second: Annotated[str, typer.Argument(parser=place_of, metavar="B", help="Another one.")],
     out: Out,
     settings: Settings,
     paired: Annotated[

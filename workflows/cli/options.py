@@ -12,6 +12,7 @@ import typer
 from ..session.settings import STORE_VARIABLE, Settings
 
 NEAREST = "Close pairs only"
+IMAGES = "The images"
 MODEL, STORE, MACHINE, OUTPUT = "The metric", "The store", "The machine", "Output"
 LIST = "The list"
 EARLIER = "An earlier run"
@@ -28,6 +29,18 @@ def path_of(text: str) -> Path:
     if not text:
         raise typer.BadParameter("the path is empty: name one, or write . for this folder")
     return Path(text)
+
+
+def place_of(text: str) -> str:
+    """Parse the place of images: a path or a URL, as it was written.
+
+    Raises
+    ------
+    typer.BadParameter
+        It is empty.
+    """
+    path_of(text)
+    return text
 
 
 Store = Annotated[
@@ -121,6 +134,33 @@ _OPTIONS: dict[str, Any] = {
         bool,
         typer.Option(
             "--rehash", rich_help_panel=STORE, help="Read every file, even if it seems unchanged."
+        ),
+    ],
+    "value_range": Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=IMAGES,
+            metavar="LOW,HIGH",
+            help="What floating-point arrays range over, such as 0,1 or -1,1.",
+            show_default="they are refused",
+        ),
+    ],
+    "image_column": Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=IMAGES,
+            metavar="NAME",
+            help="The column of a table that holds the images.",
+            show_default="the only one",
+        ),
+    ],
+    "every": Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=IMAGES,
+            metavar="0.5s|10f",
+            help="Of a video one frame every half second, or every tenth frame.",
+            show_default="all",
         ),
     ],
     "trunk_dtype": Annotated[

@@ -13,7 +13,13 @@ from ...pipeline.common.text import printable
 from ...pipeline.images.names import is_url
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.runs.files import MANIFEST, read_json
-from ...pipeline.runs.reopen import Recipe, reopen_kind, reopen_recipe, reopen_records
+from ...pipeline.runs.reopen import (
+    Recipe,
+    reopen_kind,
+    reopen_recipe,
+    reopen_records,
+    reopen_source_choices,
+)
 from ...pipeline.runs.run import Run, open_run
 from ..scoring.job import run_job
 from ..scoring.kinds import KINDS
@@ -100,7 +106,7 @@ def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Se
                 f"--{name.replace('_', '-')} {printable(chosen)} contradicts {option}: the run in "
                 f"{printable(str(run.path))} was made with {value}"
             )
-    more: dict[str, Any] = dict(decided)
+    more: dict[str, Any] = {**reopen_source_choices(run), **decided}
     if settings.weights == default.weights and "weights" not in settings.given:
         more["weights"] = recipe.weights_choice
     if settings.heads is None:

@@ -25,6 +25,7 @@ from ...pipeline.runs.reopen import (
     reopen_kind,
     reopen_recipe,
     reopen_records,
+    reopen_source_choices,
 )
 from ...pipeline.runs.run import Run, open_run
 from ...pipeline.runs.writing import writing_run
@@ -104,7 +105,8 @@ def rescore_run(
     kind = reopen_kind(run, "rescore")
     _need_results(run, kind)
     from_statistics = bool(run.manifest.get("statistics")) and not from_rows
-    settings = _settings_of(recipe, settings)
+    sources: dict[str, Any] = {**reopen_source_choices(run)}
+    settings = replace(_settings_of(recipe, settings), **sources)
     with open_session(settings, screen, clock) as session:
         collection = reopen_collection(run, recipe, session)
         targets = _targets(heads, recipe, collection.features.extractor.backbone, out)

@@ -29,7 +29,7 @@ from ..session.estimate import Work, matrix_work
 from ..session.preflight import warn_of_matrix
 from ..session.screen import Screen
 from ..session.session import Session, find_collection, open_session
-from ..session.settings import Settings, parse_bytes
+from ..session.settings import Settings, parse_bytes, source_options
 from .all_pairs import matrix_lines, score_to_file, tiles_to_do
 from .job import Job, Lines, run_job
 from .pairlist import ListJob, Scored, list_lines, need_same_pairs, survey_list
@@ -43,7 +43,7 @@ _ALONE = (("path_i", "only in first"), ("path_j", "only in second"))  # and the 
 
 
 def compare_folders(
-    first: Path, second: Path, out: Path, settings: Settings, screen: Screen
+    first: str, second: str, out: Path, settings: Settings, screen: Screen
 ) -> dict[str, Any]:
     """Score each image of a folder against each of another; write the run to `out`.
 
@@ -146,8 +146,8 @@ def folders_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
 
 
 def compare_paired(
-    first: Path,
-    second: Path,
+    first: str,
+    second: str,
     out: Path,
     settings: Settings,
     screen: Screen,
@@ -169,7 +169,7 @@ def compare_paired(
         No image of a folder can be used, the memory is too small, or `out` holds a different run.
     """
     check_choice("--match", match, MATCHES)
-    clock, sources = Stopwatch(*STAGES), Sources()
+    clock, sources = Stopwatch(*STAGES), Sources(source_options(settings))
     with clock("hash"):
         sides = [_find(folder, sources) for folder in (first, second)]
         naming = _by_name if match == "name" else _by_stem
@@ -264,10 +264,10 @@ def reopen_couples(run: Run, records: Sequence[ImageRecord]) -> tuple[PairList, 
     return reopen_pairs(run, records, couples), alone
 
 
-def _find(folder: Path, sources: Sources) -> Found:
-    if not folder.is_dir():
+def _find(folder: str, sources: Sources) -> Found:
+    if sources.is_one_image(folder):
         raise UsageError(
-            f"{printable(str(folder))} is not a folder: compare --paired takes two folders and "
+            f"{printable(folder)} is not a folder: compare --paired takes two folders and "
             "pairs images of the same name"
         )
     return sources.find([folder])
@@ -300,10 +300,10 @@ def _same_stems(alone: Loners) -> int:
 
 
 def _strangers(
-    folders: tuple[Path, Path], names: list[dict[str, str]], match: str, missed: int
+    folders: tuple[str, str], names: list[dict[str, str]], match: str, missed: int
 ) -> str:
     told = [
-        f"{printable(str(folder))} has {len(side):,} images"
+        f"{printable(folder)} has {len(side):,} images"
         + (f", such as {printable(next(iter(side)))}" if side else "")
         for folder, side in zip(folders, names, strict=True)
     ]

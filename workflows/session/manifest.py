@@ -24,6 +24,7 @@ def head_attributes(head: Head, precision: str) -> dict[str, Any]:
 def make_manifest(command: str, collection: Collection, settings: Settings) -> dict[str, Any]:
     """Return what identifies a run and tells how to make it again."""
     extractor, head = collection.features.extractor, collection.head(settings)
+    sources = settings.source_choices()
     return {
         "format": FORMAT,
         "command": command,
@@ -35,6 +36,7 @@ def make_manifest(command: str, collection: Collection, settings: Settings) -> d
         "head": head.name,
         "head_digest": head.digest,
         "precision": settings.precision,
+        **({"sources": sources} if sources else {}),
         "folder": printable(os.getcwd()),
         "versions": versions(),
     }

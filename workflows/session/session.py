@@ -23,7 +23,15 @@ from ...pipeline.images.sources import Sources
 from ...pipeline.images.survey import ImageRecord, survey
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
 from .screen import Screen
-from .settings import Settings, choose_size, first_limit, parse_bytes, show_bytes, store_path
+from .settings import (
+    Settings,
+    choose_size,
+    first_limit,
+    parse_bytes,
+    show_bytes,
+    source_options,
+    store_path,
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ def open_session(
     with (
         _spared(settings) as chosen,
         open_store(chosen) as store,
-        closing(Sources()) as sources,
+        closing(Sources(source_options(settings))) as sources,
     ):
         if store.limit_change is not None:
             tell_limit_change(store.limit_change, screen)

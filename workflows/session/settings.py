@@ -13,11 +13,13 @@ from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.text import printable
 
 if TYPE_CHECKING:
+    from ...pipeline.images.source import SourceOptions
     from ...pipeline.images.survey import ImageRecord
 
 STORE_VARIABLE = "LPIPSTORE_STORE"
 DEFAULT_SIZE = (224, 224)
 DEFAULT_LIMIT = 10_000_000_000
+_OF_SOURCES = ("value_range", "image_column", "every")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Settings:
     compress: bool = False
     durable: bool = False
     rehash: bool = False
+    value_range: str | None = None
+    image_column: str | None = None
+    every: str | None = None
     trunk_dtype: str = "float32"
     memory: str = "4GB"
     precision: str = "exact"
@@ -52,6 +57,11 @@ class Settings:
     def tap_names(self) -> tuple[str, ...]:
         """The layers that ``--taps A,B`` names."""
         return tuple(tap.strip() for tap in self.taps.split(",") if tap.strip())
+
+    def source_choices(self) -> dict[str, str]:
+        """The choices that say how sources are read, but for those left open."""
+        chosen = {name: getattr(self, name) for name in _OF_SOURCES}
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
 def parse_bytes(text: str) -> int:
@@ -132,6 +142,25 @@ def choose_size(
     raise UsageError(
         f"--size native needs images of one size, but there are {len(sizes)} sizes, such as "
         f"{examples}: choose --size auto or a number"
+    )
+
+
+def source_options(settings: Settings) -> "SourceOptions":
+    """Return how sources are read.
+
+    Raises
+    ------
+    UsageError
+        A choice is written wrong.
+    """
+    from ...pipeline.images.arrays import take_range
+    from ...pipeline.images.source import SourceOptions
+
+    wanted = settings.value_range
+    return SourceOptions(
+        value_range=None if wanted is None else take_range(wanted.split(",")),
+        image_column=settings.image_column,
+        every=settings.every,
     )
 
 

@@ -12,26 +12,63 @@ if TYPE_CHECKING:
     from .cache.errors import LpipstoreError
     from .cache.store import FeatureStore
     from .pipeline.distances.module import LPIPS
-    from .pipeline.runs.run import DifferentMetrics, open_run, open_runs
-    from .workflows.api import distance_matrix
+    from .pipeline.runs.run import DifferentMetrics, Run, open_run, open_runs
+    from .workflows.api import (
+        below,
+        compare,
+        distance_matrix,
+        evaluate,
+        extract,
+        groups,
+        nearest,
+        pairs,
+        rescore,
+        score,
+        train,
+    )
 
 __all__ = [
     "LPIPS",
     "DifferentMetrics",
     "FeatureStore",
     "LpipstoreError",
+    "Run",
     "__version__",
+    "below",
+    "compare",
     "distance_matrix",
+    "evaluate",
+    "extract",
+    "groups",
+    "nearest",
     "open_run",
     "open_runs",
+    "pairs",
+    "rescore",
+    "score",
+    "train",
 ]
 
+_FUNCTIONS = (
+    "below",
+    "compare",
+    "distance_matrix",
+    "evaluate",
+    "extract",
+    "groups",
+    "nearest",
+    "pairs",
+    "rescore",
+    "score",
+    "train",
+)
 _HOME = {
     "LPIPS": ".pipeline.distances.module",
     "FeatureStore": ".cache.store",
     "LpipstoreError": ".cache.errors",
-    "distance_matrix": ".workflows.api",
+    **dict.fromkeys(_FUNCTIONS, ".workflows.api"),
     "DifferentMetrics": ".pipeline.runs.run",
+    "Run": ".pipeline.runs.run",
     "open_run": ".pipeline.runs.run",
     "open_runs": ".pipeline.runs.run",
 }

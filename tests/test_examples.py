@@ -7,7 +7,8 @@ import pytest
 
 
 @pytest.mark.parametrize("name", ["cache.store", "pipeline.distances.module", "workflows.api"])
-def test_examples_in_docstrings(name):
+def test_examples_in_docstrings(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("LPIPSTORE_STORE", str(tmp_path / "store"))
     outcome = doctest.testmod(import_module(f"lpipstore.{name}"))
     assert outcome.attempted > 0
     assert outcome.failed == 0

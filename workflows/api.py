@@ -1,99 +1,452 @@
-"""The Python interface for scoring all pairs: images in, a matrix out."""
+"""The Python face: what the commands do, as functions that take images and return runs.
 
-import os
+Every function also takes the keyword arguments of `lpipstore.workflows.session.keywords.Options`.
+Nothing is printed unless ``progress=True``; messages go to the logger ``lpipstore``.
+"""
+
+import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ..cache.errors import LpipstoreError, UsageError
-from ..cache.store import FeatureStore
-from ..pipeline.common.progress import Stopwatch
-from ..pipeline.common.text import printable
-from ..pipeline.distances.heads import column_weights
-from ..pipeline.images.arrays import (
-    ArrayLike,
-    ValueRange,
-    common_size,
-    take_image,
-    take_range,
-)
-from ..pipeline.images.memory import InMemory
-from ..pipeline.images.names import member_name
-from ..pipeline.matrix.plan import plan_matrix
-from ..pipeline.matrix.score import score_matrix
-from .session.collection import STAGES, Collection, make_extractor
-from .session.screen import Screen
-from .session.session import Session, bind, find_collection, make_collection
-from .session.settings import Settings, first_limit, parse_bytes, parse_size
+from ..cache.errors import UsageError
+from ..pipeline.runs.run import Run, open_run
+from .session.given import Images, pairs_of, sources_of
+from .session.keywords import Options, OptionsWithoutHead, PathLike, is_path, settings_of
+from .session.logged import LoggedScreen
+from .session.settings import Settings
 
-PathLike = str | os.PathLike[str]
-_GIVEN = "images"  # the name of the source of images that a program gives
+if TYPE_CHECKING:
+    import pyarrow
+
+    from .learning.options import TrainOptions
 
 
-class MatrixInMemory:
-    """A matrix in memory with the interface of `lpipstore.pipeline.runs.zarr_array.MatrixFile`."""
-
-    def __init__(self, count: int, tile: int) -> None:
-        self.array = np.full((count, count), np.nan, np.float32)
-        self.tile = tile
-
-    def done(self, row: int, column: int) -> bool:
-        """Return False: a matrix in memory starts empty."""
-        return False
-
-    def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
-        """Store one tile and its transpose."""
-        top, left = row * self.tile, column * self.tile
-        height, width = distances.shape
-        self.array[top : top + height, left : left + width] = distances
-        self.array[left : left + width, top : top + height] = distances.T
-
-
-def distance_matrix(
-    images: PathLike | torch.Tensor | Iterable[PathLike | ArrayLike],
-    *,
-    store: PathLike | FeatureStore | None = None,
-    backbone: str = "alex",
-    version: str = "0.1",
-    heads: str | None = None,
-    weights: str = "imagenet",
-    taps: str | Sequence[str] = (),
-    size: str | int = "auto",
-    value_range: ValueRange | None = None,
-    row_dtype: str = "uint16",
-    memory: str | int = "4GB",
-    device: str = "auto",
-    progress: bool = False,
-) -> NDArray[np.float32]:
-    """Compute the LPIPS distances of all pairs; each image goes through the backbone once.
+def pairs(images: Images, *, out: PathLike | None = None, **options: Unpack[Options]) -> Run:
+    """Score all pairs of a collection; each image goes through the backbone once, ever.
 
     Parameters
     ----------
     images
-        A folder or a glob pattern, a list of files, a tensor [N, 3, height, width], or a list of
-        tensors [3, height, width] or arrays [height, width, 3].
-    store
-        A `FeatureStore` or its folder (``~`` is your home), where rows are kept for later calls
-        within the store's limit; None keeps them only during this call.
-    backbone, version, heads, weights, taps
-        As for ``lpipstore pairs``: "alex", "vgg", "squeeze" or "torchvision:NAME" with `taps`;
-        LPIPS version "0.1" or "0.0"; heads None (those of the lpips package), "none" (the
-        unweighted baseline) or a file; weights "imagenet", "random" or a file.
-    size
-        "auto" (the images' own size; files of several sizes are scaled to 224×224), "native", or
-        a number of pixels or "HEIGHTxWIDTH".
-    value_range
-        (lowest, highest) possible value of floating-point images, such as (0, 1) or (-1, 1);
-        required for them. uint8 images range from 0 to 255.
-    row_dtype, memory, device
-        As for ``lpipstore pairs``.
-    progress
-        Show progress on stderr: bars in a terminal, otherwise occasional lines.
+        Paths, URLs or patterns, tensors [N, 3, height, width], arrays [N, height, width, 3], single
+        images, Pillow images, a Hugging Face dataset, or any mixture of those in a list.
+    out
+        Folder of the run; the same call on the same folder goes on where it was interrupted. None
+        keeps the results as long as the returned object.
+
+    Returns
+    -------
+    Run
+        ``run.distances`` is the matrix [N, N], ``run.condensed()`` its upper half.
+
+    Raises
+    ------
+    UsageError
+        An argument is invalid; also a ValueError.
+    LpipstoreError
+        Fewer than two images can be used, or the run cannot be written.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+    >>> run.summary["images"], run.distances.shape, run.condensed().shape
+    (4, (4, 4), (6,))
+    """
+    from .scoring.all_pairs import score_pairs
+
+    given = _given(images, options)
+    with _making(out, options) as (folder, settings, screen):
+        score_pairs(given, folder, settings, screen)
+    return _run(folder, out)
+
+
+def compare(
+    first: Images,
+    second: Images,
+    *,
+    out: PathLike | None = None,
+    paired: bool = False,
+    match: str = "name",
+    statistics: bool = False,
+    **options: Unpack[Options],
+) -> Run:
+    """Score each image of one collection against each of another, or against its namesake.
+
+    Parameters
+    ----------
+    first, second
+        As for `pairs`.
+    paired
+        Only pairs of the same name within their folder or archive; images in memory are paired by
+        their numbers.
+    match
+        With `paired`: "name", or "stem" to pair a.png with a.jpg.
+    statistics
+        With `paired`: keep the statistics of the pairs, so that other heads need no rows.
+
+    Returns
+    -------
+    Run
+        ``run.distances`` is the matrix [N, M]; with `paired`, ``run.pairs`` has the pairs.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> run = lpipstore.compare(pictures[:2], pictures[2:], value_range=(0, 1), weights="random")
+    >>> run.distances.shape
+    (2, 3)
+    """
+    from .scoring.compare import compare_folders, compare_paired
+
+    one, two = _given(first, options, "first"), _given(second, options, "second")
+    with _making(out, options) as (folder, settings, screen):
+        if paired:
+            compare_paired(one, two, folder, settings, screen, match=match, statistics=statistics)
+        elif statistics or match != "name":
+            raise UsageError("statistics and match are about paired images: give paired=True, too")
+        else:
+            compare_folders(one, two, folder, settings, screen)
+    return _run(folder, out)
+
+
+def score(
+    pairs: PathLike | Iterable[tuple[Any, Any]],
+    *,
+    out: PathLike | None = None,
+    columns: tuple[str, str] | None = None,
+    images: PathLike | None = None,
+    statistics: bool = False,
+    **options: Unpack[Options],
+) -> Run:
+    """Score a list of pairs.
+
+    Parameters
+    ----------
+    pairs
+        A table (.csv, .tsv, .parquet) with two columns of paths, or pairs of paths, arrays
+        [height, width, 3], tensors [3, height, width] or Pillow images.
+    columns
+        The two columns of a table; None finds them by their names.
+    images
+        The folder that the paths of a table start from; None is that of the table.
+    statistics
+        Keep the statistics of the pairs, so that other heads need no rows.
+
+    Returns
+    -------
+    Run
+        ``run.pairs`` has the pairs in their order: i, j, path_i, path_j, distance.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> a, b = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> run = lpipstore.score([(a, b), (a, a)], value_range=(0, 1), weights="random")
+    >>> [round(d, 3) > 0 for d in run.pairs["distance"].to_pylist()]
+    [True, False]
+    """
+    from .scoring.table import score_list, score_table
+
+    with _making(out, options) as (folder, settings, screen):
+        if is_path(pairs):
+            score_table(
+                Path(pairs),
+                folder,
+                settings,
+                screen,
+                columns=None if columns is None else ",".join(columns),
+                images=None if images is None else Path(images),
+                statistics=statistics,
+            )
+        else:
+            if columns is not None or images is not None:
+                raise UsageError("columns and images are about tables, and a list of pairs came")
+            listed, held = pairs_of(pairs, options.get("value_range"))
+            score_list(listed, folder, settings, screen, given=[held], statistics=statistics)
+    return _run(folder, out)
+
+
+def nearest(
+    images: Images,
+    k: int = 10,
+    *,
+    below: float | None = None,
+    out: PathLike | None = None,
+    **options: Unpack[Options],
+) -> Run:
+    """Find the `k` nearest images of each image, exactly, without computing all distances.
+
+    Parameters
+    ----------
+    below
+        Only those that are closer than this.
+
+    Returns
+    -------
+    Run
+        ``run.pairs`` has a line for each image and neighbour: i, rank, j, path_i, path_j, distance.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> run = lpipstore.nearest(pictures, 2, value_range=(0, 1), weights="random")
+    >>> run.pairs.num_rows
+    12
+    """
+    return _close(images, below, k, out, options)
+
+
+def below(
+    images: Images, distance: float, *, out: PathLike | None = None, **options: Unpack[Options]
+) -> Run:
+    """Find all pairs closer than a distance, exactly, without computing all distances.
+
+    Returns
+    -------
+    Run
+        ``run.pairs`` has the pairs, the closest first: i, j, path_i, path_j, distance.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> pictures[3] = pictures[1]
+    >>> run = lpipstore.below(pictures, 0.01, value_range=(0, 1), weights="random")
+    >>> run.pairs.select(["i", "j", "distance"]).to_pylist()
+    [{'i': 1, 'j': 3, 'distance': 0.0}]
+    """
+    return _close(images, distance, None, out, options)
+
+
+def groups(
+    images: Images | Mapping[str, Images],
+    *,
+    out: PathLike | None = None,
+    **options: Unpack[Options],
+) -> Run:
+    """Score the pairs within each group of images: the diversity of each, and their mean.
+
+    Parameters
+    ----------
+    images
+        As for `pairs`, where every folder is a group; or a mapping from names to images in memory.
+
+    Returns
+    -------
+    Run
+        ``run.groups`` has a line for each group (group, images, pairs, mean, std, stderr),
+        ``run.pairs`` the pairs with their group.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> sets = {"whole": pictures[:4], "half": pictures[4:] / 2}
+    >>> run = lpipstore.groups(sets, value_range=(0, 1), weights="random")
+    >>> run.groups.select(["images", "pairs"]).to_pylist()
+    [{'images': 4, 'pairs': 6}, {'images': 2, 'pairs': 1}]
+    """
+    from .scoring.groups import score_groups
+
+    named = images if isinstance(images, Mapping) else {"images": images}
+    given = [one for name, group in named.items() for one in _given(group, options, str(name))]
+    with _making(out, options) as (folder, settings, screen):
+        score_groups(given, folder, settings, screen)
+    return _run(folder, out)
+
+
+def rescore(
+    run: Run | PathLike,
+    heads: PathLike | Run,
+    *,
+    out: PathLike | None = None,
+    compute: bool = True,
+    from_rows: bool = False,
+    **options: Unpack[OptionsWithoutHead],
+) -> Run:
+    """Score the pairs of a finished run under another head, from the store: no backbone runs.
+
+    Parameters
+    ----------
+    run
+        A run of any of the other functions or of the command.
+    heads
+        A head file, "none", or a run of `train`.
+    compute
+        Compute rows that the store has lost; if False, they are an error.
+    from_rows
+        Read rows even if statistics were kept.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+    >>> plain = lpipstore.rescore(run, "none")
+    >>> plain.summary["forwards"], plain.distances.shape
+    (0, (4, 4))
+    """
+    from .rerun.rescore import rescore_run
+
+    source = Path(run.path if isinstance(run, Run) else run)
+    head = str(heads.path if isinstance(heads, Run) else heads)
+    with _making(out, options) as (folder, settings, screen):
+        rescore_run(source, [head], folder, settings, screen, compute=compute, from_rows=from_rows)
+    return _run(folder, out)
+
+
+def extract(images: Images, **options: Unpack[Options]) -> dict[str, Any]:
+    """Run the backbone on the images whose rows the store lacks, scoring nothing yet.
+
+    Returns
+    -------
+    dict
+        images, unique, failed, forwards, hits, bytes, and the seconds of each stage.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> counts = lpipstore.extract(pictures, value_range=(0, 1), weights="random")
+    >>> counts["forwards"] + counts["hits"]
+    2
+    """
+    from .store.extract import extract_features
+
+    settings = settings_of(options)
+    with LoggedScreen(progress=options.get("progress", False)) as screen:
+        return extract_features(_given(images, options), settings, screen)
+
+
+def train(
+    judgements: PathLike | Sequence[PathLike],
+    *,
+    out: PathLike | None = None,
+    train_options: "TrainOptions | Mapping[str, Any] | None" = None,
+    **options: Unpack[Options],
+) -> Run:
+    r"""Train a head on human judgements; no image goes through the backbone twice.
+
+    Parameters
+    ----------
+    judgements
+        Tables of judgements, or folders of BAPPS, as for ``lpipstore train``.
+    train_options
+        Epochs, loss and so on: a `lpipstore.workflows.learning.options.TrainOptions`, or its fields
+        as a mapping.
+
+    Returns
+    -------
+    Run
+        The folder has ``head.pth``; give the run as `heads` to `rescore` and `evaluate`.
+
+    Examples
+    --------
+    >>> import lpipstore, numpy as np, pathlib, tempfile
+    >>> from PIL import Image
+    >>> random, folder = np.random.default_rng(0), pathlib.Path(tempfile.mkdtemp())
+    >>> for name in "abcd":
+    ...     noise = random.integers(0, 256, (64, 64, 3), np.uint8)
+    ...     Image.fromarray(noise).save(folder / f"{name}.png")
+    >>> lines = ["ref,p0,p1,judge", *["a.png,b.png,c.png,1", "b.png,d.png,a.png,0"] * 10]
+    >>> _ = (folder / "judged.csv").write_text("\n".join(lines))
+    >>> short = {"epochs": 2, "held_out": 0.2}
+    >>> run = lpipstore.train(folder / "judged.csv", train_options=short, weights="random")
+    >>> (run.path / "head.pth").exists()
+    True
+    """
+    from .learning.options import TrainOptions
+    from .learning.train import train_head
+
+    if not isinstance(train_options, TrainOptions):
+        chosen = dict(train_options or {})
+        unknown = chosen.keys() - {field.name for field in fields(TrainOptions)}
+        if unknown:
+            raise UsageError(f"there is no option {', '.join(sorted(unknown))} of a training")
+        train_options = TrainOptions(**chosen)
+    with _making(out, options) as (folder, settings, screen):
+        train_head(_paths(judgements), folder, settings, train_options, screen)
+    return _run(folder, out)
+
+
+def evaluate(
+    judgements: PathLike | Sequence[PathLike],
+    heads: PathLike | Run | Sequence[PathLike | Run] = (),
+    *,
+    metrics: Sequence[str] | None = None,
+    images: PathLike | None = None,
+    split: str = "val",
+    seed: int = 0,
+    **options: Unpack[OptionsWithoutHead],
+) -> "pyarrow.Table":
+    r"""Score heads and metrics on human judgements, side by side.
+
+    Parameters
+    ----------
+    heads
+        Head files or runs of `train`.
+    metrics
+        Some of "L2", "PSNR", "SSIM", "baseline" and "stock"; None takes all.
+    images
+        The folder that paths of tables start from.
+    split
+        The split of BAPPS folders.
+    seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    pyarrow.Table
+        A line for each score: kind, set, metric, score, value, low, high, count.
+
+    Examples
+    --------
+    >>> import lpipstore, numpy as np, pathlib, tempfile
+    >>> from PIL import Image
+    >>> random, folder = np.random.default_rng(0), pathlib.Path(tempfile.mkdtemp())
+    >>> for name in "abc":
+    ...     noise = random.integers(0, 256, (64, 64, 3), np.uint8)
+    ...     Image.fromarray(noise).save(folder / f"{name}.png")
+    >>> _ = (folder / "judged.csv").write_text("ref,p0,p1,judge\na.png,b.png,c.png,1")
+    >>> table = lpipstore.evaluate(folder / "judged.csv", metrics=["baseline"], weights="random")
+    >>> sorted(set(table["score"].to_pylist()))
+    ['2afc', 'agreement']
+    """
+    import pyarrow as pa
+
+    from .learning.evaluate import METRICS, evaluate_heads
+
+    some = [heads] if isinstance(heads, Run) or is_path(heads) else list(heads)
+    with LoggedScreen(progress=options.get("progress", False)) as screen:
+        summary = evaluate_heads(
+            _paths(judgements),
+            settings_of(options),
+            screen,
+            heads=[str(head.path if isinstance(head, Run) else head) for head in some],
+            metrics=",".join(METRICS if metrics is None else metrics),
+            images=None if images is None else Path(images),
+            split=split,
+            seed=seed,
+        )
+    return pa.Table.from_pylist(summary["scores"])
+
+
+def distance_matrix(images: Images, **options: Unpack[Options]) -> NDArray[np.float32]:
+    """Compute the LPIPS distances of all pairs: the short way, images in, a matrix out.
+
+    Unlike `pairs`, it leaves no image out: one that cannot be read is an error. Without `store`,
+    rows are kept only during this call.
 
     Returns
     -------
@@ -105,7 +458,7 @@ def distance_matrix(
     UsageError
         An argument is invalid; the message shows the value received. Also a ValueError.
     LpipstoreError
-        There are no images, or an image cannot be read (none is left out silently).
+        There are no images, or an image cannot be read.
 
     Examples
     --------
@@ -115,69 +468,58 @@ def distance_matrix(
     >>> d.shape, bool((d == d.T).all()), d.diagonal().tolist()
     ((3, 3), True, [0.0, 0.0, 0.0])
     """
-    settings = Settings(
-        backbone=backbone,
-        taps=taps if isinstance(taps, str) else ",".join(taps),
-        lpips_version=version,
-        heads=heads,
-        weights=weights,
-        size=str(size),
-        row_dtype=row_dtype,
-        memory=str(memory),
-        device=device,
-    )
-    listed = [images] if isinstance(images, str | os.PathLike) else list(images)
-    files = [image for image in listed if isinstance(image, str | os.PathLike)]
-    if not listed:
-        raise UsageError("an empty list of images came")
-    if 0 < len(files) < len(listed):
-        raise UsageError("give either files or images in memory, not both in one list")
-    with ExitStack() as stack:
-        if not isinstance(store, FeatureStore):
-            scratch = tempfile.TemporaryDirectory(prefix="lpipstore-")
-            path = Path(stack.enter_context(scratch) if store is None else store).expanduser()
-            opened = FeatureStore(path, first_limit=lambda: first_limit(path))
-            store = stack.enter_context(opened)
-        screen = stack.enter_context(Screen(quiet=not progress))
-        session = Session(store, settings, Stopwatch(*STAGES), screen)
-        if files:
-            collection = _collect_files(files, session)
-        else:
-            collection = _collect_arrays(listed, take_range(value_range), session)
-        return _score(collection, session)
+    from .scoring.in_memory import score_in_memory
+
+    with tempfile.TemporaryDirectory(prefix="lpipstore-") as scratch:
+        if options.get("store") is None:
+            options["store"] = Path(scratch) / "store"
+        given = _given(images, options)
+        with LoggedScreen(progress=options.get("progress", False)) as screen:
+            return score_in_memory(given, settings_of(options), screen)
 
 
-def _score(collection: Collection, session: Session) -> NDArray[np.float32]:
-    features, report = collection.features, session.screen.report
-    limit = parse_bytes(session.settings.memory)
-    head = collection.head(session.settings)
-    plan = plan_matrix(len(collection.good), collection.row_bytes(), limit)
-    with collection.pinned("distance_matrix"):
-        collection.extract()
-        for record in collection.records:
-            if record.error:
-                raise LpipstoreError(f"{printable(record.path)}: {record.error}")
-        contents = collection.contents()
-        matrix = MatrixInMemory(len(contents), plan.tile)
-        weights = column_weights(head, features.extractor.layout)
-        score_matrix(features, contents, None, weights, plan, matrix, report)
-    return matrix.array
+def _close(
+    images: Images,
+    distance: float | None,
+    k: int | None,
+    out: PathLike | None,
+    options: Options,
+) -> Run:
+    from .scoring.close_pairs import find_close
+
+    given = _given(images, options)
+    with _making(out, options) as (folder, settings, screen):
+        find_close(given, folder, settings, screen, below=distance, top_k=k)
+    return _run(folder, out)
 
 
-def _collect_files(sources: Sequence[PathLike], session: Session) -> Collection:
-    records = find_collection(sources, session)
-    for record in records:
-        if record.error:
-            raise LpipstoreError(f"{printable(record.path)}: {record.error}")
-    return make_collection(records, session)
+def _given(images: Images, options: OptionsWithoutHead, place: str = "images") -> list[Any]:
+    return sources_of(images, options.get("value_range"), place)
 
 
-def _collect_arrays(
-    images: Sequence[object], value_range: ValueRange | None, session: Session
-) -> Collection:
-    taken = [take_image(image, value_range) for image in images]
-    wanted = parse_size(session.settings.size)
-    session.sources.add(_GIVEN, InMemory(taken))
-    extractor = make_extractor(wanted or common_size(taken), session.store, session.settings)
-    names = [member_name(_GIVEN, str(number)) for number in range(len(taken))]
-    return bind(session.survey(names), extractor, session)
+def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
+    return [Path(given)] if is_path(given) else [Path(path) for path in given]
+
+
+@contextmanager
+def _making(
+    out: PathLike | None, options: OptionsWithoutHead
+) -> Iterator[tuple[Path, Settings, LoggedScreen]]:
+    """Yield folder, settings and screen of a run; a temporary folder is removed on failure."""
+    settings = settings_of(options)
+    folder = Path(tempfile.mkdtemp(prefix="lpipstore-run-") if out is None else out).expanduser()
+    try:
+        with LoggedScreen(progress=options.get("progress", False)) as screen:
+            yield folder, settings, screen
+    except BaseException:
+        if out is None:
+            shutil.rmtree(folder)
+        raise
+
+
+def _run(folder: Path, out: PathLike | None) -> Run:
+    """Open a finished run; a temporary folder goes with the object."""
+    run = open_run(folder)
+    if out is None:
+        weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
+    return run

@@ -12,6 +12,7 @@ from ...cache.keys import PoolSpec
 from ..backbones.backbone import Backbone
 from ..backbones.layout import RowLayout
 from ..common.precision import exact_arithmetic
+from ..images.preparation import Preparation
 from .rows import ROW_VERSION, VERSION_ENTRY, RowWriter
 
 TRUNK_DTYPES = {
@@ -39,7 +40,7 @@ class Extractor:
     backbone
         From `load_backbone`.
     size
-        (height, width) of the images in pixels.
+        (height, width) of the images in pixels, or a `Preparation` that says more.
     row_dtype
         ``"uint16"``: fixed point, 65535 stands for 1 (for backbones with signed taps int16, 32767
         stands for 1); ``"float32"``: as computed.
@@ -54,15 +55,16 @@ class Extractor:
     def __init__(
         self,
         backbone: Backbone,
-        size: tuple[int, int],
+        size: tuple[int, int] | Preparation,
         *,
         row_dtype: str = "uint16",
         device: torch.device | str = "cpu",
         trunk_dtype: str = "float32",
         batch: int | None = None,
     ) -> None:
-        self.size = size
-        self.layout: RowLayout = backbone.layout(*size)
+        self.preparation = size if isinstance(size, Preparation) else Preparation(size)
+        self.size = self.preparation.size
+        self.layout: RowLayout = backbone.layout(*self.size)
         self.device = torch.device(device)
         self.backbone = backbone.to(device=self.device, dtype=TRUNK_DTYPES[trunk_dtype])
         if row_dtype == "uint16" and backbone.signed:
@@ -71,7 +73,7 @@ class Extractor:
         least, most = _BATCH_LIMITS
         self.batch = batch or max(least, min(most, fitting))
         self._writer = RowWriter(row_dtype, self.device)
-        height, width = size
+        height, width = self.size
         self.spec = PoolSpec(
             name=f"{backbone.name.replace(':', '-')}-{height}x{width}",
             length=self.layout.length,
@@ -82,8 +84,7 @@ class Extractor:
                 "weights": backbone.weights_digest,
                 "lpips_version": backbone.version,
                 "trunk_dtype": trunk_dtype,
-                "size": f"{height}x{width}",
-                "resize": "bilinear, antialiased",
+                **self.preparation.recipe(),
                 "range": "-1..1",
                 VERSION_ENTRY: ROW_VERSION,
             },

@@ -7,8 +7,6 @@ import numpy as np
 import torch
 import xxhash
 from numpy.typing import NDArray
-from PIL import Image
-from torch.nn import functional
 
 from ...cache.errors import UsageError
 
@@ -108,19 +106,6 @@ def _channels_last(image: object) -> torch.Tensor:
         return torch.from_numpy(image.astype(image.dtype.newbyteorder("=")))  # a copy, always
     except TypeError as error:
         raise UsageError(f"images must be uint8 or floating point, not {image.dtype}") from error
-
-
-def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Scale an image [height, width, 3] to `size` (height, width), bilinear with antialiasing.
-
-    uint8 images are scaled like image files, so that an array gives the same row as its file.
-    """
-    if pixels.dtype == torch.uint8:
-        image = Image.fromarray(pixels.contiguous().numpy())
-        return torch.from_numpy(np.array(image.resize(size[::-1], Image.Resampling.BILINEAR)))
-    batch = pixels.permute(2, 0, 1)[None]
-    scaled = functional.interpolate(batch, size, mode="bilinear", antialias=True)
-    return scaled[0].permute(1, 2, 0)
 
 
 def to_uint8(pixels: torch.Tensor) -> torch.Tensor:

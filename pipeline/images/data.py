@@ -5,8 +5,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import pixels_content, resize
-from .decode import ImageError, content_hash, decode, displayed_size
+from .arrays import pixels_content
+from .decode import Header, ImageError, content_hash, decode, read_header
+from .preparation import Preparation
 from .source import ImageData
 from .sources import Sources
 
@@ -18,11 +19,11 @@ def content_of(data: ImageData) -> bytes:
     return content_hash(data) if isinstance(data, bytes) else pixels_content(data)
 
 
-def size_of(data: ImageData) -> tuple[int, int]:
-    """Return (width, height) as displayed; raise `ImageError` if the file is broken."""
+def header_of(data: ImageData) -> Header:
+    """Return size and colour profile; raise `ImageError` if the file is broken."""
     if isinstance(data, bytes):
-        return displayed_size(data)
-    return int(data.shape[1]), int(data.shape[0])
+        return read_header(data)
+    return Header(int(data.shape[1]), int(data.shape[0]))
 
 
 def bytes_of(data: ImageData) -> int:
@@ -30,8 +31,8 @@ def bytes_of(data: ImageData) -> int:
     return len(data) if isinstance(data, bytes) else data.nbytes
 
 
-def scaled_pixels(data: ImageData, size: tuple[int, int]) -> Pixels:
-    """Return pixels [height, width, 3] of the given (height, width): uint8, or float32 in -1..1.
+def prepared_pixels(data: ImageData, how: Preparation) -> Pixels:
+    """Return pixels [height, width, 3] as the trunk gets them: uint8, or float32 in -1..1.
 
     Raises
     ------
@@ -39,9 +40,9 @@ def scaled_pixels(data: ImageData, size: tuple[int, int]) -> Pixels:
         The file is broken, too large or not an image.
     """
     if isinstance(data, bytes):
-        return decode(data, size)
-    scaled: Pixels = (data if data.shape[:2] == size else resize(data, size)).numpy()
-    return scaled
+        return decode(data, how)
+    prepared: Pixels = how.scale_pixels(data).numpy()
+    return prepared
 
 
 def read_unchanged(sources: Sources, name: str, content: bytes) -> ImageData:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...cache.errors import LpipstoreError
+from .colour import foreign_profile, to_srgb
+from .preparation import Preparation
 
 # fmt: off
 _FORMATS = (
@@ -31,8 +34,21 @@ def content_hash(data: bytes) -> bytes:
     return xxhash.xxh3_128_digest(data)
 
 
-def displayed_size(data: bytes) -> tuple[int, int]:
-    """Return (width, height) as displayed; raise `ImageError` if the file is broken.
+@dataclass(frozen=True)
+class Header:
+    """What is known of an image before its pixels are decoded.
+
+    `width` and `height` are in pixels as displayed (EXIF orientation applied). `profile` describes
+    an embedded colour profile other than sRGB; empty text for none.
+    """
+
+    width: int
+    height: int
+    profile: str = ""
+
+
+def read_header(data: bytes) -> Header:
+    """Read size and colour profile; raise `ImageError` if the file is broken.
 
     Only the header is read, unless a PNG has EXIF or XMP data behind its pixels: it is decoded.
     """
@@ -44,7 +60,9 @@ def displayed_size(data: bytes) -> tuple[int, int]:
     with _saying("broken EXIF header"):
         exif = Image.Image.getexif(image)  # PngImageFile's own method may decode the image first
         quarter_turned = exif.get(0x0112, 1) >= 5  # tag Orientation, 5 to 8
-    return (height, width) if quarter_turned else (width, height)
+    profile = image.info.get("icc_profile")
+    described = foreign_profile(bytes(profile)) if profile else ""
+    return Header(*((height, width) if quarter_turned else (width, height)), described)
 
 
 def _exif_behind_pixels(data: bytes) -> bool:
@@ -60,19 +78,19 @@ def _exif_behind_pixels(data: bytes) -> bool:
     return False
 
 
-def decode(data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Decode the bytes of an image file to RGB as a viewer would show it.
+def decode(data: bytes, how: Preparation | None = None) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file to RGB.
 
     EXIF orientation is applied; transparent pixels are composited over white; 16-bit grey levels
     are scaled to 8 bits; palettes, CMYK and bilevel images become RGB; of several frames only the
-    first is used.
+    first is used. Embedded colour profiles are ignored unless `how` says otherwise.
 
     Parameters
     ----------
     data
         The bytes of the file.
-    size
-        (height, width) to scale to, bilinear with antialiasing (Pillow); None keeps the size.
+    how
+        Size, fit and colours; None keeps the size.
 
     Returns
     -------
@@ -85,10 +103,12 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8
     """
     image = _open(data)
     with _saying("broken image"):
-        image = _to_rgb(ImageOps.exif_transpose(image))
-        if size is not None and image.size != size[::-1]:
-            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-        return np.asarray(image)
+        image = ImageOps.exif_transpose(image)
+        if how is None:
+            return np.asarray(to_rgb(image))
+        if how.icc == "convert" and not image.mode.startswith(("I", "F")):
+            image = to_srgb(image)
+        return np.asarray(how.scale(to_rgb(image)))
 
 
 @contextmanager
@@ -122,7 +142,14 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB: over white where it is transparent, 16-bit grey scaled to 8 bits.
+
+    Raises
+    ------
+    ImageError
+        Its pixels have no known range.
+    """
     if image.mode == "F":
         raise ImageError("floating-point pixels have no known range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from .data import Pixels, read_unchanged, scaled_pixels
+from .data import Pixels, prepared_pixels, read_unchanged
 from .decode import ImageError
+from .preparation import Preparation
 from .source import ImageData
 from .sources import Sources
 
@@ -118,7 +119,7 @@ def ahead(
 def decode_images(
     images: Sequence[tuple[str, bytes]],
     sources: Sources,
-    size: tuple[int, int],
+    how: Preparation,
     batch: int,
     workers: int | None = None,
 ) -> Iterator[Decoded]:
@@ -133,8 +134,8 @@ def decode_images(
         changed since then counts as failed.
     sources
         Opens the images.
-    size
-        (height, width) of the decoded images.
+    how
+        Size, fit and colours of the decoded images.
     batch
         Images per batch; the last one may be smaller. A batch with both uint8 and floating-point
         images comes in two parts.
@@ -151,17 +152,17 @@ def decode_images(
         name, content = images[index]
         return read_unchanged(sources, name, content)
 
-    def read_scaled(index: int) -> ImageData:
+    def read_prepared(index: int) -> ImageData:
         """Read for later: pixels wait in memory, so they are scaled first."""
         data = read(index)
-        return data if isinstance(data, bytes) else torch.from_numpy(scaled_pixels(data, size))
+        return data if isinstance(data, bytes) else torch.from_numpy(prepared_pixels(data, how))
 
     def decoded(job: tuple[int, Future[ImageData] | None]) -> tuple[int, Pixels | str]:
         """Return the index and the pixels of an image, or the reason why there are none."""
         index, reading = job
         try:
             data = read(index) if reading is None else reading.result()
-            return index, scaled_pixels(data, size)
+            return index, prepared_pixels(data, how)
         except ImageError as error:
             return index, str(error)
 
@@ -169,7 +170,7 @@ def decode_images(
 
         def job(index: int) -> tuple[int, Future[ImageData] | None]:
             ahead_of_time = workers and sources.sequential(images[index][0])
-            return index, in_order.submit(read_scaled, index) if ahead_of_time else None
+            return index, in_order.submit(read_prepared, index) if ahead_of_time else None
 
         jobs = ([job(index) for index in indices] for indices in batches)
         with closing(ahead(decoded, _gather, jobs, workers)) as gathered:

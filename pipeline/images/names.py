@@ -3,6 +3,7 @@
 import os
 import re
 
+_PROGRAM = "python://"
 MEMBER = "#"  # between a place and the name of an image in it
 
 
@@ -29,6 +30,19 @@ def split_name(name: str) -> tuple[str, str | None]:
         if is_url(place) or os.path.isfile(place):
             return place, name[match.end() :]
     return name, None
+
+
+def given_name(place: str, member: str) -> str:
+    """Return the name of an image that a program holds in memory."""
+    return f"{_PROGRAM}{place}/{member}"
+
+
+def split_given(name: str) -> tuple[str, str] | None:
+    """Return place and member of such a name; None for any other name."""
+    if not name.startswith(_PROGRAM):
+        return None
+    place, _, member = name.removeprefix(_PROGRAM).rpartition("/")
+    return place, member
 
 
 def absolute(name: str) -> str:

@@ -96,6 +96,12 @@ class Source(Protocol):
         """Close what is open; the next call opens it again."""
 
 
+class GivenSource(Source, Protocol):
+    """A source that a program made, such as arrays in memory; `place` is what it is called."""
+
+    place: str
+
+
 class SourceKind(Protocol):
     """Makes the sources of one kind; the class of a source fits."""
 

@@ -10,8 +10,8 @@ from ...cache.errors import UsageError
 from ..common.text import printable
 from .decode import ImageError
 from .files import Files, is_image_name
-from .names import MEMBER, absolute, member_name, split_name
-from .source import ImageData, Source, SourceKind, SourceOptions
+from .names import absolute, given_name, member_name, split_given, split_name
+from .source import GivenSource, ImageData, Source, SourceKind, SourceOptions
 
 if TYPE_CHECKING:
     from ...cache.index import FileIdentity
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 KINDS: tuple[SourceKind, ...] = (Files,)
 """The kinds of sources; the first that takes a place has it."""
 
-Given: TypeAlias = str | os.PathLike[str]
+Given: TypeAlias = str | os.PathLike[str] | GivenSource
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,23 @@ class Sources:
 
     def close(self) -> None:
         """Close every source."""
-        for source in (*self._open.values(), *self._given.values()):
+        for source in {id(s): s for s in (*self._open.values(), *self._given.values())}.values():
             source.close()
 
-    def add(self, name: str, source: Source) -> None:
-        """Take a source that a program made; its images are ``NAME#MEMBER``."""
-        self._given[name] = source
+    def add(self, source: GivenSource) -> list[str]:
+        """Take a source that a program made; return the names of its images.
+
+        Raises
+        ------
+        UsageError
+            There is another one of that name.
+        """
+        members = source.list().members
+        for member in members:
+            name = given_name(source.place, member)
+            if self._given.setdefault(name, source) is not source:
+                raise UsageError(f"two images are called {name}: give their sources other names")
+        return [given_name(source.place, member) for member in members]
 
     def find(self, given: Iterable[Given]) -> Found:
         """List the images of folders, files, glob patterns and every other kind of source.
@@ -84,6 +95,11 @@ class Sources:
         found = Found()
         seen: set[str] = set()
         for one in given:
+            if not isinstance(one, str | os.PathLike):
+                names = self.add(one)
+                found.names.extend(names)
+                found.within.extend(name.rpartition("/")[2] for name in names)
+                continue
             for place in _expand(os.fspath(one)):
                 self._list(place, found, seen)
         return found
@@ -136,10 +152,11 @@ class Sources:
         return self._resolve(name)[0].sequential
 
     def _resolve(self, name: str) -> tuple[Source, str]:
-        if self._given:
-            place, _, member = name.partition(MEMBER)
-            if place in self._given:
-                return self._given[place], member
+        given = split_given(name)
+        if given is not None:
+            if name not in self._given:
+                raise ImageError("was in the memory of a program that has ended, or of another")
+            return self._given[name], given[1]
         place, within = split_name(name)
         if within is None:
             return self._files, name
@@ -150,6 +167,11 @@ class Sources:
         if source is None:
             source = self._open.setdefault(place, kind(place, self.options))
         return source
+
+
+def name_of(given: Given) -> str:
+    """Return what was given as text for messages."""
+    return printable(os.fspath(given) if isinstance(given, str | os.PathLike) else given.place)
 
 
 def _kind_of(place: str) -> SourceKind:

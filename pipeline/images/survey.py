@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...cache.index import FileIdentity, FileRecord
 from ..common.progress import Report, silent
-from .data import bytes_of, content_of, size_of
+from .data import bytes_of, content_of, header_of
 from .decode import ImageError
 from .identity import FileTable
 from .sources import Sources
@@ -21,8 +21,8 @@ class ImageRecord:
 
     `path` is the image's name: a path, or a place and a member. `width` and `height` are in pixels
     as displayed (EXIF orientation applied), `bytes` is the size of the file or of the pixels,
-    `content` the xxh3-128 of either. If the image cannot be read, `content` is None and `error`
-    gives the reason.
+    `content` the xxh3-128 of either, `profile` describes a colour profile other than sRGB. If the
+    image cannot be read, `content` is None and `error` gives the reason.
     """
 
     path: str
@@ -31,6 +31,7 @@ class ImageRecord:
     height: int = 0
     bytes: int = 0
     error: str | None = None
+    profile: str = ""
 
 
 def survey(
@@ -56,12 +57,11 @@ def survey(
     records: list[ImageRecord] = []
     news: list[tuple[FileIdentity, FileRecord]] = []
     with ThreadPoolExecutor(_HASHING_THREADS) as pool, ThreadPoolExecutor(1) as in_order:
-        examined = [
-            (in_order if sources.sequential(name) else pool).submit(
-                _examine, name, version, old, sources
-            )
-            for name, version, old in zip(names, versions, known, strict=True)
-        ]
+        examined = []
+        for name, version, old in zip(names, versions, known, strict=True):
+            waits = not isinstance(version, str) and sources.sequential(name)
+            threads = in_order if waits else pool
+            examined.append(threads.submit(_examine, name, version, old, sources))
         for future, version, old in zip(examined, versions, known, strict=True):
             record = future.result()
             records.append(record)
@@ -82,10 +82,12 @@ def _version(name: str, sources: Sources) -> FileIdentity | str | None:
         return sources.version(name)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    except ImageError as error:
+        return str(error)
 
 
 def _note(record: ImageRecord) -> str:
-    return f"{record.width}x{record.height}"
+    return f"{record.width}x{record.height} {record.bytes} {record.profile}"
 
 
 def _examine(
@@ -94,12 +96,22 @@ def _examine(
     if isinstance(version, str):
         return ImageRecord(name, error=version)
     size = 0 if version is None else version.size
-    if known is not None and re.fullmatch(r"\d+x\d+", known.note):  # else known as a weights file
-        width, height = map(int, known.note.split("x"))
-        return ImageRecord(name, known.content, width, height, size)
+    noted = known and re.fullmatch(
+        r"(\d+)x(\d+) (\d+) (.*)", known.note
+    )  # else known as a weights file
+    if known and noted:
+        width, height, size = map(int, noted.groups()[:3])
+        return ImageRecord(name, known.content, width, height, size, profile=noted[4])
     try:
         data = sources.read(name)
-        width, height = size_of(data)
+        header = header_of(data)
     except ImageError as error:
         return ImageRecord(name, bytes=size, error=str(error))
-    return ImageRecord(name, content_of(data), width, height, bytes_of(data))
+    return ImageRecord(
+        name,
+        content_of(data),
+        header.width,
+        header.height,
+        bytes_of(data),
+        profile=header.profile,
+    )

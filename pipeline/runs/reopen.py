@@ -19,6 +19,7 @@ from ..backbones.weights import RANDOM_ORIGIN
 from ..common.text import printable, unprinted
 from ..features.extractor import TRUNK_DTYPES, Extractor
 from ..images.names import joined
+from ..images.preparation import Preparation
 from ..images.source import SourceOptions
 from ..images.survey import ImageRecord
 from .files import FORMAT, IMAGES, MANIFEST
@@ -39,6 +40,7 @@ _NEEDED = (
     "head_digest",
     "precision",
     "folder",
+    "resize",
 )
 
 
@@ -60,12 +62,14 @@ class Recipe:
     head_digest: str
     precision: str
     folder: str
+    resize: str
+    colours: str | None = None
 
     @property
-    def pixels(self) -> tuple[int, int]:
-        """(height, width) of the images."""
+    def preparation(self) -> Preparation:
+        """Size, fit and colours of the images."""
         height, width = self.size.split("x")
-        return int(height), int(width)
+        return Preparation.of_recipe((int(height), int(width)), self.resize, self.colours)
 
     @property
     def own_taps(self) -> str:
@@ -132,7 +136,7 @@ def reopen_recipe(run: Run) -> Recipe:
     wrong = [name for name in _NEEDED if not isinstance(manifest.get(name), str)]
     if wrong:
         raise LpipstoreError(f"{shown} is damaged: no text under {', '.join(wrong)}")
-    recipe = Recipe(**{name: manifest[name] for name in _NEEDED})
+    recipe = Recipe(**{name: manifest[name] for name in _NEEDED}, colours=manifest.get("colours"))
     if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", recipe.size):
         raise LpipstoreError(f"{shown} is damaged: {printable(recipe.size)!r} is no size")
     if not any(family.takes(recipe.backbone) for family in FAMILIES):
@@ -240,7 +244,7 @@ def reopen_extractor(
     )
     made = Extractor(
         backbone,
-        recipe.pixels,
+        recipe.preparation,
         row_dtype=recipe.row_choice,
         device=device,
         trunk_dtype=recipe.trunk_dtype,

@@ -7,18 +7,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ...cache.errors import LpipstoreError, UsageError
 from ..common.text import printable
 
 if TYPE_CHECKING:
     import dask.array
+    import pandas
     import pyarrow
+    from numpy.typing import NDArray
 from .files import DISTANCES, GROUPS, IMAGES, MANIFEST, PAIRS, SUMMARY, read_json
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run, opened by `open_run`."""
+    """A finished run: what `open_run` and the functions of `lpipstore` return.
+
+    Attributes
+    ----------
+    path
+        The folder of the run. Of a run that was made without a folder it is a temporary one, which
+        goes when the run does.
+    """
 
     path: Path
 
@@ -46,6 +57,71 @@ class Run:
     def groups(self) -> "pyarrow.Table":
         """The groups of a collection: group, images, pairs, mean, std, stderr."""
         return self._table(GROUPS)
+
+    def condensed(self) -> "NDArray[np.float32]":
+        """Return the distances of all pairs as SciPy's clustering takes them: float32.
+
+        The pair (i, j) with i < j is at ``n * i - i * (i + 1) // 2 + j - i - 1``
+        (`scipy.spatial.distance.squareform`).
+
+        Raises
+        ------
+        UsageError
+            The run is not of all pairs of a collection.
+        """
+        matrix: Any = self.distances
+        if matrix.ndim != 2 or "side" in self.images.column_names:
+            raise UsageError(
+                f"{self!r} is not of all pairs of one collection, which alone have a condensed form"
+            )
+        count = matrix.shape[0]
+        condensed = np.empty(count * (count - 1) // 2, np.float32)
+        done, height = 0, matrix.chunks[0][0] if count else 1
+        for top in range(0, count, height):
+            band = matrix[top : top + height].compute()
+            for row, line in enumerate(band, top):
+                condensed[done : done + count - row - 1] = line[row + 1 :]
+                done += count - row - 1
+        return condensed
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the distances as a pandas DataFrame.
+
+        Of a list, close pairs or groups one line per pair, as in `pairs`. Of a matrix the matrix
+        itself, its rows and columns named by the images.
+
+        Raises
+        ------
+        LpipstoreError
+            pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise LpipstoreError("to_pandas needs pandas: pip install pandas") from error
+        if (self.path / PAIRS).exists():
+            return self.pairs.to_pandas()
+        table = self.images
+        scored = [status == "ok" for status in table.column("status").to_pylist()]
+        sides = table.column("side").to_pylist() if "side" in table.column_names else None
+        paths = table.column("path").to_pylist()
+        names: dict[str, list[str]] = {"first": [], "second": []}
+        for number, (path, good) in enumerate(zip(paths, scored, strict=True)):
+            if good:
+                names[sides[number] if sides else "first"].append(path)
+        across = names["second"] if sides else names["first"]
+        return pd.DataFrame(np.asarray(self.distances), index=names["first"], columns=across)
+
+    def __repr__(self) -> str:
+        kind, summary = self.manifest.get("command", "?"), self.summary
+        counts = [
+            f"{summary[name]:,} {name}"
+            for name in ("images", "pairs", "judgements")
+            if isinstance(summary.get(name), int)
+        ]
+        mean = summary.get("mean")
+        figures = [*counts, *([f"mean {mean:.4f}"] if isinstance(mean, float) else [])]
+        return f"<Run of {kind}: {', '.join(figures)}; {printable(str(self.path))}>"
 
     def _table(self, name: str) -> "pyarrow.Table":
         import pyarrow as pa
@@ -102,6 +178,7 @@ _METRIC = (
     "trunk_dtype",
     "size",
     "resize",
+    "colours",
     "range",
     "precision",
 )

@@ -13,9 +13,10 @@ from torch import Tensor
 from ...cache.errors import LpipstoreError
 from ..common.text import printable
 from ..images.arrays import to_uint8
-from ..images.data import read_unchanged, scaled_pixels
+from ..images.data import prepared_pixels, read_unchanged
 from ..images.decode import ImageError
 from ..images.loader import ahead
+from ..images.preparation import Preparation
 from ..images.sources import Sources
 from .augmentation import Augmentation, Drawn
 from .models import HeadModel
@@ -86,8 +87,8 @@ class TripletImages:
         int64 [judgements, 3]: files of ref, p0, p1.
     judge : Tensor
         [judgements], on the device of the model.
-    size : (int, int)
-        Height and width that images are scaled to.
+    how : Preparation
+        Size, fit and colours of the images.
     at_once : int
         Judgements per forward of the trunk when evaluating.
     augmentation : Augmentation or None
@@ -99,7 +100,7 @@ class TripletImages:
     sources: Sources
     images: Numbers
     judge: Tensor
-    size: tuple[int, int]
+    how: Preparation
     at_once: int
     augmentation: Augmentation | None = None
     workers: int = 0
@@ -148,13 +149,13 @@ class TripletImages:
         if augmentation is None:
             return None
         own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        return augmentation.draw(self.size, own)
+        return augmentation.draw(self.how.size, own)
 
     def _pixels(self, file: int) -> Tensor:
         path, content = self.files[file]
         try:
             data = read_unchanged(self.sources, path, content)
-            return to_uint8(torch.tensor(scaled_pixels(data, self.size)))
+            return to_uint8(torch.tensor(prepared_pixels(data, self.how)))
         except ImageError as error:
             raise LpipstoreError(
                 f"{printable(path)} could be used when the training began, and cannot any more: "

@@ -26,6 +26,7 @@ from lpipstore.pipeline.features.features import Features
 from lpipstore.pipeline.features.rows import STEPS
 from lpipstore.pipeline.images.decode import decode
 from lpipstore.pipeline.images.loader import decode_arrays
+from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.matrix.plan import plan_matrix
 from lpipstore.pipeline.matrix.score import score_matrix
@@ -38,7 +39,7 @@ CHANGED = 4  # photographs that have near-duplicates
 def images_of(folder: str, count: int, size: int) -> torch.Tensor:
     """Return [count + 3 * CHANGED, size, size, 3] uint8: photographs, then what is near them."""
     paths = Sources().find([folder]).names[:count]
-    photographs = [decode(Path(path).read_bytes(), (size, size)) for path in paths]
+    photographs = [decode(Path(path).read_bytes(), Preparation((size, size))) for path in paths]
     random = np.random.default_rng(0)
     noisy, pixel, same = [], [], []
     for image in photographs[:CHANGED]:

@@ -28,6 +28,7 @@ from lpipstore.pipeline.features.extractor import Extractor
 from lpipstore.pipeline.features.features import Features
 from lpipstore.pipeline.images.decode import content_hash, decode
 from lpipstore.pipeline.images.loader import decode_images
+from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.matrix.plan import plan_matrix
 from lpipstore.pipeline.matrix.score import score_matrix
@@ -83,13 +84,14 @@ class Comparison:
 
         def decode_these(contents, batch):
             return decode_images(
-                [(by_content[c], c) for c in contents], Sources(), self.size, batch
+                [(by_content[c], c) for c in contents], Sources(), Preparation(self.size), batch
             )
 
         return Features(self.extractor, store, decode_these)
 
     def tensors(self) -> torch.Tensor:
-        pixels = np.stack([decode(Path(path).read_bytes(), self.size) for path in self.paths])
+        how = Preparation(self.size)
+        pixels = np.stack([decode(Path(path).read_bytes(), how) for path in self.paths])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     # -- scoring
@@ -137,7 +139,7 @@ class Comparison:
         loaded = self.tensors()
 
         def load(path: str) -> torch.Tensor:
-            pixels = torch.from_numpy(decode(Path(path).read_bytes(), self.size))
+            pixels = torch.from_numpy(decode(Path(path).read_bytes(), Preparation(self.size)))
             return pixels.permute(2, 0, 1)[None].float() / 127.5 - 1
 
         @torch.inference_mode()
@@ -173,12 +175,14 @@ class Comparison:
         contents = [content for _, content in self.files]
         batch = self.extractor.batch
         pixels = [
-            torch.from_numpy(decode(Path(path).read_bytes(), self.size)) for path in self.paths
+            torch.from_numpy(decode(Path(path).read_bytes(), Preparation(self.size)))
+            for path in self.paths
         ]
         batches = [torch.stack(pixels[n : n + batch]) for n in range(0, len(pixels), batch)]
 
         def decoding() -> float:
-            return timed(lambda: list(decode_images(self.files, Sources(), self.size, batch)))
+            how = Preparation(self.size)
+            return timed(lambda: list(decode_images(self.files, Sources(), how, batch)))
 
         def forwarding() -> float:
             return timed(lambda: [self.extractor.rows(pixels) for pixels in batches])

@@ -152,7 +152,7 @@ def compare(
         if match is not None:
             raise UsageError("--match says what pairs have in common: give --paired, too")
         summary = _watched(
-            lambda screen: compare_folders(first, second, out, settings, screen),
+            lambda screen: compare_folders([first], [second], out, settings, screen),
             quiet=settings.quiet,
         )
         if settings.dry_run:
@@ -163,8 +163,8 @@ def compare(
         return
     summary = _watched(
         lambda screen: compare_paired(
-            first,
-            second,
+            [first],
+            [second],
             out,
             settings,
             screen,

@@ -100,6 +100,22 @@ _OPTIONS: dict[str, Any] = {
             help="Pixels to scale to; auto = native if all are of one size, else 224.",
         ),
     ],
+    "fit": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=IMAGES,
+            metavar="stretch|crop|pad",
+            help="How images of another aspect ratio come to the size.",
+        ),
+    ],
+    "icc": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=IMAGES,
+            metavar="ignore|convert",
+            help="Embedded colour profiles: ignore, as users of lpips do, or convert to sRGB.",
+        ),
+    ],
     "store": Store,
     "store_limit": Annotated[
         str | None,

@@ -18,6 +18,7 @@ from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, load_head
 from ...pipeline.images.arrays import to_uint8
+from ...pipeline.images.preparation import Preparation
 from ...pipeline.judgements.classical import CLASSICAL, distances_of_pairs
 from ...pipeline.judgements.scores import (
     Score,
@@ -169,18 +170,18 @@ def _classical(
     names: Sequence[str], judged: Judged, statistics: PairStatistics, session: Session
 ) -> dict[str, Numbers]:
     """Return the distance of each distinct pair under the classical (pixel) metrics."""
-    size = judged.collection.features.extractor.size
+    how = judged.collection.features.extractor.preparation
     files = files_of(judged)
 
     def load(numbers: NDArray[np.int64]) -> torch.Tensor:
         with session.clock("decode"):
-            return _decode([files[n] for n in numbers.tolist()], size, session)
+            return _decode([files[n] for n in numbers.tolist()], how, session)
 
     return distances_of_pairs(
         names,
         statistics.pairs,
         judged.contents,
-        size,
+        how.size,
         load,
         parse_bytes(session.settings.memory),
         clock=session.clock,
@@ -188,11 +189,9 @@ def _classical(
     )
 
 
-def _decode(
-    files: Sequence[tuple[str, bytes]], size: tuple[int, int], session: Session
-) -> torch.Tensor:
-    pixels = torch.empty((len(files), *size, 3), dtype=torch.uint8)
-    for decoded in session.decode(files, size, _DECODED_AT_ONCE):
+def _decode(files: Sequence[tuple[str, bytes]], how: Preparation, session: Session) -> torch.Tensor:
+    pixels = torch.empty((len(files), *how.size, 3), dtype=torch.uint8)
+    for decoded in session.decode(files, how, _DECODED_AT_ONCE):
         for number, reason in decoded.failures.items():
             raise LpipstoreError(f"{printable(files[number][0])} cannot be used: {reason}")
         if decoded.indices:

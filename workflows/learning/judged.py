@@ -140,7 +140,7 @@ def without_broken(judged: Judged, session: Session, processes: Processes) -> Ju
         """Decode images; record those that fail in `features.failures` and `broken`."""
         extractor, done = features.extractor, 0
         these = [files[n] for n in numbers]
-        for decoded in session.decode(these, extractor.size, extractor.batch):
+        for decoded in session.decode(these, extractor.preparation, extractor.batch):
             for index, reason in decoded.failures.items():
                 features.failures[these[index][1]] = reason
                 broken[numbers[index]] = 1

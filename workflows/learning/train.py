@@ -208,7 +208,7 @@ def make_split(
         session.sources,
         judged.images,
         judge,
-        extractor.size,
+        extractor.preparation,
         options.at_once,
         changes,
         cores() if settings.workers is None else settings.workers,

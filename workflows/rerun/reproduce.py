@@ -91,6 +91,8 @@ def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Se
         "taps": recipe.own_taps,
         "lpips_version": recipe.lpips_version,
         "size": recipe.size,
+        "fit": recipe.preparation.fit,
+        "icc": recipe.preparation.icc,
         "row_dtype": recipe.row_choice,
         "trunk_dtype": recipe.trunk_dtype,
         "precision": recipe.precision,
@@ -100,7 +102,7 @@ def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Se
         chosen = getattr(settings, name)
         left_open = chosen == getattr(default, name) and name not in settings.given
         if name == "size":
-            left_open = parse_size(chosen) in (None, recipe.pixels)
+            left_open = parse_size(chosen) in (None, recipe.preparation.size)
         if not left_open and chosen != value:
             raise UsageError(
                 f"--{name.replace('_', '-')} {printable(chosen)} contradicts {option}: the run in "

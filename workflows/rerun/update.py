@@ -18,6 +18,7 @@ from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import column_weights
 from ...pipeline.images.decode import content_hash
 from ...pipeline.images.names import absolute
+from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.merge import Pieces, assemble
 from ...pipeline.matrix.plan import plan_matrix
@@ -91,7 +92,7 @@ def _place(path: str) -> str:
 
 
 def update_pairs(
-    sources: Sequence[str | os.PathLike[str]],
+    sources: Sequence[Given],
     old: Path,
     out: Path,
     settings: Settings,

@@ -1,6 +1,5 @@
 """Score all pairs of a collection."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from ...cache.errors import LpipstoreError
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, column_weights
+from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan, plan_matrix
 from ...pipeline.matrix.score import Target, fast_error, score_matrices
@@ -28,7 +28,7 @@ from .job import Job, Lines, run_job
 
 
 def score_pairs(
-    sources: Sequence[str | os.PathLike[str]], out: Path, settings: Settings, screen: Screen
+    sources: Sequence[Given], out: Path, settings: Settings, screen: Screen
 ) -> dict[str, Any]:
     """Score all pairs of the images in `sources` and write the run to the folder `out`.
 

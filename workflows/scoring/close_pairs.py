@@ -1,7 +1,6 @@
 """Find the close pairs of a collection, without its matrix."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, column_weights
 from ...pipeline.features.pooled import PooledRows
 from ...pipeline.features.pooling import useful_grids
+from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.summary import QUANTILES
 from ...pipeline.runs.files import MANIFEST, PAIRS, SUMMARY
@@ -76,7 +76,7 @@ def reopen_question(run: Run) -> Question:
 
 
 def find_close(
-    sources: Sequence[str | os.PathLike[str]],
+    sources: Sequence[Given],
     out: Path,
     settings: Settings,
     screen: Screen,

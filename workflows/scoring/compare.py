@@ -13,7 +13,7 @@ import pyarrow.compute
 from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
-from ...pipeline.images.sources import Found, Sources
+from ...pipeline.images.sources import Found, Given, Sources, name_of
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan, plan_matrix
 from ...pipeline.matrix.summary import cross_summary
@@ -43,7 +43,11 @@ _ALONE = (("path_i", "only in first"), ("path_j", "only in second"))  # and the 
 
 
 def compare_folders(
-    first: str, second: str, out: Path, settings: Settings, screen: Screen
+    first: Sequence[Given],
+    second: Sequence[Given],
+    out: Path,
+    settings: Settings,
+    screen: Screen,
 ) -> dict[str, Any]:
     """Score each image of a folder against each of another; write the run to `out`.
 
@@ -56,7 +60,7 @@ def compare_folders(
         No image of a folder can be used, the memory is too small, or `out` holds a different run.
     """
     with open_session(settings, screen) as session:
-        sides = [find_collection([folder], session) for folder in (first, second)]
+        sides = [find_collection(side, session) for side in (first, second)]
         return run_job(CrossPairs(len(sides[0])), sides[0] + sides[1], out, session)
 
 
@@ -146,8 +150,8 @@ def folders_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
 
 
 def compare_paired(
-    first: str,
-    second: str,
+    first: Sequence[Given],
+    second: Sequence[Given],
     out: Path,
     settings: Settings,
     screen: Screen,
@@ -171,7 +175,7 @@ def compare_paired(
     check_choice("--match", match, MATCHES)
     clock, sources = Stopwatch(*STAGES), Sources(source_options(settings))
     with clock("hash"):
-        sides = [_find(folder, sources) for folder in (first, second)]
+        sides = [_find(side, sources) for side in (first, second)]
         naming = _by_name if match == "name" else _by_stem
         names = [naming(found) for found in sides]
     common = [name for name in names[0] if name in names[1]]
@@ -190,7 +194,7 @@ def compare_paired(
     pairs = _pair([(names[0][name], names[1][name]) for name in common], common)
     unreadable = [ImageRecord(path, error=why) for found in sides for path, why in found.unreadable]
 
-    with open_session(settings, screen, clock) as session:
+    with open_session(settings, screen, clock, sources=sources) as session:
         records = survey_list(pairs.paths, session) + unreadable
         return run_job(Namesakes(pairs, statistics, alone, match), records, out, session)
 
@@ -264,13 +268,14 @@ def reopen_couples(run: Run, records: Sequence[ImageRecord]) -> tuple[PairList, 
     return reopen_pairs(run, records, couples), alone
 
 
-def _find(folder: str, sources: Sources) -> Found:
-    if sources.is_one_image(folder):
-        raise UsageError(
-            f"{printable(folder)} is not a folder: compare --paired takes two folders and "
-            "pairs images of the same name"
-        )
-    return sources.find([folder])
+def _find(side: Sequence[Given], sources: Sources) -> Found:
+    for place in side:
+        if isinstance(place, str | os.PathLike) and sources.is_one_image(os.fspath(place)):
+            raise UsageError(
+                f"{name_of(place)} is not a folder: compare --paired takes two folders and "
+                "pairs images of the same name"
+            )
+    return sources.find(side)
 
 
 def _by_name(found: Found) -> dict[str, str]:
@@ -300,12 +305,15 @@ def _same_stems(alone: Loners) -> int:
 
 
 def _strangers(
-    folders: tuple[str, str], names: list[dict[str, str]], match: str, missed: int
+    sides: tuple[Sequence[Given], Sequence[Given]],
+    names: list[dict[str, str]],
+    match: str,
+    missed: int,
 ) -> str:
     told = [
-        f"{printable(folder)} has {len(side):,} images"
+        f"{', '.join(map(name_of, places))} has {len(side):,} images"
         + (f", such as {printable(next(iter(side)))}" if side else "")
-        for folder, side in zip(folders, names, strict=True)
+        for places, side in zip(sides, names, strict=True)
     ]
     stem = f"; --match stem would pair {missed:,} of them" if missed else ""
     return f"no two images have the same {match}: {'; '.join(told)}{stem}"

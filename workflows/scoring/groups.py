@@ -5,7 +5,6 @@ generative models (Zhu et al. 2017, "Toward multimodal image-to-image translatio
 """
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.text import printable
 from ...pipeline.images.names import absolute, folder_of
+from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import LINES_AT_ONCE, write_parts, write_table
 from ...pipeline.pairlists.summary import summarise_groups
@@ -34,7 +34,7 @@ _PAIR_BYTES = 160  # of one pair from the list to the tables, at most
 
 
 def score_groups(
-    sources: Sequence[str | os.PathLike[str]],
+    sources: Sequence[Given],
     out: Path,
     settings: Settings,
     screen: Screen,

@@ -7,10 +7,11 @@ from typing import Any
 from ...cache.errors import UsageError
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
+from ...pipeline.images.source import GivenSource
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import write_table
 from ...pipeline.pairlists.reopen import reopen_pairs
-from ...pipeline.pairlists.table import read_pairs
+from ...pipeline.pairlists.table import PairList, read_pairs
 from ...pipeline.runs.files import PAIRS
 from ...pipeline.runs.run import Run
 from ..session.collection import STAGES
@@ -59,7 +60,26 @@ def score_table(
         raise UsageError(f"--images {printable(str(images))} is not a folder")
     with clock("hash"):
         pairs = read_pairs(table, None if columns is None else columns.split(","), images)
+    return score_list(pairs, out, settings, screen, statistics=statistics, clock=clock)
+
+
+def score_list(
+    pairs: PairList,
+    out: Path,
+    settings: Settings,
+    screen: Screen,
+    *,
+    given: Sequence[GivenSource] = (),
+    statistics: bool = False,
+    clock: Stopwatch | None = None,
+) -> dict[str, Any]:
+    """Score a list of pairs, some of whose images may be of sources that a program gave.
+
+    Returns the summary; see `score_table`.
+    """
     with open_session(settings, screen, clock) as session:
+        for source in given:
+            session.sources.add(source)
         records = survey_list(pairs.paths, session)
         return run_job(TableOfPairs(pairs, statistics), records, out, session)
 

@@ -15,6 +15,7 @@ from ...pipeline.distances.heads import Head, load_head
 from ...pipeline.features.extractor import TRUNK_DTYPES, Extractor, choose_device
 from ...pipeline.features.features import Features
 from ...pipeline.features.rows import ROW_DTYPES
+from ...pipeline.images.preparation import FITS, ICC, Preparation
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan
 from .screen import Screen
@@ -28,6 +29,8 @@ STAGES = ("hash", "decode", "load", "forward", "read", "score", "write")
 def check_settings(settings: Settings) -> None:
     """Raise `UsageError` for what is written wrong, before anything is read for long."""
     parse_size(settings.size)
+    check_choice("--fit", settings.fit, FITS)
+    check_choice("--icc", settings.icc, ICC)
     check_choice("--row-dtype", settings.row_dtype, ROW_DTYPES)
     check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
     check_choice("--precision", settings.precision, PRECISIONS)
@@ -213,7 +216,7 @@ def make_extractor(size: tuple[int, int], store: FeatureStore, settings: Setting
     )
     return Extractor(
         backbone,
-        size,
+        Preparation(size, settings.fit, settings.icc),
         row_dtype=settings.row_dtype,
         device=device,
         trunk_dtype=settings.trunk_dtype,

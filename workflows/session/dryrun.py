@@ -25,11 +25,11 @@ def forecast(collection: Collection, work: Work, session: Session) -> dict[str, 
     """
     settings = session.settings
     session.screen.say("calibrating: a batch through the trunk, a few rows, a product")
-    names, size = collection.features.names, collection.features.extractor.size
+    names, how = collection.features.names, collection.features.extractor.preparation
     features = replace(  # no workers: starting them would be most of the time of a few images
         collection.features,
         decode=lambda contents, batch: decode_images(
-            [(names[c], c) for c in contents], session.sources, size, batch, 0
+            [(names[c], c) for c in contents], session.sources, how, batch, 0
         ),
     )
     weights = column_weights(collection.head(settings), features.extractor.layout)

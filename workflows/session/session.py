@@ -1,6 +1,5 @@
 """What a command works with, and how it comes from sources on disk to a collection."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -19,7 +18,8 @@ from ...pipeline.features.features import Features
 from ...pipeline.features.rows import VERSION_ENTRY
 from ...pipeline.images.files import IMAGE_SUFFIXES
 from ...pipeline.images.loader import Decoded, decode_images
-from ...pipeline.images.sources import Sources
+from ...pipeline.images.preparation import Preparation
+from ...pipeline.images.sources import Given, Sources, name_of
 from ...pipeline.images.survey import ImageRecord, survey
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
 from .screen import Screen
@@ -32,6 +32,7 @@ from .settings import (
     source_options,
     store_path,
 )
+from .shapes import warn_of_shapes
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ class Session:
             return survey(names, self.sources, self.store, rehash=rehash, report=report)
 
     def decode(
-        self, images: Sequence[tuple[str, bytes]], size: tuple[int, int], batch: int
+        self, images: Sequence[tuple[str, bytes]], how: Preparation, batch: int
     ) -> Iterator[Decoded]:
         """Decode images (name, content hash) in as many threads as the settings say."""
-        return decode_images(images, self.sources, size, batch, self.settings.workers)
+        return decode_images(images, self.sources, how, batch, self.settings.workers)
 
 
 @contextmanager
@@ -80,10 +81,12 @@ def open_session(
     screen: Screen,
     clock: Stopwatch | None = None,
     check: Callable[[Collection], None] | None = None,
+    sources: Sources | None = None,
 ) -> Iterator[Session]:
     """Open the store that the settings name, and close it after the ``with`` block.
 
-    Without a `clock` that runs already, one is started. For a dry run no store is made, and the
+    Without a `clock` that runs already, one is started; `sources` are those that have found images
+    already. For a dry run no store is made, and the
     limit of the one that is there stays what it is.
 
     Raises
@@ -96,11 +99,11 @@ def open_session(
     with (
         _spared(settings) as chosen,
         open_store(chosen) as store,
-        closing(Sources(source_options(settings))) as sources,
+        closing(sources or Sources(source_options(settings))) as opened,
     ):
         if store.limit_change is not None:
             tell_limit_change(store.limit_change, screen)
-        yield Session(store, settings, clock, screen, sources, check)
+        yield Session(store, settings, clock, screen, opened, check)
 
 
 def tell_limit_change(change: LimitChange, screen: Screen) -> None:
@@ -139,9 +142,7 @@ def _spared(settings: Settings) -> Iterator[Settings]:
         yield replace(settings, store=Path(scratch) / "store", store_limit=limit)
 
 
-def find_collection(
-    sources: Sequence[str | os.PathLike[str]], session: Session
-) -> list[ImageRecord]:
+def find_collection(sources: Sequence[Given], session: Session) -> list[ImageRecord]:
     """Find and survey the images; those that cannot be used have an ``error``.
 
     Raises
@@ -154,7 +155,7 @@ def find_collection(
     with session.clock("hash"):
         found = session.sources.find(sources)
     if not found.names and not found.unreadable:
-        places = ", ".join(printable(os.fspath(source)) for source in sources)
+        places = ", ".join(map(name_of, sources))
         raise LpipstoreError(
             f"no images in {places}: looked for files ending in "
             f"{', '.join(sorted(IMAGE_SUFFIXES))} in all its folders"
@@ -180,6 +181,7 @@ def make_collection(records: list[ImageRecord], session: Session) -> Collection:
     if line:
         screen.say(line)
     extractor = make_extractor(size, store, settings)
+    warn_of_shapes(records, extractor.preparation, screen)
     if not extractor.backbone.trained:
         screen.warn("the trunk is untrained (--weights random): distances mean little")
     say_of_earlier_rows(extractor.spec, store, screen)
@@ -237,7 +239,7 @@ def bind(records: list[ImageRecord], extractor: Extractor, session: Session) -> 
 
     def decode(contents: Sequence[bytes], batch: int) -> Iterator[Decoded]:
         images = [(names[content], content) for content in contents]
-        return session.decode(images, extractor.size, batch)
+        return session.decode(images, extractor.preparation, batch)
 
     features = Features(
         extractor, session.store, decode, session.clock, session.screen.report, names

@@ -35,6 +35,8 @@ class Settings:
     heads: str | None = None
     weights: str = "imagenet"
     size: str = "auto"
+    fit: str = "stretch"
+    icc: str = "ignore"
     store: Path | None = None
     store_limit: str | None = None
     row_dtype: str = "uint16"

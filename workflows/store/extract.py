@@ -1,9 +1,9 @@
 """Fill the store with the rows of a collection, without scoring anything."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
+from ...pipeline.images.sources import Given
 from ..session.collection import count_images
 from ..session.preflight import warn_of_forwards
 from ..session.screen import Screen
@@ -12,7 +12,7 @@ from ..session.settings import Settings
 
 
 def extract_features(
-    sources: Sequence[str | os.PathLike[str]], settings: Settings, screen: Screen
+    sources: Sequence[Given], settings: Settings, screen: Screen
 ) -> dict[str, Any]:
     """Run the backbone on every image in `sources` whose row is missing from the store.
 

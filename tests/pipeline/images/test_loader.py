@@ -12,6 +12,7 @@ import torch
 
 from lpipstore.pipeline.images.decode import content_hash, decode
 from lpipstore.pipeline.images.loader import ahead, decode_images
+from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.images.sources import Sources
 
 
@@ -23,9 +24,11 @@ def files(tmp_path, draw):
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_batches_come_in_order_whatever_the_workers(files, workers):
-    batches = list(decode_images(files, Sources(), (20, 16), 4, workers))
+    batches = list(decode_images(files, Sources(), Preparation((20, 16)), 4, workers))
     assert [batch.indices for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
-    expected = np.stack([decode(Path(path).read_bytes(), (20, 16)) for path, _ in files])
+    expected = np.stack(
+        [decode(Path(path).read_bytes(), Preparation((20, 16))) for path, _ in files]
+    )
     assert torch.equal(torch.cat([batch.pixels for batch in batches]), torch.from_numpy(expected))
 
 
@@ -40,7 +43,7 @@ def test_files_that_change_vanish_or_break_are_failures(files, tmp_path, workers
     files[6] = (torn, content_hash(data))
     failures = {}
     indices = []
-    for batch in decode_images(files, Sources(), (20, 16), 4, workers):
+    for batch in decode_images(files, Sources(), Preparation((20, 16)), 4, workers):
         failures |= batch.failures
         indices += batch.indices
     assert indices == [0, 2, 3, 5, 7, 8, 9, 10]
@@ -51,7 +54,7 @@ def test_files_that_change_vanish_or_break_are_failures(files, tmp_path, workers
 
 
 def test_no_files_are_no_batches():
-    assert list(decode_images([], Sources(), (8, 8), 4)) == []
+    assert list(decode_images([], Sources(), Preparation((8, 8)), 4)) == []
 
 
 class Jobs:
@@ -139,17 +142,17 @@ def test_where_no_thread_can_be_started_the_caller_does_the_work(files, monkeypa
         start(thread)
 
     expected = torch.cat(
-        [batch.pixels for batch in decode_images(files, Sources(), (20, 16), 2, 0)]
+        [batch.pixels for batch in decode_images(files, Sources(), Preparation((20, 16)), 2, 0)]
     )
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.warns(RuntimeWarning, match="can't start new thread.*goes on in the main thread"):
-        batches = list(decode_images(files, Sources(), (20, 16), 2, 2))
+        batches = list(decode_images(files, Sources(), Preparation((20, 16)), 2, 2))
     assert torch.equal(torch.cat([batch.pixels for batch in batches]), expected)
     assert len(begun) == allowed
 
 
 def test_decoding_starts_no_process(files):
-    batches = decode_images(files, Sources(), (20, 16), 2, 3)
+    batches = decode_images(files, Sources(), Preparation((20, 16)), 2, 3)
     next(batches)
     children = [task.joinpath("children").read_text() for task in Path("/proc/self/task").iterdir()]
     assert "".join(children) == ""
@@ -163,9 +166,11 @@ import sys
 from pathlib import Path
 from lpipstore.pipeline.images.decode import content_hash
 from lpipstore.pipeline.images.loader import decode_images
+from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.images.sources import Sources
 files = [(path, content_hash(Path(path).read_bytes())) for path in sys.argv[1:]]
-print(sum(len(batch.indices) for batch in decode_images(files, Sources(), (512, 512), 8, 2)))
+batches = decode_images(files, Sources(), Preparation((512, 512)), 8, 2)
+print(sum(len(batch.indices) for batch in batches))
 """
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 import lpipstore
 from lpipstore.cache.keys import PoolSpec
 from lpipstore.pipeline.images.decode import decode
+from lpipstore.pipeline.images.preparation import Preparation
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def reference(real_weights):
 
 
 def pixels_of(path: str) -> torch.Tensor:
-    image = decode(Path(path).read_bytes(), (64, 64))
+    image = decode(Path(path).read_bytes(), Preparation((64, 64)))
     return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
@@ -85,7 +86,7 @@ def test_near_duplicates_have_the_distances_of_the_package(
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number, path in enumerate(sorted((data / "photos").iterdir())[:20]):
-        image = decode(path.read_bytes(), (64, 64)).astype(np.int16)
+        image = decode(path.read_bytes(), Preparation((64, 64))).astype(np.int16)
         noisy = image + random.integers(-1, 2, image.shape)
         touched = image.copy()
         touched[31, 17] = 255 - touched[31, 17]

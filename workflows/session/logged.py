@@ -1,0 +1,27 @@
+"""Messages for programs: through `logging`, and progress only where it is asked for."""
+
+import logging
+
+from .screen import Screen
+
+LOGGER = logging.getLogger("lpipstore")
+
+
+class LoggedScreen(Screen):
+    """A screen whose messages go to the logger "lpipstore": `say` as INFO, `warn` as WARNING.
+
+    Progress is drawn on stderr if `progress` is set.
+    """
+
+    def __init__(self, *, progress: bool = False) -> None:
+        super().__init__(quiet=not progress)
+
+    def say(self, message: str) -> None:
+        """Log a line that is good to know."""
+        LOGGER.info(message)
+
+    def warn(self, message: str) -> None:
+        """Log a line that should not be missed, once."""
+        if message not in self._warned:
+            self._warned.add(message)
+            LOGGER.warning(message)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import IndexDamaged, IndexReplaced, StoreBusy, StoreError, StoreFull
+from .errors import IndexDamaged, IndexReplaced, StoreBusy, StoreError, StoreFull, setting
 from .keys import FORMAT_VERSION
 
 _APPLICATION = 0x4C504950  # "LPIP": marks the database as ours
@@ -347,7 +347,7 @@ def wait_for_lock(fd: int, doing: str, patience: float | None = None) -> None:
         except OSError as error:
             raise StoreError(
                 f"no lock can be had for {doing} ({error.strerror}): the store must be in a folder "
-                "whose file system has locks, such as a local disk (--store)"
+                f"whose file system has locks, such as a local disk ({setting('store')})"
             ) from error
 
 
@@ -392,8 +392,8 @@ def wrong_format(store: Path, version: Any) -> StoreError:  # noqa: ANN401 - wha
     """Return the error for a store of another format version."""
     return StoreError(
         f"the store at {store} has format {version}, and this lpipstore reads format "
-        f"{FORMAT_VERSION}; use another folder (--store), or delete that one: its rows can be "
-        "computed again"
+        f"{FORMAT_VERSION}; use another folder ({setting('store')}), or delete that one: its rows "
+        "can be computed again"
     )
 
 

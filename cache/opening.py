@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import IndexDamaged, StoreError, StoreFull
+from .errors import IndexDamaged, StoreError, StoreFull, setting
 from .eviction import Freed, make_all_room
 from .index import ENDINGS, gate_path, is_index, wait_for_lock, wrong_format
 from .keys import FORMAT_VERSION
@@ -195,7 +195,7 @@ def folder_lock(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"the store at {path} is not writable ({error.strerror}); choose another folder "
-            "(--store), or ask for the right to write"
+            f"({setting('store')}), or ask for the right to write"
         ) from error
     try:
         wait_for_lock(fd, f"opening {path}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import StoreError, StoreFull
+from .errors import StoreError, StoreFull, setting
 from .eviction import Reserved, delete_segments, reserve
 from .index import Transaction, whole_bytes
 from .keys import PoolSpec
@@ -306,6 +306,6 @@ def store_error(path: Path, error: OSError) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFull(
             f"no space left for the store at {path} ({error.strerror}): what it holds stays; "
-            "make room on the disk, or set a smaller --store-limit"
+            f"make room on the disk, or set a smaller {setting('limit')}"
         )
     return StoreError(f"the store at {path} cannot be written: {error}")

@@ -6,7 +6,9 @@ from importlib import import_module
 import pytest
 
 
-@pytest.mark.parametrize("name", ["cache.store", "pipeline.distances.module", "workflows.api"])
+@pytest.mark.parametrize(
+    "name", ["cache.errors", "cache.store", "pipeline.distances.module", "workflows.api"]
+)
 def test_examples_in_docstrings(name, monkeypatch, tmp_path):
     monkeypatch.setenv("LPIPSTORE_STORE", str(tmp_path / "store"))
     outcome = doctest.testmod(import_module(f"lpipstore.{name}"))

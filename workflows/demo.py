@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ..cache.errors import LpipstoreError, UsageError
+from ..cache.errors import LpipstoreError, UsageError, setting
 from ..pipeline.backbones.load import load_backbone
 from ..pipeline.backbones.weights import WeightsMissing
 from ..pipeline.common.text import printable
@@ -83,13 +83,16 @@ def run_demo(folder: Path, screen: Screen) -> dict[str, Any]:
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         shown = printable(str(folder))
-        raise UsageError(f"{shown} is not a new or empty folder: choose another for --out")
+        raise UsageError(
+            f"{shown} is not a new or empty folder: choose another for {setting('out')}"
+        )
     pictures = folder / "pictures"
     try:
         draw_pictures(pictures)
     except OSError as error:
         raise LpipstoreError(
-            f"cannot write pictures to {pictures}: {error.strerror}; choose another --out"
+            f"cannot write pictures to {pictures}: {error.strerror}; choose another "
+            f"{setting('out')}"
         ) from error
     settings = Settings(backbone="squeeze", store=folder / "store", store_limit="1GB")
     weights = _weights(screen)

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 from .layout import RowLayout
 from .trunk import each_tap_of_pixels, run_trunk
 
@@ -56,7 +56,7 @@ class Outline:
             raise UsageError(
                 f"Images of {width}x{height} pixels (width x height) are too small for the "
                 f"backbone {self.name}: its smallest side is {self.minimum_side}. "
-                f"Use --size {self.minimum_side} or more, or another backbone."
+                f"Use {setting('size', self.minimum_side)} or more, or another backbone."
             )
         return self.shapes(height, width)
 

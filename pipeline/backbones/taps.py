@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 
 
 def tap_shapes(trunk: nn.Module, height: int, width: int) -> tuple[tuple[int, ...], ...]:
@@ -80,7 +80,7 @@ def extractor(model: nn.Module, name: str, taps: tuple[str, ...]) -> nn.Module:
         trouble = "names a tap twice" if taps else "needs taps"
         trouble = f"has no tap {', '.join(unknown)}" if unknown else trouble
         raise UsageError(
-            f"The backbone {name} {trouble}: name layers with --taps, from "
+            f"The backbone {name} {trouble}: name layers with {setting('taps')}, from "
             f"{', '.join(_layer_names(nodes))}."
         )
     cut = create_feature_extractor(model, list(taps), suppress_diff_warning=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import cast
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 from ..images.identity import FileTable
 from .backbone import Backbone, Outline
 from .layout import RowLayout
@@ -81,7 +81,8 @@ def _outline(name: str, taps: tuple[str, ...]) -> Outline:
         except (RuntimeError, AssertionError) as error:
             raise UsageError(
                 f"The backbone {name} does not take images of {width}x{height} pixels "
-                f"(width x height): {first_line(error)}. Try another --size, such as 224."
+                f"(width x height): {first_line(error)}. Try another {setting('size')}, "
+                "such as 224."
             ) from error
         return RowLayout(cast(tuple[tuple[int, int, int], ...], found))
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 
 WEIGHTS_VARIABLE = "LPIPSTORE_WEIGHTS"
 WeightsChoice = str | Path | Mapping[str, Tensor]
@@ -96,7 +96,8 @@ def find_weights(
         if not path.exists():
             raise UsageError(
                 f"No weights at {str(path)!r}. "
-                "Choose --weights imagenet, --weights random (untrained), or an existing FILE."
+                f"Choose {setting('weights', 'imagenet')}, {setting('weights', 'random')} "
+                "(untrained), or an existing FILE."
             )
         return WeightsFile(path, str(path))
     own = _in_folder(torchvision_name, official, longer_names)
@@ -255,7 +256,8 @@ def _in_folder(
     if len(found) > 1 and not exact:
         raise UsageError(
             f"{WEIGHTS_VARIABLE} holds several files for {torchvision_name}: "
-            f"{_some([path.name for path in found])}. Name one with --weights FILE."
+            f"{_some([path.name for path in found])}. Name one with "
+            f"{setting('weights', 'FILE')}."
         )
     return next(iter(exact or found), None)
 
@@ -289,7 +291,8 @@ def _download(entry: Any, torchvision_name: str) -> WeightsFile:  # noqa: ANN401
     if entry is None:
         raise WeightsMissing(
             f"torchvision has no weights for {torchvision_name!r}. "
-            "Use --weights FILE with its state dict, or --weights random (untrained)."
+            f"Use {setting('weights', 'FILE')} with its state dict, or "
+            f"{setting('weights', 'random')} (untrained)."
         )
     place = _hub_folder() / Path(entry.url).name
     obstacle = _obstacle(entry.url)
@@ -306,8 +309,8 @@ def _download(entry: Any, torchvision_name: str) -> WeightsFile:  # noqa: ANN401
     raise WeightsMissing(
         f"No weights for {torchvision_name}: {entry.url} cannot be fetched ({obstacle}). "
         f"Download it elsewhere and put it at {place}, or into a folder that the environment "
-        f"variable {WEIGHTS_VARIABLE} names; or use --weights FILE, or --weights random "
-        "(an untrained trunk)."
+        f"variable {WEIGHTS_VARIABLE} names; or use {setting('weights', 'FILE')}, or "
+        f"{setting('weights', 'random')} (an untrained trunk)."
     )
 
 

@@ -16,7 +16,7 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ..backbones.layout import LPIPS_BACKBONES, RowLayout
 from ..backbones.weights import read_tensors
 from ..common.atomic import replacing
@@ -183,7 +183,8 @@ def _stock_head(backbone_name: str, channels: tuple[int, ...], version: str) -> 
     if backbone_name not in LPIPS_BACKBONES:
         raise UsageError(
             f"There is no stock head for the backbone {backbone_name}: give its own with "
-            "--heads FILE, or --heads none for the unweighted baseline."
+            f"{setting('heads', 'FILE')}, or {setting('heads', 'none')} for the unweighted "
+            "baseline."
         )
     sha256 = _STOCK_SHA256.get((version, backbone_name))
     if sha256 is None:
@@ -199,7 +200,7 @@ def _stock_head(backbone_name: str, channels: tuple[int, ...], version: str) -> 
     if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise LpipstoreError(
             f"The stock head {path} is not the one that lpips 0.1 ships: reinstall the package "
-            "lpips, or name this file with --heads if it is what you want."
+            f"lpips, or name this file with {setting('heads')} if it is what you want."
         )
     return _read_head(path, backbone_name, channels, f"lpips v{version} {backbone_name}")
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ...cache.keys import PoolSpec
 from ..backbones.backbone import Backbone
 from ..backbones.layout import RowLayout
@@ -130,7 +130,7 @@ class Extractor:
         if not bool(torch.isfinite(torch.stack(norms)).all()):
             raise LpipstoreError(
                 f"{self.backbone.name} produced values that are not finite; "
-                "if it runs in half precision, use --trunk-dtype float32"
+                f"if it runs in half precision, use {setting('trunk_dtype', 'float32')}"
             )
         if rows is not kept:
             kept.copy_(rows)
@@ -147,7 +147,8 @@ class Extractor:
             height, width = self.size
             raise LpipstoreError(
                 f"not enough memory for {self.batch} images of {width}×{height} pixels through "
-                f"{self.backbone.name}: choose a smaller --size or another --backbone"
+                f"{self.backbone.name}: choose a smaller {setting('size')} or another "
+                f"{setting('backbone')}"
             ) from error
 
 
@@ -170,6 +171,6 @@ def choose_device(choice: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"device {choice!r} is not there: torch sees {torch.cuda.device_count()} GPU(s); "
-            "use --device cpu"
+            f"use {setting('device', 'cpu')}"
         )
     return device

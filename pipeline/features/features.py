@@ -188,4 +188,4 @@ class Features:
             if kept < len(keys):
                 self.full = f"the store at {self.store.path} has reached its limit"
         except StoreFull as error:
-            self.full = str(error)
+            self.full = error.message

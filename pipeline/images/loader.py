@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from ...cache.errors import LpipstoreWarning, setting
 from .data import Pixels, prepared_pixels, read_unchanged
 from .decode import ImageError
 from .preparation import Preparation
@@ -66,7 +67,7 @@ def ahead(
         Consumed one after another in the caller's thread, `_AHEAD` per worker in advance.
     workers
         Number of threads; 0 works in the caller's thread. If the system cannot start more threads,
-        the caller's thread takes over their work, with a `RuntimeWarning`.
+        the caller's thread takes over their work, with one `LpipstoreWarning`.
 
     Yields
     ------
@@ -94,17 +95,15 @@ def ahead(
 
     pool = ThreadPoolExecutor(workers, "lpipstore-decode")
     waiting: deque[Future[Batch]] = deque()
+    warned = False
     try:
         for batch in batches:
             try:
                 waiting.append(pool.submit(do, batch))
             except RuntimeError as error:  # the system starts no more threads
-                warnings.warn(
-                    f"no thread to decode in ({error}): decoding goes on in the main thread; "
-                    "--workers 0 does so from the start",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+                if not warned:
+                    warnings.warn(_no_thread(error), stacklevel=2)
+                    warned = True
                 waiting.append(Future())
                 waiting[-1].set_result(do(batch))
             if len(waiting) > _AHEAD * workers:
@@ -114,6 +113,13 @@ def ahead(
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+def _no_thread(error: RuntimeError) -> LpipstoreWarning:
+    return LpipstoreWarning(
+        f"no thread to decode in ({error}): decoding goes on in the main thread; "
+        f"{setting('workers', 0)} does so from the start"
+    )
 
 
 def decode_images(

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 
 FITS = ("stretch", "crop", "pad")
 ICC = ("ignore", "convert")
@@ -47,7 +47,7 @@ class Preparation:
     def __post_init__(self) -> None:
         for name, choice, choices in (("fit", self.fit, FITS), ("icc", self.icc, ICC)):
             if choice not in choices:
-                raise UsageError(f"unknown {name} {choice!r}: choose {', '.join(choices)}")
+                raise UsageError(f"unknown {setting(name)} {choice!r}: choose {', '.join(choices)}")
 
     def recipe(self) -> dict[str, Any]:
         """Return the entries of a row's recipe."""

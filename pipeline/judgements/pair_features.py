@@ -118,4 +118,4 @@ def _keep(features: Features, spec: PoolSpec, keys: list[bytes], made: NDArray[n
         if kept < len(keys):
             features.full = f"the store at {features.store.path} has reached its limit"
     except StoreFull as error:
-        features.full = str(error)
+        features.full = error.message

@@ -5,7 +5,7 @@ noticeable difference (JND).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 from ..common.text import printable
 from ..pairlists.table import as_names, number_names, read_table, resolve_names
 
@@ -69,7 +69,11 @@ class Judgements:
 
 
 def read_judgements(
-    sources: Sequence[Path], *, images: Path | None = None, split: str = "train"
+    sources: Sequence[Path],
+    *,
+    images: Path | None = None,
+    split: str = "train",
+    chosen_by: str | None = "split",
 ) -> dict[str, Judgements]:
     """Read tables and folders of judgements.
 
@@ -84,6 +88,8 @@ def read_judgements(
         The folder that paths in tables are relative to; None means each table's own folder.
     split
         The split to read from a folder that contains splits.
+    chosen_by
+        The setting that chooses `split`, for messages; None if it is not for a person to choose.
 
     Returns
     -------
@@ -101,7 +107,9 @@ def read_judgements(
     for source in sources:
         shown = printable(str(source))
         if source.is_dir():
-            sets = [_read_folder(folder, kind) for folder, kind in _find_sets(source, split)]
+            sets = [
+                _read_folder(folder, kind) for folder, kind in _find_sets(source, split, chosen_by)
+            ]
         elif source.exists():
             sets = [_read_table(source, images)]
         else:
@@ -210,7 +218,7 @@ def _need_files(paths: Iterable[str], shown: str) -> None:
 # -- folders ------------------------------------------------------------------------------------
 
 
-def _find_sets(source: Path, split: str) -> list[tuple[Path, str]]:
+def _find_sets(source: Path, split: str, chosen_by: str | None) -> list[tuple[Path, str]]:
     """Return the sets at or below a folder, with their kinds; if it has splits, only `split`."""
     sets = []
     for folder in sorted([source, *(path for path in source.rglob("*") if path.is_dir())]):
@@ -225,15 +233,29 @@ def _find_sets(source: Path, split: str) -> list[tuple[Path, str]]:
             "and same, in it"
         )
     # At or below a split's own folder there is nothing to choose
-    splits = {folder.parent.name for folder, _ in sets if len(folder.relative_to(source).parts) > 1}
+    splits = {
+        folder.parent.name: folder.parent
+        for folder, _ in sets
+        if len(folder.relative_to(source).parts) > 1
+    }
     if not splits:
         return sets
     chosen = [(folder, kind) for folder, kind in sets if folder.parent.name == split]
     if not chosen:
-        raise UsageError(
-            f"{shown} has no split {split!r}, but {', '.join(sorted(splits))}: choose with --split"
-        )
+        raise UsageError(f"{shown} has no split {split!r}, {_other_splits(splits, chosen_by)}")
     return chosen
+
+
+def _other_splits(splits: Mapping[str, Path], chosen_by: str | None) -> str:
+    """Say which splits there are and how to take one: none is taken unasked.
+
+    To learn from what is there to evaluate on, or the other way round, has to be somebody's choice.
+    """
+    names = sorted(splits)
+    only = names[0] if len(names) == 1 else None
+    choose = "" if chosen_by is None else f"choose with {setting(chosen_by, only)}, or "
+    folder = printable(str(splits[names[0]]))
+    return f"but {', '.join(names)}: {choose}name a split's own folder, such as {folder}"
 
 
 def _read_folder(folder: Path, kind: str) -> Judgements:

@@ -24,8 +24,8 @@ class Pieces:
     old
         The folder of the older run.
     among, against
-        Zarr arrays of distances: among the new images, and from the new images (rows) to those of
-        the older run (columns); None where there are none.
+        Zarr arrays of distances, in folders: among the new images, and from the new images (rows)
+        to those of the older run (columns); None where there are none.
     places, numbers, columns
         int64 [images]: index of each image in the older matrix, among the new images, and along the
         columns of `against`; -1 where it has none.
@@ -50,7 +50,7 @@ def assemble(
     Raises
     ------
     LpipstoreError
-        The older matrix lacks some of its distances.
+        The older matrix or a new one lacks some of its distances; the message names it.
     """
     import zarr
 
@@ -60,11 +60,6 @@ def assemble(
         rows = np.arange(row * size, min((row + 1) * size, count))
         columns = np.arange(column * size, min((column + 1) * size, count))
         tile = _tile(pieces, old, rows, columns)
-        if np.isnan(tile).any():
-            raise LpipstoreError(
-                f"the matrix in {printable(str(pieces.old))} lacks distances: give the command "
-                "that made it again, then this one"
-            )
         matrix.write(row, column, tile)
         report("copied", done, len(tiles))
 
@@ -77,20 +72,39 @@ def _tile(
 ) -> NDArray[np.float32]:
     tile = np.full((len(rows), len(columns)), np.nan, np.float32)
     known_rows, known_columns = pieces.places[rows] >= 0, pieces.places[columns] >= 0
-    tile[np.ix_(known_rows, known_columns)] = _pick(
+    tile[np.ix_(known_rows, known_columns)] = taken = _pick(
         old, pieces.places[rows[known_rows]], pieces.places[columns[known_columns]]
     )
+    if np.isnan(taken).any():
+        raise LpipstoreError(
+            f"the matrix in {printable(str(pieces.old))} lacks distances: give the command "
+            "that made it again, then this one"
+        )
     new_rows, new_columns = ~known_rows, ~known_columns
-    tile[np.ix_(new_rows, known_columns)] = _pick(
+    tile[np.ix_(new_rows, known_columns)] = _pick_new(
         pieces.against, pieces.numbers[rows[new_rows]], pieces.columns[columns[known_columns]]
     )
-    tile[np.ix_(known_rows, new_columns)] = _pick(
+    tile[np.ix_(known_rows, new_columns)] = _pick_new(
         pieces.against, pieces.numbers[columns[new_columns]], pieces.columns[rows[known_rows]]
     ).T
-    tile[np.ix_(new_rows, new_columns)] = _pick(
+    tile[np.ix_(new_rows, new_columns)] = _pick_new(
         pieces.among, pieces.numbers[rows[new_rows]], pieces.numbers[columns[new_columns]]
     )
     return tile
+
+
+def _pick_new(
+    array: Any,  # noqa: ANN401 - as above
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    found = _pick(array, rows, columns)
+    if np.isnan(found).any():
+        raise LpipstoreError(
+            f"the matrix of new distances in {printable(str(array.store.root))} lacks some: "
+            "remove that folder and give the same command again"
+        )
+    return found
 
 
 def _pick(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 from ..distances.distances import block_of
 from ..distances.gram import panels_together
 from ..distances.panels import PANEL
@@ -177,7 +177,7 @@ def plan_matrix(
         slab, ahead = fitting // 2 // tile * tile, False
     if slab < 1:
         raise UsageError(
-            f"--memory is too small for rows of {row_bytes / 1e6:.3g} MB: it takes "
+            f"{setting('memory')} is too small for rows of {row_bytes / 1e6:.3g} MB: it takes "
             f"{math.ceil(least / 1e6)}MB at least"
         )
     return MatrixPlan(rows, columns, tile, block, slab, min(piece, longest), ahead)

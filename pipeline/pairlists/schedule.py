@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 from .plan import ListPlan
 
 _PANEL_BYTES = 4 * 4096  # of one converted row on either side of a product or a difference
@@ -39,7 +39,7 @@ def room_for(memory: int, row_bytes: int, block: int) -> Room:
     least = 2 * block * per_row + block**2 * _PAIR_BYTES
     if memory < least:
         raise UsageError(
-            f"--memory is too small for rows of {row_bytes / 1e6:.3g} MB: it takes "
+            f"{setting('memory')} is too small for rows of {row_bytes / 1e6:.3g} MB: it takes "
             f"{math.ceil(least / 1e6)}MB at least"
         )
     blocks = 1

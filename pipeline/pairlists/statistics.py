@@ -14,7 +14,7 @@ import torch
 import zarr
 from numpy.typing import NDArray
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ..backbones.layout import RowLayout
 from ..common.progress import Report, silent
 from ..common.text import printable
@@ -143,7 +143,9 @@ def distances_of_statistics(folder: Path, heads: Sequence[Head]) -> NDArray[np.f
     path = folder / STATISTICS
     shown = printable(str(path))
     if not (path / "zarr.json").exists():
-        raise UsageError(f"{shown} is not there: score the list with --keep-statistics")
+        raise UsageError(
+            f"{shown} is not there: score the list with {setting('statistics', value=True)}"
+        )
     array = zarr.open_array(path, mode="r")
     (count, channels), (size, _) = array.shape, array.chunks
     weights = np.stack([np.concatenate(head.weights) for head in heads], axis=1, dtype=np.float64)

@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 from ..common.text import printable
 from ..images.names import absolute, joined
 
@@ -86,9 +86,8 @@ def read_pairs(
             f"the first line of {shown} names two files and not its columns: put a line such as "
             "path_a,path_b above it"
         )
-    given, (left, right) = number_names(
-        [as_names(content.column(side), f"{shown} (--columns A,B chooses)") for side in sides]
-    )
+    chooses = f"{shown} ({setting('columns', 'A,B')} chooses)"
+    given, (left, right) = number_names([as_names(content.column(side), chooses) for side in sides])
     paths, same = resolve_names(given, base)
     rest = [place for place in range(content.num_columns) if place not in sides]
     return PairList(paths, same[left], same[right], content.select(rest))
@@ -153,8 +152,8 @@ def _choose(names: Sequence[str], columns: Sequence[str] | None, shown: str) -> 
         if missing or len(columns) != 2 or columns[0] == columns[1]:
             what = f"no single column {printable(missing[0])}" if missing else "two are needed"
             raise UsageError(
-                f"--columns {printable(','.join(columns))}: {what}; {shown} has the columns "
-                f"{listed}"
+                f"{setting('columns', printable(','.join(columns)))}: {what}; {shown} has the "
+                f"columns {listed}"
             )
         return [names.index(name) for name in columns]
     lower = [name.lower() for name in names]

@@ -11,7 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ..common.atomic import replacing
 from ..common.progress import Report, silent
 from ..common.text import printable
@@ -36,7 +36,8 @@ def writing_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
     except OSError as error:
         raise LpipstoreError(
-            f"cannot write {printable(str(path))}: {error.strerror or error}; choose another --out"
+            f"cannot write {printable(str(path))}: {error.strerror or error}; choose another "
+            f"{setting('out')}"
         ) from error
 
 

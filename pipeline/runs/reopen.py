@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ..backbones.backbone import Backbone
 from ..backbones.load import FAMILIES, family_of
 from ..backbones.weights import RANDOM_ORIGIN
@@ -78,7 +78,7 @@ class Recipe:
 
     @property
     def weights_choice(self) -> str:
-        """The value of ``--weights`` that gives the weights of the run."""
+        """The setting ``weights`` that gives the weights of the run."""
         if self.weights_origin == RANDOM_ORIGIN:
             return "random"
         origin = os.path.join(self.folder, self.weights_origin)
@@ -86,7 +86,7 @@ class Recipe:
 
     @property
     def row_choice(self) -> str:
-        """The value of ``--row-dtype`` that gives the rows of the run."""
+        """The setting ``row_dtype`` that gives the rows of the run."""
         return "uint16" if self.row_dtype == "int16" else self.row_dtype
 
 
@@ -229,7 +229,8 @@ def reopen_extractor(
             raise LpipstoreError(
                 "rows have to be computed, and the weights from "
                 f"{printable(backbone.weights_origin)} are not those of the run "
-                f"({printable(recipe.weights_origin)}): name them with --weights FILE"
+                f"({printable(recipe.weights_origin)}): name them with "
+                f"{setting('weights', 'FILE')}"
             )
         return backbone.trunk
 

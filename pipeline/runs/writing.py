@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ..common.atomic import check_writable, is_temporary
 from ..common.text import printable
 from .files import DISTANCES, MANIFEST, PARTS, STATISTICS, read_json, write_json
@@ -67,7 +67,7 @@ def _told(folder: Path) -> Iterator[None]:
         raise LpipstoreError(
             f"cannot write results to {printable(str(folder))}: {error.strerror or error}; what is "
             "finished stays: make it writable and give the same command again, or choose another "
-            "--out"
+            f"{setting('out')}"
         ) from error
 
 
@@ -77,13 +77,15 @@ def _lock(folder: Path) -> RunLock:
     except BlockingIOError as error:
         raise LpipstoreError(
             f"another process is writing the run in {printable(str(folder))}: wait for it, or "
-            "choose another --out"
+            f"choose another {setting('out')}"
         ) from error
 
 
 def _need_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{printable(str(folder))} is a file: choose a new folder for --out")
+        raise UsageError(
+            f"{printable(str(folder))} is a file: choose a new folder for {setting('out')}"
+        )
 
 
 def _holds_run(folder: Path, manifest: Mapping[str, Any]) -> bool:
@@ -100,7 +102,7 @@ def _holds_run(folder: Path, manifest: Mapping[str, Any]) -> bool:
     elif present:
         raise UsageError(
             f"{printable(str(folder))} is not empty and holds no run "
-            f"({printable(present[0])} is there): choose a new folder for --out"
+            f"({printable(present[0])} is there): choose a new folder for {setting('out')}"
         )
     return bool(present)
 
@@ -128,7 +130,7 @@ def _refuse_another_run(folder: Path, manifest: Mapping[str, Any]) -> None:
     if different:
         raise UsageError(
             f"{printable(str(folder))} holds a different run ({'; '.join(different)}): "
-            "choose another folder for --out, or remove this one"
+            f"choose another folder for {setting('out')}, or remove this one"
         )
 
 

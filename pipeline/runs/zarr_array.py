@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...cache.errors import LpipstoreError
+from ...cache.errors import LpipstoreError, setting
 from ..common.text import printable
 from .files import DISTANCES, contents_digest
 
@@ -51,7 +51,7 @@ def open_array(
     if array.shape != shape or array.chunks != chunks or dict(array.attrs) != dict(attributes):
         raise LpipstoreError(
             f"{printable(str(path))} was begun with other images: files that could not be read "
-            "then can be now, or the other way round; choose another folder for --out"
+            f"then can be now, or the other way round; choose another folder for {setting('out')}"
         )
     return array
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 from ..common.progress import Report
 from ..distances.distances import block_of
 from ..distances.panels import Columns, live
@@ -392,7 +392,7 @@ def rows_that_fit(row_bytes: int, memory: int) -> int:
     if room < _LEAST_ROWS:
         need = int(_LEAST_ROWS * per_row / _SHARE_OF_ROWS / 1e6) + 1
         raise UsageError(
-            f"--memory is too small for rows of {row_bytes / 1e6:.3g} MB: it takes {need}MB at "
-            "least"
+            f"{setting('memory')} is too small for rows of {row_bytes / 1e6:.3g} MB: it takes "
+            f"{need}MB at least"
         )
     return room

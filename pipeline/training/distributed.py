@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import distributed
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 
 _PATIENCE = timedelta(hours=24)  # the first process may forward a whole collection meanwhile
 
@@ -63,8 +63,8 @@ def device_of_process(choice: str) -> str:
     number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if number >= gpus:
         raise UsageError(
-            f"torchrun started process {number + 1} for {gpus} GPUs: give --nproc-per-node {gpus}, "
-            "or --device cpu"
+            f"torchrun started process {number + 1} for {gpus} GPUs: give "
+            f"{setting('nproc_per_node', gpus)}, or {setting('device', 'cpu')}"
         )
     return f"cuda:{number}"
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ...cache.errors import LpipstoreError
+from ...cache.errors import LpipstoreError, setting
 from ..common.progress import Report, silent
 from ..judgements.scores import choice_scores, majority_agreement
 from .data import TrainingData
@@ -309,7 +309,7 @@ def look(training: Training, split: Split, processes: Processes, seconds: float)
     if not all(math.isfinite(part.loss) for part in figures.values()):
         raise LpipstoreError(
             f"the training came apart in epoch {training.epoch}: its loss is not a finite number; "
-            "choose a smaller --learning-rate or --clip"
+            f"choose a smaller {setting('learning_rate')} or {setting('clip')}"
         )
     # Without held-out judgements nothing shows which epoch is best: the last one counts
     judged_by = figures["held_out"].loss if "held_out" in figures else -training.epoch

@@ -207,5 +207,5 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", no_lock)
-    with pytest.raises(StoreError, match="No locks available.*--store"):
+    with pytest.raises(StoreError, match=r"No locks available.*local disk \(store\)"):
         FeatureStore(tmp_path)

@@ -17,6 +17,7 @@ from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.text import printable
 from ..session.settings import Settings, store_path
 from .learning import EVALUATE_EXAMPLES, TRAIN_EXAMPLES, evaluate, train
+from .messages import at_prompt
 from .options import LIST, Quiet, Store, path_of, place_of, takes_settings
 from .pairs import Out, pairs
 from .runner import Json, Strict, show_plan
@@ -306,7 +307,7 @@ def run_command() -> None:
     except LpipstoreError as error:
         from ..session.screen import print_error
 
-        print_error(str(error))
+        print_error(at_prompt(error.message))
         sys.exit(error.exit_code)
     except OSError as error:  # one without a more specific message
         from ..session.screen import print_error

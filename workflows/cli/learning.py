@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..session.settings import Settings
+from .messages import option
 from .options import OUTPUT, path_of, takes_settings
 from .runner import Json, show, watched
 
@@ -202,7 +203,8 @@ def train(
     )
     if rank_here():  # only the first process prints
         watched(
-            lambda _: train_head(sources, out, settings, options, Screen(quiet=True)), quiet=True
+            lambda _: train_head(sources, out, settings, options, Screen(quiet=True, spell=option)),
+            quiet=True,
         )
         return
     summary = watched(

@@ -130,7 +130,7 @@ def _groups(sources: Sequence[str], choice: str, out: Path, settings: Settings) 
     from ..scoring.groups import group_lines, score_groups
     from ..session.collection import check_choice
 
-    check_choice("--group-by", choice, ("folder",))
+    check_choice("group_by", choice, ("folder",))
     return _Way(
         "Pairs within folders",
         lambda screen: score_groups(sources, out, settings, screen),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...cache.errors import LpipstoreError
+from ...cache.errors import LpipstoreError, LpipstoreWarning
 from ...pipeline.common.text import json_text, printable
+from .messages import at_prompt, option
 from .options import OUTPUT
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def watched(
 
     # Images above twice Pillow's limit are refused; up to there they are just large photographs.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    screen = Screen(quiet=quiet)
+    screen = Screen(quiet=quiet, spell=option)
     try:
-        with _stopped_by_signals(screen), screen:
+        with _stopped_by_signals(screen), _warnings_on(screen), screen:
             return work(screen)
     except KeyboardInterrupt as interruption:
         kept = f" ({screen.reached()})" if screen.reached() else ""
@@ -79,6 +80,26 @@ def _stopped_by_signals(screen: "Screen") -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _warnings_on(screen: "Screen") -> Iterator[None]:
+    """Show our own warnings on the screen, as it spells settings; Python shows all others."""
+    import warnings
+
+    before = warnings.showwarning
+
+    def show_warning(message: Warning | str, *details: Any, **more: Any) -> None:  # noqa: ANN401
+        if isinstance(message, LpipstoreWarning):
+            screen.warn(message.message)
+        else:
+            before(message, *details, **more)
+
+    warnings.showwarning = show_warning
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
 def show(
     summary: dict[str, Any],
     title: str,
@@ -91,7 +112,7 @@ def show(
     if as_json:
         print_text(json_text(summary, default=str))
     else:
-        print_lines(title, lines())
+        print_lines(title, [(name, at_prompt(text)) for name, text in lines()])
 
 
 def show_plan(told: dict[str, Any], as_json: bool, *, strict: bool) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.backbones.layout import LPIPS_BACKBONES
 from ...pipeline.common.atomic import check_writable
 from ...pipeline.common.progress import Stopwatch
@@ -98,20 +98,20 @@ def evaluate_heads(
     """
     chosen = [name.strip() for name in metrics.split(",") if name.strip()]
     for name in chosen:
-        check_choice("--metrics", name, METRICS)
-    check_folder("--images", images)
+        check_choice("metrics", name, METRICS)
+    check_folder("images", images)
     if out is not None and out.suffix != ".parquet":
-        raise UsageError(f"--out {printable(str(out))} must end in .parquet")
+        raise UsageError(f"{setting('out', printable(str(out)))} must end in .parquet")
     if out is not None:
         if not _holds_scores(out):
-            check_new("--out", out)
+            check_new("out", out)
         with _writing(out):
             check_writable(out.parent)
     if "stock" in chosen and settings.backbone not in LPIPS_BACKBONES:
         chosen.remove("stock")
         screen.say(f"there is no stock head for {settings.backbone}: it is left out")
     if not chosen and not heads:
-        raise UsageError("nothing to evaluate: name --heads or --metrics")
+        raise UsageError(f"nothing to evaluate: name {setting('heads')} or {setting('metrics')}")
     clock = Stopwatch(*STAGES)
     kinds = read_judgements(sources, images=images, split=split)
     summary: dict[str, Any] = {"kinds": {}, "scores": []}
@@ -272,7 +272,8 @@ def _writing(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LpipstoreError(
-            f"cannot write {printable(str(out))}: {error.strerror or error}; choose another --out"
+            f"cannot write {printable(str(out))}: {error.strerror or error}; choose another "
+            f"{setting('out')}"
         ) from error
 
 

@@ -235,12 +235,12 @@ def judged_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [*lines, ("trunk", trunk)]
 
 
-def check_folder(option: str, folder: Path | None) -> None:
+def check_folder(name: str, folder: Path | None) -> None:
     """Raise `UsageError` if `folder` is given and is not a folder."""
-    from ...cache.errors import UsageError
+    from ...cache.errors import UsageError, setting
 
     if folder is not None and not folder.is_dir():
-        raise UsageError(f"{option} {printable(str(folder))} is not a folder")
+        raise UsageError(f"{setting(name, printable(str(folder)))} is not a folder")
 
 
 def files_of(judged: Judged) -> Sequence[tuple[str, bytes]]:

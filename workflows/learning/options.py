@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 from ...pipeline.training.augmentation import AUGMENTATIONS
 from ...pipeline.training.models import LOSSES
 from ...pipeline.training.trainer import SCHEDULES, Hyperparameters
@@ -43,7 +43,7 @@ class TrainOptions:
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """The augmentations that ``--augment a,b`` names."""
+        """The augmentations that `augment` names."""
         return tuple(name.strip() for name in self.augment.split(",") if name.strip())
 
     @property
@@ -73,21 +73,23 @@ class TrainOptions:
 
 def check_options(options: TrainOptions) -> None:
     """Raise `UsageError` if an option is invalid."""
-    check_choice("--loss", options.loss, LOSSES)
-    check_folder("--images", options.images)
+    check_choice("loss", options.loss, LOSSES)
+    check_folder("images", options.images)
     if options.schedule is not None:
-        check_choice("--schedule", options.schedule, SCHEDULES)
+        check_choice("schedule", options.schedule, SCHEDULES)
     for change in options.changes:
-        check_choice("--augment", change, AUGMENTATIONS)
+        check_choice("augment", change, AUGMENTATIONS)
     if options.independent and not options.changes:
-        raise UsageError("--independent is about --augment: name the changes, too")
+        raise UsageError(
+            f"{setting('independent')} is about {setting('augment')}: name the changes, too"
+        )
     if not 0 <= options.held_out < 1:
-        raise UsageError(f"--held-out {options.held_out:g} must lie in [0, 1)")
+        raise UsageError(f"{setting('held_out', options.held_out)} must lie in [0, 1)")
     if not 0 <= options.dropout < 1:
-        raise UsageError(f"--dropout {options.dropout:g} must lie in [0, 1)")
+        raise UsageError(f"{setting('dropout', options.dropout)} must lie in [0, 1)")
     if options.learning_rate is not None and not 0 < options.learning_rate < math.inf:
         raise UsageError(
-            f"--learning-rate {options.learning_rate:g} must be more than 0 and finite"
+            f"{setting('learning_rate', options.learning_rate)} must be more than 0 and finite"
         )
     if options.clip is not None and not options.clip > 0:
-        raise UsageError(f"--clip {options.clip:g} must be more than 0")
+        raise UsageError(f"{setting('clip', options.clip)} must be more than 0")

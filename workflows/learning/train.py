@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import HEAD, TRUNK, Head, load_head, save_head
@@ -63,7 +63,7 @@ from .options import TrainOptions, check_options
 
 _FEW = 25  # with this many held-out judgements, agreement has a standard error of up to 0.1
 _PROBES = 256  # judgements that the initial temperature is computed from
-_ADVICE = "more answers, a smaller --learning-rate or more --epochs may help"
+_ADVICE = f"more answers, a smaller {setting('learning_rate')} or more {setting('epochs')} may help"
 
 
 def train_head(
@@ -91,7 +91,7 @@ def train_head(
     settings = replace(settings, device=device_of_process(settings.device))
     # Half precision loses digits: a trunk in the training loop stays float32 and is cast as it runs
     whole = replace(settings, trunk_dtype="float32") if options.through_network else settings
-    check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
+    check_choice("trunk_dtype", settings.trunk_dtype, TRUNK_DTYPES)
     with open_session(settings, screen, clock) as session:
         judged = find_judged(judgements, replace(session, settings=whole))
         with joined(judged.collection.features.extractor.device) as processes:
@@ -99,16 +99,18 @@ def train_head(
 
 
 def _read(sources: Sequence[Path], options: TrainOptions) -> tuple[Judgements, int | None]:
-    """Return all judgements, and the number of the first set of --held-out-from (None without)."""
-    judgements = _choices(sources, options, options.split)
+    """Return all judgements, and the number of the first set of `held_out_from` (None without)."""
+    judgements = _choices(sources, options, options.split, "split")
     if options.held_out_from is None:
         return judgements, None
-    held = _choices([options.held_out_from], options, "val")
+    held = _choices([options.held_out_from], options, "val", None)
     return join([judgements, held]), len(judgements.sets)
 
 
-def _choices(sources: Sequence[Path], options: TrainOptions, split: str) -> Judgements:
-    found = read_judgements(sources, images=options.images, split=split)
+def _choices(
+    sources: Sequence[Path], options: TrainOptions, split: str, chosen_by: str | None
+) -> Judgements:
+    found = read_judgements(sources, images=options.images, split=split, chosen_by=chosen_by)
     if CHOICES not in found:
         raise UsageError(
             "training needs judgements of triplets (ref, p0, p1, judge); pairs of p0, p1 and same "
@@ -254,7 +256,7 @@ def _split(
         ours = judged.judgements.set_of < held_from
         learn, held_out = np.flatnonzero(ours), np.flatnonzero(~ours)
         if not len(held_out):
-            raise UsageError("no judgement of --held-out-from can be used")
+            raise UsageError(f"no judgement of {setting('held_out_from')} can be used")
     if not len(learn):
         raise UsageError("no judgement is left to learn from: hold out fewer")
     return learn, held_out
@@ -277,8 +279,8 @@ def resume(
         training.restore(checkpoint)
     except LpipstoreError as error:
         raise LpipstoreError(
-            f"cannot go on from {printable(str(path))}: {error}; remove it, and the same command "
-            "begins anew"
+            f"cannot go on from {printable(str(path))}: {error.message}; remove it, and the same "
+            "command begins anew"
         ) from error
 
 
@@ -289,7 +291,7 @@ def warn_of_seen(
     options: TrainOptions,
     screen: Screen,
 ) -> None:
-    """Warn if judgements of --held-out-from are about triplets that the training learns from.
+    """Warn if judgements of `held_out_from` are about triplets that the training learns from.
 
     Triplets are the same if their images have the same bytes, in whatever file.
 
@@ -299,16 +301,16 @@ def warn_of_seen(
         All of them are, as with a copy of the training data.
     """
     seen, held = len(seen_before(judged.images, learn, held_out)), len(held_out)
-    name = printable(str(options.held_out_from))
+    source = setting("held_out_from", printable(str(options.held_out_from)))
     if seen == held:
         raise UsageError(
-            f"all {held:,} judgements of --held-out-from {name} are about triplets that the "
+            f"all {held:,} judgements of {source} are about triplets that the "
             "training learns from, and would not tell how well the head does on others: name "
-            "others, or leave it out, and --held-out holds a share out"
+            f"others, or leave it out, and {setting('held_out')} holds a share out"
         )
     if seen:
         screen.warn(
-            f"{seen:,} of {held:,} judgements of --held-out-from {name} ({seen / held:.0%}) are "
+            f"{seen:,} of {held:,} judgements of {source} ({seen / held:.0%}) are "
             "about triplets that the training learns from: the figures on what is held out look "
             "better than they are"
         )

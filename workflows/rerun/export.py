@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 from ...pipeline.common.text import printable
 from ...pipeline.runs.export import (
     FORMATS,
@@ -51,11 +51,13 @@ def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen)
         kind = "csv"
     if kind is None:
         if out is None or out.suffix.lstrip(".") not in FORMATS:
-            raise UsageError(f"choose a --format: {', '.join(FORMATS)}")
+            raise UsageError(f"choose a {setting('kind')}: {', '.join(FORMATS)}")
         kind = out.suffix.lstrip(".")
-    check_choice("--format", kind, FORMATS)
+    check_choice("kind", kind, FORMATS)
     if out is not None and out.suffix.lstrip(".") in set(FORMATS) - {kind}:
-        raise UsageError(f"--format {kind} contradicts --out {printable(str(out))}")
+        raise UsageError(
+            f"{setting('kind', kind)} contradicts {setting('out', printable(str(out)))}"
+        )
     own = folder / f"export.{kind}"  # may be overwritten
     path = own if out is None else out
     matrix = is_matrix(run)
@@ -63,13 +65,13 @@ def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen)
         _tell_size(run, kind, path, screen)
     if path == STDOUT:
         if kind != "csv":
-            raise UsageError(f"--out - prints csv only, not {kind}: name a file")
+            raise UsageError(f"{setting('out', '-')} prints csv only, not {kind}: name a file")
         with printing():
             _write(run, kind, sys.stdout.buffer, matrix, screen)
             sys.stdout.flush()
         return {"file": "-", "format": kind, "matrix": matrix, "bytes": None}
     if path.absolute() != own.absolute():
-        check_new("--out", path)
+        check_new("out", path)
     with writing_file(path) as file:
         _write(run, kind, file, matrix, screen)
     written = path.stat().st_size

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.images.names import is_url
@@ -31,6 +31,7 @@ from ..session.session import open_session
 from ..session.settings import Settings, parse_size
 
 _SHOWN = 10  # names in a message
+_NAMED = "from_manifest"  # the setting that names the run
 
 
 def run_of(manifest: Path) -> Run:
@@ -42,7 +43,9 @@ def run_of(manifest: Path) -> Run:
         There is no run at the path.
     """
     if manifest.is_file() and manifest.name != MANIFEST:
-        raise UsageError(f"--from takes a run or its {MANIFEST}, not {printable(str(manifest))}")
+        raise UsageError(
+            f"{setting(_NAMED)} takes a run or its {MANIFEST}, not {printable(str(manifest))}"
+        )
     run = Run(manifest.parent if manifest.name == MANIFEST else manifest)
     read_json(run.path / MANIFEST)
     return run
@@ -64,10 +67,10 @@ def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> di
     """
     clock = Stopwatch(*STAGES)
     recipe = reopen_recipe(run)
-    kind = reopen_kind(run, "--from")
+    kind = reopen_kind(run, setting(_NAMED))
     open_run(run.path)  # raises if it is not finished
     _tell_differences(run, screen)
-    settings = settings_of(run, recipe, settings, "--from")
+    settings = settings_of(run, recipe, settings, _NAMED)
     check = partial(need_same_recipe, run, settings)
     with open_session(settings, screen, clock, check) as session:
         then = reopen_records(run)
@@ -76,10 +79,10 @@ def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> di
         return run_job(KINDS[kind].reopen(run, then, now, settings), now, out, session)
 
 
-def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Settings:
+def settings_of(run: Run, recipe: Recipe, settings: Settings, asked: str) -> Settings:
     """Fill in the settings that a run determines.
 
-    `option` is the option that named the run, for messages.
+    `asked` is the setting that named the run, for messages.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Se
             left_open = parse_size(chosen) in (None, recipe.preparation.size)
         if not left_open and chosen != value:
             raise UsageError(
-                f"--{name.replace('_', '-')} {printable(chosen)} contradicts {option}: the run in "
+                f"{setting(name, printable(chosen))} contradicts {setting(asked)}: the run in "
                 f"{printable(str(run.path))} was made with {value}"
             )
     more: dict[str, Any] = {**reopen_source_choices(run), **decided}
@@ -117,7 +120,7 @@ def settings_of(run: Run, recipe: Recipe, settings: Settings, option: str) -> Se
 
 
 def _head_choice(recipe: Recipe) -> str | None:
-    """Return the value of ``--heads`` that selects the head of the run; None is the default."""
+    """Return the setting ``heads`` that selects the head of the run; None is the default."""
     if recipe.head.startswith("none ("):
         return "none"
     path = os.path.join(recipe.folder, recipe.head)
@@ -137,8 +140,8 @@ def need_same_recipe(run: Run, settings: Settings, collection: Collection) -> No
     heads = _now_and_then(head.name, run.manifest.get("head"))
     words = {
         "weights": f"the weights of the trunk are others ({origins}): name them with "
-        "--weights FILE",
-        "head_digest": f"the head is another ({heads}): name it with --heads FILE",
+        f"{setting('weights', 'FILE')}",
+        "head_digest": f"the head is another ({heads}): name it with {setting('heads', 'FILE')}",
     }
     different = [
         words.get(name, f"{name} is {value} now and was {run.manifest.get(name)}")
@@ -164,8 +167,8 @@ def _tell_differences(run: Run, screen: Screen) -> None:
         )
     if "updated_from" in run.manifest:
         screen.warn(
-            "the run took over distances of an earlier one (--update); all are computed now, and "
-            "can differ by 1e-7"
+            f"the run took over distances of an earlier one ({setting('update')}); all are "
+            "computed now, and can differ by 1e-7"
         )
     if run.manifest.get("from_statistics"):
         screen.warn(
@@ -201,7 +204,7 @@ def shorten(names: Sequence[str]) -> str:
 
 def again_lines(run: Run, summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     """Return the summary as lines for people, as the command of the run does."""
-    return KINDS[reopen_kind(run, "--from")].lines(summary, out)
+    return KINDS[reopen_kind(run, setting(_NAMED))].lines(summary, out)
 
 
 def _now_and_then(now: object, then: object) -> str:

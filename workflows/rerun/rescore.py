@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.backbones.backbone import Backbone
 from ...pipeline.backbones.load import load_backbone
 from ...pipeline.common.atomic import replacing
@@ -78,7 +78,7 @@ def rescore_run(
     folder
         The finished run.
     heads
-        As for ``--heads``.
+        Files of heads, "none" or "stock".
     compute
         Compute rows that are missing from the store; if False, they are an error.
     from_rows
@@ -192,7 +192,7 @@ def _targets(
     if (out / MANIFEST).exists():
         raise UsageError(
             f"{printable(str(out))} holds a run, and several heads take a folder with a run for "
-            "each: choose another --out"
+            f"each: choose another {setting('out')}"
         )
     names = [_folder_name(choice) for choice in choices]
     names = [
@@ -201,7 +201,7 @@ def _targets(
     ]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"--heads {name.rpartition('-')[0]} is given twice")
+            raise UsageError(f"{setting('heads', name.rpartition('-')[0])} is given twice")
     return [Rescored(head, out / name) for head, name in zip(heads, names, strict=True)]
 
 
@@ -211,13 +211,13 @@ def _folder_name(choice: str) -> str:
     Raises
     ------
     UsageError
-        The name is empty, "." or "..": the run would lie in ``--out`` itself or outside of it.
+        The name is empty, "." or "..": the run would lie in `out` itself or outside of it.
     """
     name = os.path.basename(os.path.abspath(os.path.expanduser(choice))).removesuffix(".pth")
     if name in ("", os.curdir, os.pardir):
         raise UsageError(
-            f"--heads {printable(choice)} leaves no name for the folder of its run: rename the "
-            "file, or score it in a command of its own"
+            f"{setting('heads', printable(choice))} leaves no name for the folder of its run: "
+            "rename the file, or score it in a command of its own"
         )
     return name
 
@@ -256,8 +256,8 @@ def _need_rows(collection: Collection) -> None:
     if missing:
         raise RowsMissing(
             f"{len(missing):,} of {len(by_key):,} rows are not in the store at "
-            f"{features.store.path}: leave out --no-compute to compute them (one forward each), "
-            "or name another --store",
+            f"{features.store.path}: leave out {setting('compute', value=False)} to compute them "
+            f"(one forward each), or name another {setting('store')}",
             [printable(path) for path in missing],
         )
 

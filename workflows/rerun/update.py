@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import column_weights
@@ -119,8 +119,10 @@ def update_pairs(
             f"{printable(str(old))} is not a run of all pairs, which alone can be updated"
         )
     if out.exists() and out.samefile(old):
-        raise UsageError("--out has to be another folder than the run that --update names")
-    settings = settings_of(run, recipe, settings, "--update")
+        raise UsageError(
+            f"{setting('out')} has to be another folder than the run that {setting('update')} names"
+        )
+    settings = settings_of(run, recipe, settings, "update")
     check = partial(need_same_recipe, run, settings)
     with open_session(settings, screen, clock, check) as session:
         records = find_collection(sources, session)

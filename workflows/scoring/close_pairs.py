@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ...cache.pins import Pin
 from ...pipeline.common.progress import Report, Stopwatch
 from ...pipeline.common.text import printable
@@ -54,9 +54,9 @@ class Question:
 
     def __post_init__(self) -> None:
         if self.below is not None and not 0 <= self.below < math.inf:
-            raise UsageError(f"--below takes a distance such as 0.1, not {self.below}")
+            raise UsageError(f"{setting('below')} takes a distance such as 0.1, not {self.below}")
         if self.top_k is not None and self.top_k < 1:
-            raise UsageError(f"--top-k takes a number from 1 on, not {self.top_k}")
+            raise UsageError(f"{setting('top_k')} takes a number from 1 on, not {self.top_k}")
 
 
 def reopen_question(run: Run) -> Question:
@@ -107,7 +107,10 @@ def find_close(
     """
     question = Question(below, top_k)
     if settings.precision != "exact":
-        raise UsageError("--below and --top-k are exact: leave out --precision fast")
+        raise UsageError(
+            f"{setting('below')} and {setting('top_k')} are exact: leave out "
+            f"{setting('precision', 'fast')}"
+        )
     with open_session(settings, screen) as session:
         records = find_collection(sources, session)
         return run_job(ClosePairs(question), records, out, session)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.images.sources import Found, Given, Sources, name_of
@@ -172,7 +172,7 @@ def compare_paired(
     LpipstoreError
         No image of a folder can be used, the memory is too small, or `out` holds a different run.
     """
-    check_choice("--match", match, MATCHES)
+    check_choice("match", match, MATCHES)
     clock, sources = Stopwatch(*STAGES), Sources(source_options(settings))
     with clock("hash"):
         sides = [_find(side, sources) for side in (first, second)]
@@ -189,7 +189,7 @@ def compare_paired(
     if missed:
         screen.warn(
             f"{len(common):,} images have a namesake, and {missed:,} more would have one but for "
-            "the suffix, as a.png and a.jpg: --match stem pairs them"
+            f"the suffix, as a.png and a.jpg: {setting('match', 'stem')} pairs them"
         )
     pairs = _pair([(names[0][name], names[1][name]) for name in common], common)
     unreadable = [ImageRecord(path, error=why) for found in sides for path, why in found.unreadable]
@@ -288,8 +288,8 @@ def _by_stem(found: Found) -> dict[str, str]:
         other = stems.setdefault(_stem(name), path)
         if other != path:
             raise UsageError(
-                f"--match stem cannot tell {printable(other)} from {printable(path)}: remove one "
-                "of them, or pair by --match name"
+                f"{setting('match', 'stem')} cannot tell {printable(other)} from "
+                f"{printable(path)}: remove one of them, or pair by {setting('match', 'name')}"
             )
     return stems
 
@@ -315,7 +315,7 @@ def _strangers(
         + (f", such as {printable(next(iter(side)))}" if side else "")
         for places, side in zip(sides, names, strict=True)
     ]
-    stem = f"; --match stem would pair {missed:,} of them" if missed else ""
+    stem = f"; {setting('match', 'stem')} would pair {missed:,} of them" if missed else ""
     return f"no two images have the same {match}: {'; '.join(told)}{stem}"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.text import printable
 from ...pipeline.images.names import absolute, folder_of
 from ...pipeline.images.sources import Given
@@ -160,10 +160,10 @@ def _memory_of(counts: NDArray[np.int64], names: Sequence[str], memory: int) -> 
         return pairs * _PAIR_BYTES
     largest = int(counts.argmax())
     raise UsageError(
-        f"--memory is too small for {pairs:,} pairs within folders: it takes "
+        f"{setting('memory')} is too small for {pairs:,} pairs within folders: it takes "
         f"{math.ceil(2 * pairs * _PAIR_BYTES / 1e6)}MB at least; {printable(names[largest])} "
-        f"alone has {counts[largest]:,} images, and without --group-by they make a matrix in any "
-        "memory"
+        f"alone has {counts[largest]:,} images, and without {setting('group_by')} they make a "
+        "matrix in any memory"
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.images.source import GivenSource
@@ -57,7 +57,7 @@ def score_table(
     """
     clock = Stopwatch(*STAGES)
     if images is not None and not images.is_dir():
-        raise UsageError(f"--images {printable(str(images))} is not a folder")
+        raise UsageError(f"{setting('images', printable(str(images)))} is not a folder")
     with clock("hash"):
         pairs = read_pairs(table, None if columns is None else columns.split(","), images)
     return score_list(pairs, out, settings, screen, statistics=statistics, clock=clock)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ...cache.pins import Pin
 from ...cache.store import FeatureStore
 from ...pipeline.backbones.load import check_backbone, load_backbone
@@ -29,11 +29,11 @@ STAGES = ("hash", "decode", "load", "forward", "read", "score", "write")
 def check_settings(settings: Settings) -> None:
     """Raise `UsageError` for what is written wrong, before anything is read for long."""
     parse_size(settings.size)
-    check_choice("--fit", settings.fit, FITS)
-    check_choice("--icc", settings.icc, ICC)
-    check_choice("--row-dtype", settings.row_dtype, ROW_DTYPES)
-    check_choice("--trunk-dtype", settings.trunk_dtype, TRUNK_DTYPES)
-    check_choice("--precision", settings.precision, PRECISIONS)
+    check_choice("fit", settings.fit, FITS)
+    check_choice("icc", settings.icc, ICC)
+    check_choice("row_dtype", settings.row_dtype, ROW_DTYPES)
+    check_choice("trunk_dtype", settings.trunk_dtype, TRUNK_DTYPES)
+    check_choice("precision", settings.precision, PRECISIONS)
     check_backbone(settings.backbone, settings.lpips_version, settings.tap_names)
     choose_device(settings.device)
 
@@ -41,7 +41,7 @@ def check_settings(settings: Settings) -> None:
 def open_store(settings: Settings) -> FeatureStore:
     """Open the feature store that the settings name.
 
-    ``--store-limit`` changes the limit that the store keeps, unless this is a dry run on a store
+    ``store_limit`` changes the limit that the store keeps, unless this is a dry run on a store
     that is there.
     """
     check_settings(settings)
@@ -175,7 +175,8 @@ class Collection:
         )
         screen.warn(
             f"{len(absent):,} rows have no room in the store ({show_bytes(self.row_bytes())} each):"
-            f" scoring takes {forwards:,} more forwards; a larger --store-limit saves them"
+            f" scoring takes {forwards:,} more forwards; a larger {setting('store_limit')} saves "
+            "them"
         )
 
     def pinned(self, run: str) -> Pin:
@@ -188,7 +189,7 @@ class Collection:
         if read is not None and computed is not None and read > computed:
             screen.warn(
                 f"reading a row from the store took {read * 1e3:.1f} ms and computing one "
-                f"{computed * 1e3:.1f} ms: a faster disk for --store would help"
+                f"{computed * 1e3:.1f} ms: a faster disk for {setting('store')} would help"
             )
 
 
@@ -223,16 +224,16 @@ def make_extractor(size: tuple[int, int], store: FeatureStore, settings: Setting
     )
 
 
-def check_new(option: str, path: Path) -> None:
+def check_new(name: str, path: Path) -> None:
     """Raise `UsageError` if there is something at `path`: nobody's file is written over."""
     if os.path.lexists(path):
         raise UsageError(
-            f"{option} {printable(str(path))} exists: choose another, or remove it if it is not "
-            "needed"
+            f"{setting(name, printable(str(path)))} exists: choose another, or remove it if it is "
+            "not needed"
         )
 
 
-def check_choice(option: str, choice: str, choices: Iterable[str]) -> None:
+def check_choice(name: str, choice: str, choices: Iterable[str]) -> None:
     """Raise `UsageError` with the choices that there are unless `choice` is one of them."""
     if choice not in tuple(choices):
-        raise UsageError(f"unknown {option} {choice!r}: choose {', '.join(choices)}")
+        raise UsageError(f"unknown {setting(name)} {choice!r}: choose {', '.join(choices)}")

@@ -2,6 +2,7 @@
 
 import logging
 
+from ...cache.errors import spelled
 from .screen import Screen
 
 LOGGER = logging.getLogger("lpipstore")
@@ -18,10 +19,10 @@ class LoggedScreen(Screen):
 
     def say(self, message: str) -> None:
         """Log a line that is good to know."""
-        LOGGER.info(message)
+        LOGGER.info(spelled(message))
 
     def warn(self, message: str) -> None:
         """Log a line that should not be missed, once."""
         if message not in self._warned:
             self._warned.add(message)
-            LOGGER.warning(message)
+            LOGGER.warning(spelled(message))

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from ...cache.errors import setting
 from ...cache.store import FeatureStore
 from .collection import Collection
 from .screen import Screen
@@ -32,8 +33,8 @@ def warn_of_matrix(numbers: int, out: Path, screen: Screen) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:
         screen.warn(
-            f"the matrix takes {show_bytes(need)}, and the disk of --out has {show_bytes(free)} "
-            "free: the run will stop there, and goes on once there is room"
+            f"the matrix takes {show_bytes(need)}, and the disk of {setting('out')} has "
+            f"{show_bytes(free)} free: the run will stop there, and goes on once there is room"
         )
     elif need >= LARGE_MATRIX:
         screen.warn(f"the matrix takes {show_bytes(need)} on disk")

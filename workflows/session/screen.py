@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from ...cache.errors import LpipstoreError
+from ...cache.errors import LpipstoreError, Spell, keyword, spelled
 
 _FIRST_LINE_SECONDS = 5.0
 _LINE_SECONDS = 30.0
@@ -97,12 +97,13 @@ class Screen:
     """Progress bars and messages of one command; use it in a ``with`` statement.
 
     Bars are drawn in a terminal; anywhere else lines tell the progress. With `quiet` nothing is
-    shown but warnings. `stopped_by` is the number of the signal that asked to stop, None as long as
-    none did.
+    shown but warnings. `spell` spells the settings that messages name. `stopped_by` is the number
+    of the signal that asked to stop, None as long as none did.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, spell: Spell = keyword) -> None:
         self._quiet = quiet
+        self._spell = spell
         self._console = _console(stderr=True)
         bars = _can_draw(self._console)
         self._lines = None if bars or quiet else _Lines(self._console)
@@ -158,14 +159,16 @@ class Screen:
     def say(self, message: str) -> None:
         """Print a line that is good to know."""
         if not self._quiet:
-            self._console.print(message, soft_wrap=True, markup=False)
+            line = spelled(message, self._spell)
+            self._console.print(line, soft_wrap=True, markup=False)
 
     def warn(self, message: str) -> None:
         """Print a line that should not be missed, once."""
         if message in self._warned:
             return
         self._warned.add(message)
-        self._console.print(Text("warning: ", style="yellow").append(message), soft_wrap=True)
+        line = spelled(message, self._spell)
+        self._console.print(Text("warning: ", style="yellow").append(line), soft_wrap=True)
 
 
 def print_error(message: str) -> None:

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...cache.errors import LpipstoreError
+from ...cache.errors import LpipstoreError, setting
 from ...cache.keys import PoolSpec
 from ...cache.store import FeatureStore, LimitChange
 from ...pipeline.common.atomic import check_writable
@@ -136,7 +136,7 @@ def _spared(settings: Settings) -> Iterator[Settings]:
     except OSError as error:
         raise LpipstoreError(
             f"a store cannot be made at {printable(str(path))}: {error.strerror}; choose another "
-            "--store"
+            f"{setting('store')}"
         ) from error
     with tempfile.TemporaryDirectory(prefix="lpipstore-") as scratch:
         yield replace(settings, store=Path(scratch) / "store", store_limit=limit)
@@ -183,7 +183,9 @@ def make_collection(records: list[ImageRecord], session: Session) -> Collection:
     extractor = make_extractor(size, store, settings)
     warn_of_shapes(records, extractor.preparation, screen)
     if not extractor.backbone.trained:
-        screen.warn("the trunk is untrained (--weights random): distances mean little")
+        screen.warn(
+            f"the trunk is untrained ({setting('weights', 'random')}): distances mean little"
+        )
     say_of_earlier_rows(extractor.spec, store, screen)
     collection = bind(records, extractor, session)
     need = len(set(collection.contents())) * collection.row_bytes()
@@ -194,7 +196,7 @@ def make_collection(records: list[ImageRecord], session: Session) -> Collection:
         screen.warn(
             f"the rows of these images take {show_bytes(need)} and the store's limit is "
             f"{show_bytes(limit)}: what does not fit is made when it is needed; "
-            "--store-limit raises the limit"
+            f"{setting('store_limit')} raises the limit"
         )
     if session.check is not None:
         session.check(collection)
@@ -229,7 +231,8 @@ def warn_of_own_trunk(heads: Iterable[str], weights: str, screen: Screen) -> Non
         if not (chosen.is_file() and chosen.samefile(trunk)):
             screen.warn(
                 f"the head {printable(choice)} was trained together with its own trunk, and this "
-                f"one is another: --weights {printable(str(trunk))} takes the one that it knows"
+                f"one is another: {setting('weights', printable(str(trunk)))} takes the one that "
+                "it knows"
             )
 
 

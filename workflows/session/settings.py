@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.text import printable
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Settings:
 
     @property
     def tap_names(self) -> tuple[str, ...]:
-        """The layers that ``--taps A,B`` names."""
+        """The layers that `taps` names."""
         return tuple(tap.strip() for tap in self.taps.split(",") if tap.strip())
 
     def source_choices(self) -> dict[str, str]:
@@ -106,14 +106,16 @@ def parse_size(choice: str) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", choice)
     if match is None:
-        raise UsageError(f"unknown --size {choice!r}: write auto, native, 224 or 240x320")
+        raise UsageError(
+            f"unknown {setting('size')} {choice!r}: write auto, native, 224 or 240x320"
+        )
     return int(match[1]), int(match[2] or match[1])
 
 
 def choose_size(
     choice: str, records: "Sequence[ImageRecord]"
 ) -> tuple[tuple[int, int], str | None]:
-    """Return ((height, width), a line that people should see or None) for the option ``--size``.
+    """Return ((height, width), a line that people should see or None) for the setting ``size``.
 
     ``auto`` takes the images' own size when all have the same one, otherwise 224×224; ``native``
     insists on one size; ``N`` or ``HEIGHTxWIDTH`` scales all images, aspect ratio not kept.
@@ -135,15 +137,15 @@ def choose_size(
         height, width = DEFAULT_SIZE
         return DEFAULT_SIZE, (
             f"the images have {len(sizes)} different sizes: all are scaled to {width}×{height} "
-            "(bilinear, antialiased); --size chooses another size"
+            f"(bilinear, antialiased); {setting('size')} chooses another size"
         )
     first, second = list(sizes.items())[:2]
     examples = " and ".join(
         f"{printable(path)} ({width}×{height})" for (height, width), path in (first, second)
     )
     raise UsageError(
-        f"--size native needs images of one size, but there are {len(sizes)} sizes, such as "
-        f"{examples}: choose --size auto or a number"
+        f"{setting('size', 'native')} needs images of one size, but there are {len(sizes)} sizes, "
+        f"such as {examples}: choose {setting('size', 'auto')} or a number"
     )
 
 
@@ -180,7 +182,7 @@ def store_path(choice: Path | None) -> Path:
 def first_limit(path: Path) -> int:
     """Return the limit of a new store in bytes: 10 GB, or half of the free space.
 
-    The store keeps it from then on, until ``--store-limit`` says another.
+    The store keeps it from then on, until ``store_limit`` says another.
 
     Raises
     ------
@@ -196,6 +198,6 @@ def first_limit(path: Path) -> int:
     if limit < SMALLEST_LIMIT:
         raise LpipstoreError(
             f"the disk of the store has {show_bytes(free)} free ({path}): make room, or choose "
-            "another folder (--store)"
+            f"another folder ({setting('store')})"
         )
     return limit

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from ...cache.errors import setting
 from ...pipeline.common.text import printable
 from ...pipeline.images.preparation import Preparation
 from ...pipeline.images.survey import ImageRecord
@@ -20,13 +21,13 @@ def warn_of_shapes(records: Sequence[ImageRecord], how: Preparation, screen: Scr
     if enlarged:
         screen.warn(
             f"{_of(enlarged, good)} enlarged more than {_ENLARGED:g} times to {width}×{height}, "
-            f"such as {_example(enlarged[0])}: a smaller --size compares them as they are"
+            f"such as {_example(enlarged[0])}: a smaller {setting('size')} compares them as they are"
         )
     reshaped = [r for r in good if _stretch(r, how) > _RESHAPED]
     if how.fit == "stretch" and reshaped:
         screen.warn(
             f"{_of(reshaped, good)} stretched to an aspect ratio more than {_RESHAPED:g} times "
-            f"their own, such as {_example(reshaped[0])}: --fit crop or --fit pad keeps it"
+            f"their own, such as {_example(reshaped[0])}: {setting('fit', 'crop')} or {setting('fit', 'pad')} keeps it"
         )
     profiles = Counter(record.profile for record in good if record.profile)
     if how.icc == "ignore" and profiles:
@@ -34,7 +35,7 @@ def warn_of_shapes(records: Sequence[ImageRecord], how: Preparation, screen: Scr
         count = profiles.total()
         screen.say(
             f"{count:,} of {len(good):,} images have a colour profile other than sRGB, such as "
-            f"{printable(name)}: it is ignored; --icc convert takes it into account"
+            f"{printable(name)}: it is ignored; {setting('icc', 'convert')} takes it into account"
         )
 
 

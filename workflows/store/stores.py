@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...cache.errors import UsageError
+from ...cache.errors import UsageError, setting
 from ...cache.store import FeatureStore
 from ..session.settings import first_limit, parse_bytes, show_bytes
 
@@ -93,7 +93,8 @@ def pool_rows(stat: dict[str, Any]) -> list[list[str]]:
 
 def verify_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the summary lines of a verification, as (name, value) pairs."""
-    verdict = "sound" if report["ok"] else "NOT sound: --repair mends it, what is lost is computed"
+    mends = f"{setting('repair', value=True)} mends it, what is lost is computed"
+    verdict = "sound" if report["ok"] else f"NOT sound: {mends}"
     lines = [
         ("store", report["path"]),
         ("read", f"{report['rows']:,} rows, {show_bytes(report['bytes'])}"),

@@ -98,7 +98,7 @@ def test_other_shape_shows_both_shapes(tmp_path):
 
 
 def test_unknown_choice_names_the_choices():
-    with pytest.raises(UsageError, match="--weights imagenet, --weights random") as caught:
+    with pytest.raises(UsageError, match='weights="imagenet", weights="random"') as caught:
         load("imagnet")
     assert "'imagnet'" in str(caught.value)
 
@@ -226,7 +226,7 @@ def test_without_network_and_file_the_error_says_what_to_do(no_network):
     message = str(caught.value)
     assert AlexNet_Weights.IMAGENET1K_V1.url in message
     assert str(no_network / "alexnet-owt-7be5be79.pth") in message
-    for word in ("LPIPSTORE_WEIGHTS", "--weights FILE", "--weights random", "refused"):
+    for word in ("LPIPSTORE_WEIGHTS", "weights=FILE", 'weights="random"', "refused"):
         assert word in message
 
 

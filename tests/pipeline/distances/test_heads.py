@@ -161,7 +161,7 @@ def test_missing_head_names_the_choices(tmp_path):
 
 
 def test_other_backbones_need_their_own_head():
-    with pytest.raises(UsageError, match="--heads none"):
+    with pytest.raises(UsageError, match='heads="none"'):
         load_head(None, "torchvision:resnet18", (64,))
 
 

@@ -122,7 +122,7 @@ def test_model_of_torchvision_with_named_taps():
     value = metric(images(), images(seed=1))
     assert value.shape == (2, 1, 1, 1)
     assert (value > 0).all()
-    with pytest.raises(UsageError, match="--heads none"):
+    with pytest.raises(UsageError, match='heads="none"'):
         LPIPS("torchvision:resnet18", weights="random", taps=("layer1",))
 
 

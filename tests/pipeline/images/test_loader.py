@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lpipstore.cache.errors import LpipstoreWarning
 from lpipstore.pipeline.images.decode import content_hash, decode
 from lpipstore.pipeline.images.loader import ahead, decode_images
 from lpipstore.pipeline.images.preparation import Preparation
@@ -145,8 +146,9 @@ def test_where_no_thread_can_be_started_the_caller_does_the_work(files, monkeypa
         [batch.pixels for batch in decode_images(files, Sources(), Preparation((20, 16)), 2, 0)]
     )
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.warns(RuntimeWarning, match="can't start new thread.*goes on in the main thread"):
+    with pytest.warns(LpipstoreWarning, match="can't start new thread.*workers=0") as warned:
         batches = list(decode_images(files, Sources(), Preparation((20, 16)), 2, 2))
+    assert len(warned) == 1  # and not for each of six batches
     assert torch.equal(torch.cat([batch.pixels for batch in batches]), expected)
     assert len(begun) == allowed
 

@@ -87,7 +87,7 @@ def test_memory_bounds_what_is_loaded_and_changes_no_bit():
     assert album.loads.max() <= 4
     for name in CLASSICAL:
         assert np.array_equal(found[name], expected[name])
-    with pytest.raises(UsageError, match="--memory is too small"):
+    with pytest.raises(UsageError, match="memory is too small"):
         album.distances(pairs, memory=1 << 20)
 
 

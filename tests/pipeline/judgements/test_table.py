@@ -98,8 +98,23 @@ def test_folders_of_bapps(tmp_path, draw):
     # a split's own folder, or a set, is taken as it is
     assert len(read_judgements([tmp_path / "2afc" / "val"])[CHOICES]) == 5
     assert len(read_judgements([tmp_path / "2afc" / "val" / "cnn"])[CHOICES]) == 2
-    with pytest.raises(UsageError, match="no split 'test', but train, val"):
+    with pytest.raises(UsageError, match="no split 'test', but train, val: choose with split, or"):
         read_judgements([tmp_path], split="test")
+
+
+def test_the_only_split_is_not_taken_unasked_and_the_message_says_how_to_take_it(tmp_path, draw):
+    split = bapps_set(tmp_path / "2afc" / "val" / "cnn", draw, [0.0, 1.0]).parent
+    own = f"name a split's own folder, such as {split}"
+    with pytest.raises(UsageError) as caught:
+        read_judgements([tmp_path])
+    assert str(caught.value) == (
+        f"{tmp_path} has no split 'train', but val: choose with split=\"val\", or {own}"
+    )
+    with pytest.raises(UsageError) as caught:  # where nobody can choose the split
+        read_judgements([tmp_path], chosen_by=None)
+    assert str(caught.value) == f"{tmp_path} has no split 'train', but val: {own}"
+    assert len(read_judgements([tmp_path], split="val")[CHOICES]) == 2
+    assert len(read_judgements([split])[CHOICES]) == 2
 
 
 def test_folders_that_are_wrong(tmp_path, draw):

@@ -68,7 +68,7 @@ def test_what_is_there_is_not_computed_again(kept, monkeypatch):
 
 def test_statistics_that_are_damaged_or_absent_are_told(kept, tmp_path):
     shelf, _, folder = kept("run")
-    with pytest.raises(UsageError, match="--keep-statistics"):
+    with pytest.raises(UsageError, match="statistics=True"):
         distances_of_statistics(tmp_path, [shelf.head])
     other = make_head([np.ones(24), np.ones(31)], "another backbone's")
     with pytest.raises(UsageError, match="56 channels, and the head has 55"):

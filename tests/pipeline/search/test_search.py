@@ -385,7 +385,7 @@ def test_a_search_needs_less_memory_than_the_matrix(collection, grids):
     """Nothing pays more than an answer, where there is no room for tiles."""
     weights = collection.weights()
     search = collection.search(weights, memory=5_000_000, grids=grids)
-    with pytest.raises(UsageError, match="--memory is too small"):
+    with pytest.raises(UsageError, match="memory is too small"):
         search.by_matrix(Neighbours(COUNT, 3), set(), lambda: None, silent)
     assert search.pays(3, np.inf, Tally())
     table, _ = nearest(collection, weights, 3, memory=5_000_000, grids=grids)

@@ -37,7 +37,7 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch, two_gpus, rank, choice
 
 def test_more_processes_than_gpus_are_one_message(monkeypatch, two_gpus):
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(UsageError, match="process 3 for 2 GPUs: give --nproc-per-node 2, or"):
+    with pytest.raises(UsageError, match="process 3 for 2 GPUs: give nproc_per_node=2, or device="):
         device_of_process("auto")
     assert device_of_process("cpu") == "cpu"
 

@@ -113,7 +113,7 @@ def test_the_default_limit_leaves_half_of_the_disk(tmp_path, monkeypatch):
 
 def test_a_disk_without_room_for_a_store_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 4096})())
-    with pytest.raises(LpipstoreError, match="4.1 kB free .*--store"):
+    with pytest.raises(LpipstoreError, match=r"4.1 kB free .*folder \(store\)"):
         first_limit(tmp_path)
 
 

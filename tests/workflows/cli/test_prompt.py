@@ -253,7 +253,7 @@ def test_a_large_matrix_is_told_with_its_size(tmp_path, capsys, monkeypatch):
     assert "the matrix takes 4 GB on disk" in capsys.readouterr().err
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**9})())
     warn_of_matrix(10**9, tmp_path / "run", Screen())
-    assert "takes 4 GB, and the disk of --out has 1 GB free" in capsys.readouterr().err
+    assert "takes 4 GB, and the disk of out has 1 GB free" in capsys.readouterr().err
 
 
 def test_many_forwards_are_told_before_they_begin(cli, pictures, tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ...cache.errors import UsageError
 from ...pipeline.common.progress import Stopwatch
@@ -14,11 +13,14 @@ from ...pipeline.pairlists.table import read_pairs
 from ...pipeline.runs.files import PAIRS
 from ...pipeline.runs.run import Run
 from ..session.collection import STAGES
+from ..session.dryrun import Forecast
 from ..session.screen import Screen
 from ..session.session import open_session
 from ..session.settings import Settings
+from ..session.summary import Summary
 from .job import run_job
-from .pairlist import ListJob, Scored, need_same_pairs, survey_list
+from .listed import ListResults, Scored
+from .pairlist import ListJob, need_same_pairs, survey_list
 
 
 def score_table(
@@ -30,7 +32,7 @@ def score_table(
     columns: str | None = None,
     images: Path | None = None,
     statistics: bool = False,
-) -> dict[str, Any]:
+) -> Summary | Forecast:
     """Score the pairs that a table lists and write the run to the folder `out`.
 
     Parameters
@@ -43,11 +45,6 @@ def score_table(
         The folder that paths start from; None stands for the table's own folder.
     statistics
         Keep the pairs' statistics, so that other heads need no rows.
-
-    Returns
-    -------
-    dict
-        The summary that is also written to ``summary.json``.
 
     Raises
     ------
@@ -67,22 +64,19 @@ def score_table(
 class TableOfPairs(ListJob):
     """The pairs of a table, one per line."""
 
+    title = "Scored"
     command = "score"
 
     @classmethod
     def reopen(
-        cls,
-        run: Run,
-        then: Sequence[ImageRecord],
-        now: Sequence[ImageRecord],
-        settings: Settings,
+        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "TableOfPairs":
         """Read the list from the tables of the run."""
-        pairs = reopen_pairs(run, then)
+        pairs = reopen_pairs(run, records)
         need_same_pairs(run, pairs)
         return cls(pairs, bool(run.manifest.get("statistics")))
 
-    def write(self, scored: Scored, out: Path) -> dict[str, Any]:
+    def write(self, scored: Scored, results: ListResults, out: Path) -> ListResults:
         """Write ``pairs.parquet``; input columns with names of ours get ``input_`` in front."""
         table = scored.table()
         extra = scored.pairs.extra
@@ -92,4 +86,4 @@ class TableOfPairs(ListJob):
                 name = f"input_{name}"
             table = table.append_column(name, column)
         write_table(out / PAIRS, table)
-        return {}
+        return results

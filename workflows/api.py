@@ -326,7 +326,7 @@ def extract(images: Images, **options: Unpack[Options]) -> dict[str, Any]:
 
     settings = settings_of(options)
     with LoggedScreen(progress=options.get("progress", False)) as screen:
-        return extract_features(_given(images, options), settings, screen)
+        return extract_features(_given(images, options), settings, screen).entries()
 
 
 def train(

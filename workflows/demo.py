@@ -97,11 +97,12 @@ def run_demo(folder: Path, screen: Screen) -> dict[str, Any]:
     settings = Settings(backbone="squeeze", store=folder / "store", store_limit="1GB")
     weights = _weights(screen)
     settings = replace(settings, weights=weights)
-    first = score_pairs([pictures], folder / "first", settings, screen)
-    second = score_pairs([pictures], folder / "second", settings, screen)
+    first, second = (
+        score_pairs([pictures], folder / name, settings, screen) for name in ("first", "second")
+    )
     return {
-        "first": first,
-        "second": second,
+        "first": first.entries(),
+        "second": second.entries(),
         "distances": dict(_distances_by_strength(folder / "first")),
         "weights": open_run(folder / "first").manifest["weights_origin"],
     }

@@ -1,7 +1,7 @@
 """Summary statistics of a distance matrix: mean, standard error and quantiles."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,36 @@ QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 _BINS = 1 << 16
 
 
+@dataclass(frozen=True)
+class Figures:
+    """The distances of some pairs in a few numbers.
+
+    Attributes
+    ----------
+    mean, std
+        Over the pairs; None if there are none.
+    stderr
+        Standard error of the mean; None if the pairs do not determine it.
+    quantiles
+        By the numbers of `QUANTILES` as text; None if there are no pairs.
+    """
+
+    mean: float | None = None
+    std: float | None = None
+    stderr: float | None = None
+    quantiles: dict[str, float] | None = None
+
+    @classmethod
+    def of(cls, distances: NDArray[np.float64], stderr: float | None) -> "Figures":
+        """Compute the figures of at least one distance but for the standard error."""
+        levels = np.quantile(distances, QUANTILES).tolist()
+        quantiles = {str(q): level for q, level in zip(QUANTILES, levels, strict=True)}
+        return cls(float(distances.mean()), float(distances.std()), stderr, quantiles)
+
+
 def pair_summary(
     band: Callable[[int, int], NDArray[np.float32]], count: int, height: int
-) -> dict[str, Any]:
+) -> Figures:
     """Summarise the distances of all pairs of a symmetric matrix, band by band.
 
     Parameters
@@ -26,11 +53,11 @@ def pair_summary(
 
     Returns
     -------
-    dict
-        ``mean`` and ``std`` over the pairs; ``stderr``, the standard error of the mean by the
-        jackknife over *images* (Efron & Stein 1981: pairs share images and are not independent, so
-        std/√pairs would be too small; None for fewer than three images); ``quantiles``, those of
-        `numpy.quantile` (linear), exact at 0 and 1 and otherwise to 1/65536 of the range.
+    Figures
+        `stderr` is from the jackknife over *images* (Efron & Stein 1981: pairs share images and are
+        not independent, so std/√pairs would be too small; None for fewer than three images).
+        `quantiles` are those of `numpy.quantile` (linear), exact at 0 and 1 and otherwise to
+        1/65536 of the range.
     """
     totals = np.zeros(count)
     squares = 0.0
@@ -45,16 +72,13 @@ def pair_summary(
             yield rows[_above_diagonal(start, rows.shape)]
 
     pairs = count * (count - 1) // 2
-    return {
-        **_moments(totals.sum() / 2, squares / 2, pairs),
-        "stderr": _jackknife(totals, totals.sum() / 2),
-        "quantiles": _quantiles(above),
-    }
+    mean, std = _moments(totals.sum() / 2, squares / 2, pairs)
+    return Figures(mean, std, _jackknife(totals, totals.sum() / 2), _quantiles(above))
 
 
 def cross_summary(
     band: Callable[[int, int], NDArray[np.float32]], shape: tuple[int, int], height: int
-) -> dict[str, Any]:
+) -> Figures:
     """Summarise the distances between two collections, band by band, as `pair_summary` does.
 
     The standard error adds the jackknife variances over the images of either side (a two-sample
@@ -80,16 +104,14 @@ def cross_summary(
         if len(totals) > 1
         for left_out in [(totals.sum() - totals) / ((len(totals) - 1) * others)]
     ]
-    return {
-        **_moments(down.sum(), squares, count * width),
-        "stderr": float(np.sqrt(sum(variances))) if len(variances) == 2 else None,
-        "quantiles": _quantiles(bands),
-    }
+    mean, std = _moments(down.sum(), squares, count * width)
+    stderr = float(np.sqrt(sum(variances))) if len(variances) == 2 else None
+    return Figures(mean, std, stderr, _quantiles(bands))
 
 
-def _moments(total: float, squares: float, pairs: int) -> dict[str, float]:
+def _moments(total: float, squares: float, pairs: int) -> tuple[float, float]:
     mean = float(total) / pairs
-    return {"mean": mean, "std": float(np.sqrt(max(squares / pairs - mean**2, 0.0)))}
+    return mean, float(np.sqrt(max(squares / pairs - mean**2, 0.0)))
 
 
 def _above_diagonal(start: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:

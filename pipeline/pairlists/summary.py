@@ -1,17 +1,16 @@
 """Summary statistics of the distances of listed pairs, overall and per group."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..matrix.summary import QUANTILES
+from ..matrix.summary import Figures
 
 
 def list_summary(
     distances: NDArray[np.float32], left: NDArray[np.int64], right: NDArray[np.int64]
-) -> dict[str, Any]:
+) -> Figures:
     """Summarise the distances of any pairs.
 
     Parameters
@@ -23,21 +22,13 @@ def list_summary(
 
     Returns
     -------
-    dict
-        ``mean`` and ``std`` over the pairs; ``stderr``, the standard error of the mean that allows
-        for pairs sharing an image (dyadic cluster-robust: Aronow, Samii & Assenova 2015, equation
-        2, without covariates; std/√pairs where no image is in two pairs; None where the pairs do
-        not determine it, as when all share one image); ``quantiles`` over the pairs.
+    Figures
+        `stderr` allows for pairs sharing an image (dyadic cluster-robust: Aronow, Samii & Assenova
+        2015, equation 2, without covariates; std/√pairs where no image is in two pairs; None where
+        the pairs do not determine it, as when all share one image).
     """
     values = distances.astype(np.float64)
-    mean = values.mean()
-    levels = np.quantile(values, QUANTILES)
-    return {
-        "mean": float(mean),
-        "std": float(values.std()),
-        "stderr": _dyadic_error(values - mean, left, right),
-        "quantiles": {str(q): float(level) for q, level in zip(QUANTILES, levels, strict=True)},
-    }
+    return Figures.of(values, _dyadic_error(values - values.mean(), left, right))
 
 
 def _dyadic_error(

@@ -96,7 +96,7 @@ def five_heads(scratch: Path, settings: Settings, rounds: int) -> None:
     ours, pure = (statistics.median(side) for side in zip(*found[1:], strict=True))
     print(
         f"5 heads, {len(matrix):,} images: {ours:.2f} s, arithmetic with rows in memory {pure:.2f} "
-        f"s, ratio {ours / pure:.2f}; {told['forwards']} forwards; largest difference from the "
+        f"s, ratio {ours / pure:.2f}; {told.forwards} forwards; largest difference from the "
         f"arithmetic {np.abs(matrix - last.numpy()).max():.1e}"
     )
 

@@ -20,8 +20,8 @@ from .learning import EVALUATE_EXAMPLES, TRAIN_EXAMPLES, evaluate, train
 from .messages import at_prompt
 from .options import LIST, Quiet, Store, path_of, place_of, takes_settings
 from .pairs import Out, pairs
-from .runner import Json, Strict, show_plan
-from .runner import exit_strictly as _exit_strictly
+from .runner import Json, Strict
+from .runner import carry_out as _carry_out
 from .runner import show as _show
 from .runner import watched as _watched
 from .runs import export, rescore
@@ -94,10 +94,9 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score the pairs of images that a table lists, in its order."""
-    from ..scoring.pairlist import list_lines
     from ..scoring.table import score_table
 
-    summary = _watched(
+    _carry_out(
         lambda screen: score_table(
             table,
             out,
@@ -108,12 +107,9 @@ def score(
             statistics=keep_statistics,
         ),
         quiet=settings.quiet,
+        as_json=as_json,
+        strict=strict,
     )
-    if settings.dry_run:
-        show_plan(summary, as_json, strict=strict)
-        return
-    _show(summary, "Scored", lambda: list_lines(summary, out), as_json)
-    _exit_strictly(summary, strict)
 
 
 @app.command(epilog="Example: lpipstore compare originals restored --paired --out run")
@@ -145,24 +141,21 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Score each image of a folder against each of another, or against its namesake."""
-    from ..scoring.compare import compare_folders, compare_lines, compare_paired, folders_lines
+    from ..scoring.compare import compare_folders, compare_paired
 
     if not paired:
         if keep_statistics:
             raise UsageError("--keep-statistics is for lists: give --paired, too")
         if match is not None:
             raise UsageError("--match says what pairs have in common: give --paired, too")
-        summary = _watched(
+        _carry_out(
             lambda screen: compare_folders([first], [second], out, settings, screen),
             quiet=settings.quiet,
+            as_json=as_json,
+            strict=strict,
         )
-        if settings.dry_run:
-            show_plan(summary, as_json, strict=strict)
-            return
-        _show(summary, "Compared", lambda: folders_lines(summary, out), as_json)
-        _exit_strictly(summary, strict)
         return
-    summary = _watched(
+    _carry_out(
         lambda screen: compare_paired(
             [first],
             [second],
@@ -173,12 +166,9 @@ def compare(
             statistics=keep_statistics,
         ),
         quiet=settings.quiet,
+        as_json=as_json,
+        strict=strict,
     )
-    if settings.dry_run:
-        show_plan(summary, as_json, strict=strict)
-        return
-    _show(summary, "Compared", lambda: compare_lines(summary, out), as_json)
-    _exit_strictly(summary, strict)
 
 
 @app.command(epilog="Example: lpipstore extract photos more-photos --backbone vgg")
@@ -187,13 +177,14 @@ def extract(
     sources: Sources, settings: Settings, strict: Strict = False, as_json: Json = False
 ) -> None:
     """Run the backbone on images and keep their rows in the store, scoring nothing yet."""
-    from ..store.extract import extract_features, extract_lines
+    from ..store.extract import extract_features
 
-    summary = _watched(
-        lambda screen: extract_features(sources, settings, screen), quiet=settings.quiet
+    _carry_out(
+        lambda screen: extract_features(sources, settings, screen),
+        quiet=settings.quiet,
+        as_json=as_json,
+        strict=strict,
     )
-    _show(summary, "Extracted", lambda: extract_lines(summary), as_json)
-    _exit_strictly(summary, strict)
 
 
 @store_app.command("info", epilog="Example: lpipstore store info --store S")

@@ -1,21 +1,20 @@
 """The command ``pairs``: all pairs of a collection, pairs within folders, or close pairs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...cache.errors import UsageError
 from ..session.settings import Settings
 from .options import EARLIER, LIST, NEAREST, path_of, takes_settings
-from .runner import Json, Strict, exit_strictly, show, show_plan, watched
+from .runner import Json, Outcome, Strict, carry_out
 
 if TYPE_CHECKING:
     from ..session.screen import Screen
 
+Work = Callable[["Screen"], Outcome]
 Out = Annotated[Path, typer.Option(parser=path_of, metavar="RUN", help="Folder of the results.")]
 
 
@@ -90,82 +89,50 @@ def pairs(
     if from_manifest is not None:
         if sources:
             raise UsageError("--from takes the images of its run: leave out DIR")
-        way = _again(from_manifest, out, settings)
+        work = _again(from_manifest, out, settings)
     elif not sources:
         raise UsageError("pairs needs images: give a folder, files or a quoted pattern")
     elif update is not None:
-        way = _update(sources, update, out, settings)
+        work = _update(sources, update, out, settings)
     elif group_by is not None:
-        way = _groups(sources, group_by, out, settings)
+        work = _groups(sources, group_by, out, settings)
     elif below is not None or top_k is not None:
-        way = _close(sources, out, settings, below, top_k)
+        work = _close(sources, out, settings, below, top_k)
     else:
-        way = _all(sources, out, settings)
-    summary = watched(way.work, quiet=settings.quiet)
-    if settings.dry_run:
-        show_plan(summary, as_json, strict=strict)
-        return
-    show(summary, way.title, lambda: way.lines(summary, out), as_json)
-    exit_strictly(summary, strict)
+        work = _all(sources, out, settings)
+    carry_out(work, quiet=settings.quiet, as_json=as_json, strict=strict)
 
 
-@dataclass(frozen=True)
-class _Way:
-    """One way to run the command: its title, its work and its summary lines."""
+def _all(sources: Sequence[str], out: Path, settings: Settings) -> Work:
+    from ..scoring.all_pairs import score_pairs
 
-    title: str
-    work: "Callable[[Screen], dict[str, Any]]"
-    lines: Callable[[dict[str, Any], Path], list[tuple[str, str]]]
+    return lambda screen: score_pairs(sources, out, settings, screen)
 
 
-def _all(sources: Sequence[str], out: Path, settings: Settings) -> _Way:
-    from ..scoring.all_pairs import matrix_lines, score_pairs
-
-    return _Way(
-        "All pairs", lambda screen: score_pairs(sources, out, settings, screen), matrix_lines
-    )
-
-
-def _groups(sources: Sequence[str], choice: str, out: Path, settings: Settings) -> _Way:
-    from ..scoring.groups import group_lines, score_groups
+def _groups(sources: Sequence[str], choice: str, out: Path, settings: Settings) -> Work:
+    from ..scoring.groups import score_groups
     from ..session.collection import check_choice
 
     check_choice("group_by", choice, ("folder",))
-    return _Way(
-        "Pairs within folders",
-        lambda screen: score_groups(sources, out, settings, screen),
-        group_lines,
-    )
+    return lambda screen: score_groups(sources, out, settings, screen)
 
 
 def _close(
     sources: Sequence[str], out: Path, settings: Settings, below: float | None, top_k: int | None
-) -> _Way:
-    from ..scoring.close_pairs import close_lines, find_close
+) -> Work:
+    from ..scoring.close_pairs import find_close
 
-    return _Way(
-        "Close pairs",
-        lambda screen: find_close(sources, out, settings, screen, below=below, top_k=top_k),
-        close_lines,
-    )
+    return lambda screen: find_close(sources, out, settings, screen, below=below, top_k=top_k)
 
 
-def _update(sources: Sequence[str], run: Path, out: Path, settings: Settings) -> _Way:
-    from ..rerun.update import update_lines, update_pairs
+def _update(sources: Sequence[str], run: Path, out: Path, settings: Settings) -> Work:
+    from ..rerun.update import update_pairs
 
-    return _Way(
-        "All pairs, updated",
-        lambda screen: update_pairs(sources, run, out, settings, screen),
-        update_lines,
-    )
+    return lambda screen: update_pairs(sources, run, out, settings, screen)
 
 
-def _again(manifest: Path, out: Path, settings: Settings) -> _Way:
-    from ..rerun.reproduce import again_lines, reproduce_run, run_of
+def _again(manifest: Path, out: Path, settings: Settings) -> Work:
+    from ..rerun.reproduce import reproduce_run, run_of
 
     run = run_of(manifest)
-    return _Way(
-        "Made again",
-        lambda screen: reproduce_run(run, out, settings, screen),
-        partial(again_lines, run),
-    )
+    return lambda screen: reproduce_run(run, out, settings, screen)

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
@@ -15,8 +15,9 @@ from .messages import at_prompt, option
 from .options import OUTPUT
 
 if TYPE_CHECKING:
-    from ..session.screen import Screen
+    from ..session.screen import Lines, Screen
 
+T = TypeVar("T")
 Strict = Annotated[
     bool,
     typer.Option(
@@ -28,9 +29,38 @@ Json = Annotated[
 ]
 
 
-def watched(
-    work: "Callable[[Screen], dict[str, Any]]", *, quiet: bool = False, goes_on: bool = True
-) -> dict[str, Any]:
+class Outcome(Protocol):
+    """What a command did with images, or would do."""
+
+    @property
+    def title(self) -> str:
+        """What people read above the lines."""
+
+    def entries(self) -> dict[str, Any]:
+        """Return what ``--json`` prints; ``failed`` is the number of images that cannot be used."""
+
+    def lines(self) -> "Lines":
+        """Return the outcome as lines for people."""
+
+
+def carry_out(
+    work: "Callable[[Screen], Outcome]", *, quiet: bool, as_json: bool, strict: bool = False
+) -> None:
+    """Run the work of a command and print its outcome.
+
+    Raises
+    ------
+    LpipstoreError
+        Images failed, and `strict` forbids it.
+    """
+    outcome = watched(work, quiet=quiet)
+    entries = outcome.entries()
+    show(entries, outcome.title, outcome.lines, as_json)
+    if strict and entries["failed"]:
+        raise LpipstoreError(f"--strict: {entries['failed']} image(s) cannot be used")
+
+
+def watched(work: "Callable[[Screen], T]", *, quiet: bool = False, goes_on: bool = True) -> T:
     """Run the work of a command with progress bars, or without them if `quiet`.
 
     `goes_on` says whether repeating an interrupted command resumes it.
@@ -103,7 +133,7 @@ def _warnings_on(screen: "Screen") -> Iterator[None]:
 def show(
     summary: dict[str, Any],
     title: str,
-    lines: Callable[[], list[tuple[str, str]]],
+    lines: "Callable[[], Lines]",
     as_json: bool,
 ) -> None:
     """Print a summary, as JSON or as summary lines."""
@@ -113,17 +143,3 @@ def show(
         print_text(json_text(summary, default=str))
     else:
         print_lines(title, [(name, at_prompt(text)) for name, text in lines()])
-
-
-def show_plan(told: dict[str, Any], as_json: bool, *, strict: bool) -> None:
-    """Print the forecast of ``--dry-run``; fail as the command would with ``--strict``."""
-    from ..session.dryrun import plan_lines
-
-    show(told, "Would do", lambda: plan_lines(told), as_json)
-    exit_strictly(told, strict)
-
-
-def exit_strictly(summary: dict[str, Any], strict: bool) -> None:
-    """Raise `LpipstoreError` if `strict` and any image failed."""
-    if strict and summary["failed"]:
-        raise LpipstoreError(f"--strict: {summary['failed']} image(s) cannot be used")

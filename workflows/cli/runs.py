@@ -7,7 +7,7 @@ import typer
 
 from ..session.settings import Settings
 from .options import LIST, MODEL, Quiet, path_of, takes_settings
-from .runner import Json, show, watched
+from .runner import Json, carry_out, show, watched
 
 Run = Annotated[
     Path, typer.Argument(parser=path_of, metavar="RUN", help="The folder of a finished run.")
@@ -66,21 +66,21 @@ def rescore(
     as_json: Json = False,
 ) -> None:
     """Score a finished run again with other heads, without running the trunk."""
-    from ..rerun.rescore import RowsMissing, rescore_lines, rescore_run
+    from ..rerun.rescore import RowsMissing, rescore_run
     from ..session.screen import print_text
 
     try:
-        outcome = watched(
+        carry_out(
             lambda screen: rescore_run(
                 run, heads, out, settings, screen, compute=not no_compute, from_rows=from_rows
             ),
             quiet=settings.quiet,
+            as_json=as_json,
         )
     except RowsMissing as missing:
         for path in missing.paths:
             print_text(path)
         raise
-    show(outcome, "Rescored", lambda: rescore_lines(outcome), as_json)
 
 
 def export(

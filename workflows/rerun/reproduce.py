@@ -25,10 +25,12 @@ from ..scoring.job import run_job
 from ..scoring.kinds import KINDS
 from ..scoring.pairlist import survey_list
 from ..session.collection import STAGES, Collection
+from ..session.dryrun import Forecast
 from ..session.manifest import versions
 from ..session.screen import Screen
 from ..session.session import open_session
 from ..session.settings import Settings, parse_size
+from ..session.summary import Summary
 
 _SHOWN = 10  # names in a message
 _NAMED = "from_manifest"  # the setting that names the run
@@ -51,7 +53,7 @@ def run_of(manifest: Path) -> Run:
     return run
 
 
-def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> dict[str, Any]:
+def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> Summary | Forecast:
     """Reproduce a run: the same images in the same order, the same question and settings.
 
     Any run of ``pairs``, ``compare`` or ``score`` can be reproduced byte for byte. If the run took
@@ -76,7 +78,9 @@ def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> di
         then = reopen_records(run)
         now = survey_list([record.path for record in then], session)
         _need_unchanged(then, now)
-        return run_job(KINDS[kind].reopen(run, then, now, settings), now, out, session)
+        job = KINDS[kind].reopen(run, then, recipe.folder, settings)
+        made = run_job(job, now, out, session)
+        return replace(made, title="Made again") if isinstance(made, Summary) else made
 
 
 def settings_of(run: Run, recipe: Recipe, settings: Settings, asked: str) -> Settings:
@@ -200,11 +204,6 @@ def shorten(names: Sequence[str]) -> str:
     """Join names for a message: all, or the first few and the number of the others."""
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def again_lines(run: Run, summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
-    """Return the summary as lines for people, as the command of the run does."""
-    return KINDS[reopen_kind(run, setting(_NAMED))].lines(summary, out)
 
 
 def _now_and_then(now: object, then: object) -> str:

@@ -2,11 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.backbones.backbone import Backbone
@@ -16,8 +16,6 @@ from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, load_head
 from ...pipeline.features.extractor import choose_device
-from ...pipeline.images.survey import ImageRecord
-from ...pipeline.matrix.summary import cross_summary, pair_summary
 from ...pipeline.runs.files import DISTANCES, IMAGES, MANIFEST, PAIRS
 from ...pipeline.runs.reopen import (
     Recipe,
@@ -29,23 +27,50 @@ from ...pipeline.runs.reopen import (
 )
 from ...pipeline.runs.run import Run, open_run
 from ...pipeline.runs.writing import writing_run
-from ..scoring.all_pairs import score_to_files
-from ..scoring.close_pairs import rescore_close
-from ..scoring.job import finish_run
+from ..scoring.job import Heads, Job, score_heads
+from ..scoring.kinds import KINDS
 from ..session.collection import STAGES, Collection
 from ..session.manifest import versions
-from ..session.screen import Screen
+from ..session.screen import Lines, Screen
 from ..session.session import Session, bind, open_session, warn_of_own_trunk
 from ..session.settings import Settings
-from .rescore_lists import rescore_rows, rescore_statistics
+from ..session.summary import Summary, show_stages
 
 
 @dataclass(frozen=True)
 class Rescored:
-    """A head, and the folder of its run."""
+    """The runs of several heads.
 
-    head: Head
-    folder: Path
+    Attributes
+    ----------
+    runs
+        The name of each head, and the summary of its run.
+    forwards, rows_read, failed, seconds
+        Over all of them.
+    """
+
+    title: ClassVar[str] = "Rescored"
+    runs: Sequence[tuple[str, Summary]]
+    forwards: int
+    rows_read: int
+    failed: int
+    seconds: Mapping[str, float]
+
+    def entries(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        runs = [
+            {"head": name, "folder": str(summary.out), **summary.entries()}
+            for name, summary in self.runs
+        ]
+        return {**vars(self), "runs": runs}
+
+    def lines(self) -> Lines:
+        """Return the runs as lines for people."""
+        return [
+            ("forwards", f"{self.forwards:,} (rows read: {self.rows_read:,})"),
+            *((printable(str(run.out)), run.results.headline()) for _, run in self.runs),
+            ("seconds", show_stages(self.seconds, "read", "score", "write")),
+        ]
 
 
 class RowsMissing(LpipstoreError):  # noqa: N818 - named for the condition
@@ -65,7 +90,7 @@ def rescore_run(
     *,
     compute: bool = True,
     from_rows: bool = False,
-) -> dict[str, Any]:
+) -> Rescored:
     """Score the pairs of a finished run under other heads.
 
     With one head, `out` becomes the run; with several, `out` gets a run for each, named after the
@@ -83,12 +108,6 @@ def rescore_run(
         Compute rows that are missing from the store; if False, they are an error.
     from_rows
         Read rows even if statistics were kept.
-
-    Returns
-    -------
-    dict
-        ``runs``: head, folder and summary of each run; ``forwards``, ``rows_read``, ``failed`` and
-        ``seconds`` over all of them.
 
     Raises
     ------
@@ -111,33 +130,35 @@ def rescore_run(
         collection = reopen_collection(run, recipe, session)
         targets = _targets(heads, recipe, collection.features.extractor.backbone, out)
         warn_of_own_trunk(heads, settings.weights, screen)
-        manifests = [_manifest(run, target.head) for target in targets]
+        manifests = [_manifest(run, head) for head, _ in targets]
         if from_statistics:
             manifests = [{**manifest, "from_statistics": True} for manifest in manifests]
         elif not compute:
             _need_rows(collection)
         with ExitStack() as stack:
-            for target, manifest in zip(targets, manifests, strict=True):
-                stack.enter_context(writing_run(target.folder, manifest))
-                _copy_images(run, target.folder)
-            if from_statistics:
-                summaries = rescore_statistics(run, _pairs(targets), collection)
-            else:
-                stack.enter_context(collection.pinned(printable(str(out))))
-                score = _SCORERS[kind]
-                summaries = score(run, _pairs(targets), collection, session)
-    collection.warn_if_reading_is_slow(screen)
+            for (_, target), manifest in zip(targets, manifests, strict=True):
+                stack.enter_context(writing_run(target, manifest))
+                _copy_images(run, target)
+            job = _reopen(run, KINDS[kind], collection, settings)
+            job = job.rescored(run, from_rows=from_rows)
+            summaries = score_heads(job, collection, targets, out, session)
     features = collection.features
-    return {
-        "runs": [
-            {"head": target.head.name, "folder": str(target.folder), **summary}
-            for target, summary in zip(targets, summaries, strict=True)
-        ],
-        "forwards": features.forwards,
-        "rows_read": features.rows_read,
-        "failed": len(collection.records) - len(collection.good),
-        "seconds": {**clock.seconds, "total": clock.total()},
-    }
+    return Rescored(
+        runs=[(head.name, run) for (head, _), run in zip(targets, summaries, strict=True)],
+        forwards=features.forwards,
+        rows_read=features.rows_read,
+        failed=len(collection.records) - len(collection.good),
+        seconds={**clock.seconds, "total": clock.total()},
+    )
+
+
+def _reopen(run: Run, kind: type[Job], collection: Collection, settings: Settings) -> Job:
+    """Return the job of a run, with paths as they stand in its tables."""
+    paths = run.images.column("path").to_pylist()
+    records = [
+        replace(record, path=path) for record, path in zip(collection.records, paths, strict=True)
+    ]
+    return kind.reopen(run, records, "", settings)
 
 
 def reopen_collection(run: Run, recipe: Recipe, session: Session) -> Collection:
@@ -179,16 +200,14 @@ def _settings_of(recipe: Recipe, settings: Settings) -> Settings:
     )
 
 
-def _targets(
-    choices: Sequence[str], recipe: Recipe, backbone: Backbone, out: Path
-) -> list[Rescored]:
+def _targets(choices: Sequence[str], recipe: Recipe, backbone: Backbone, out: Path) -> Heads:
     """Load the heads, and choose a folder for each."""
     heads = [
         load_head(choice, recipe.backbone, backbone.channels, recipe.lpips_version)
         for choice in choices
     ]
     if len(heads) == 1:
-        return [Rescored(heads[0], out)]
+        return [(heads[0], out)]
     if (out / MANIFEST).exists():
         raise UsageError(
             f"{printable(str(out))} holds a run, and several heads take a folder with a run for "
@@ -202,7 +221,7 @@ def _targets(
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"{setting('heads', name.rpartition('-')[0])} is given twice")
-    return [Rescored(head, out / name) for head, name in zip(heads, names, strict=True)]
+    return [(head, out / name) for head, name in zip(heads, names, strict=True)]
 
 
 def _folder_name(choice: str) -> str:
@@ -220,10 +239,6 @@ def _folder_name(choice: str) -> str:
             "rename the file, or score it in a command of its own"
         )
     return name
-
-
-def _pairs(targets: Sequence[Rescored]) -> list[tuple[Head, Path]]:
-    return [(target.head, target.folder) for target in targets]
 
 
 def _manifest(run: Run, head: Head) -> dict[str, Any]:
@@ -260,67 +275,3 @@ def _need_rows(collection: Collection) -> None:
             f"(one forward each), or name another {setting('store')}",
             [printable(path) for path in missing],
         )
-
-
-def _rescore_matrix(
-    run: Run, heads: Sequence[tuple[Head, Path]], collection: Collection, session: Session
-) -> list[dict[str, Any]]:
-    """Score a matrix under each head; return the summaries."""
-    hits = collection.complete()
-    first = _rows_of(run, collection.records)
-    scored = score_to_files(collection, first, heads, session)
-    summaries = []
-    for (matrix, told), (_, out) in zip(scored, heads, strict=True):
-        with collection.features.clock("score"):
-            if first is None:
-                figures = pair_summary(matrix.band, len(collection.good), matrix.tile)
-            else:
-                figures = cross_summary(matrix.band, matrix.array.shape, matrix.tile)
-                figures |= {"first": first, "second": matrix.array.shape[1]}
-        collection.warn_of_trouble(session.screen)
-        summary = finish_run(collection, hits, {**told, **figures}, out, session.screen)
-        summaries.append(summary)
-    return summaries
-
-
-def _rows_of(run: Run, records: Sequence[ImageRecord]) -> int | None:
-    """Return how many usable images are rows of a matrix of two folders; None for all pairs."""
-    if "side" not in run.images.column_names:
-        return None
-    sides: list[str] = run.images.column("side").to_pylist()
-    return sum(
-        side == "first" and not record.error for side, record in zip(sides, records, strict=True)
-    )
-
-
-_SCORERS = {
-    "pairs": _rescore_matrix,
-    "compare": _rescore_matrix,
-    "close": rescore_close,
-    "groups": rescore_rows,
-    "paired": rescore_rows,
-    "score": rescore_rows,
-}
-
-
-def _figure(run: dict[str, Any]) -> str:
-    """Return the main figures for one head as text."""
-    if "listed" in run:
-        return f"{run['listed']:,} close of {run['pairs']:,} pairs"
-    error = run.get("precision_error")
-    fast = "" if error is None else f", fast: within {error:.1g} of exact (sampled)"
-    if "groups" in run:
-        groups = run["groups"]
-        return f"mean {groups['mean']:.4f} of {groups['scored']:,} groups{fast}"
-    return f"mean {run['mean']:.4f} of {run['pairs']:,} pairs{fast}"
-
-
-def rescore_lines(outcome: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the summary lines, as (name, value) pairs."""
-    lines = [
-        ("forwards", f"{outcome['forwards']:,} (rows read: {outcome['rows_read']:,})"),
-        *((printable(run["folder"]), _figure(run)) for run in outcome["runs"]),
-    ]
-    seconds = outcome["seconds"]
-    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("read", "score", "write"))
-    return [*lines, ("seconds", f"{seconds['total']:.2f} ({stages})")]

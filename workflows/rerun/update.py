@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
-from ...pipeline.distances.heads import column_weights
+from ...pipeline.distances.heads import Head, column_weights
+from ...pipeline.features.pooled import PooledRows
 from ...pipeline.images.decode import content_hash
 from ...pipeline.images.names import absolute
 from ...pipeline.images.sources import Given
@@ -23,18 +24,20 @@ from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.merge import Pieces, assemble
 from ...pipeline.matrix.plan import plan_matrix
 from ...pipeline.matrix.score import fast_error, score_matrix
-from ...pipeline.matrix.summary import pair_summary
-from ...pipeline.runs.files import MANIFEST, write_json
+from ...pipeline.matrix.summary import Figures, pair_summary
+from ...pipeline.runs.files import DISTANCES, MANIFEST, write_json
 from ...pipeline.runs.reopen import reopen_recipe, reopen_records
 from ...pipeline.runs.run import Run, open_run
 from ...pipeline.runs.zarr_array import MatrixFile
-from ..scoring.all_pairs import AllPairs, matrix_lines, plan_pairs
-from ..scoring.job import Lines, run_job
+from ..scoring.all_pairs import AllPairs, plan_pairs
+from ..scoring.job import Heads, run_job
 from ..session.collection import STAGES, Collection
+from ..session.dryrun import Forecast
 from ..session.manifest import head_attributes
-from ..session.screen import Screen
+from ..session.screen import Lines, Screen
 from ..session.session import Session, find_collection, open_session
 from ..session.settings import Settings, parse_bytes
+from ..session.summary import Results, Summary
 from .reproduce import near, need_same_recipe, settings_of, shorten
 
 CHANGES = "changes.json"
@@ -97,7 +100,7 @@ def update_pairs(
     out: Path,
     settings: Settings,
     screen: Screen,
-) -> dict[str, Any]:
+) -> Summary | Forecast:
     """Score all pairs of the images in `sources`, taking over distances from the run `old`.
 
     The old run is only read, and determines the settings. Repeating an interrupted call resumes
@@ -133,57 +136,82 @@ def update_pairs(
 class Update(AllPairs):
     """All pairs of a collection, of which a finished run has some."""
 
+    title = "All pairs, updated"
     run: Run
 
-    def asked(self) -> Mapping[str, Any]:
+    def asked(self) -> Mapping[str, str]:
         """Return the digest of the run's manifest."""
         manifest = (self.run.path / MANIFEST).read_bytes()
         return {"updated_from": content_hash(manifest).hex()}
 
-    def extract(self, collection: Collection) -> int:
+    def extract(self, collection: Collection, pooled: PooledRows) -> int:
         """Compute the rows that the store lacks, if any row is needed."""
         contents, places = collection.contents(), _places(self.run)
         if not all(content in places for content in contents):
-            return collection.extract()
+            return super().extract(collection, pooled)
         features = collection.features
         missing = features.store.missing([features.key(content) for content in contents])
         return len(set(contents)) - len(missing)
 
-    def score(self, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
-        """Take over what the run has, score the rest; return the figures."""
-        return _update(self.run, collection, out, session)
-
-    @staticmethod
-    def lines(summary: dict[str, Any], out: Path) -> Lines:
-        """Return the summary as lines for people."""
-        return update_lines(summary, out)
+    def score(self, collection: Collection, heads: Heads, session: Session) -> list[Results]:
+        """Take over what the run has, score the rest; return the results."""
+        return [_update(self.run, head, collection, out, session) for head, out in heads]
 
 
-def _update(run: Run, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
-    settings, screen = session.settings, session.screen
+@dataclass(frozen=True)
+class UpdateResults(Results):
+    """The results of an updated matrix.
+
+    Attributes
+    ----------
+    update
+        The earlier run, how many images were added, removed, changed and renamed, and how many
+        pairs were computed.
+    """
+
+    files: ClassVar[tuple[str, ...]] = (DISTANCES,)
+    pairs: int
+    precision: str
+    update: Mapping[str, str | int]
+    precision_error: float | None
+    figures: Figures
+
+    def besides(self) -> Lines:
+        """Return lines on what changed and what was computed."""
+        kinds = ("added", "removed", "changed", "renamed")
+        return [
+            ("changes", ", ".join(f"{self.update[kind]:,} {kind}" for kind in kinds)),
+            ("computed", f"{self.update['computed']:,} pairs"),
+        ]
+
+
+def _update(
+    run: Run, head: Head, collection: Collection, out: Path, session: Session
+) -> UpdateResults:
+    settings, features, contents = session.settings, collection.features, collection.contents()
     places = _places(run)
     changes = Changes.between(run, collection.records)
-    changes.tell(screen)
+    changes.tell(session.screen)
     write_json(out / CHANGES, changes.__dict__)
-    new = [c for c in dict.fromkeys(collection.contents()) if c not in places]
-    kept = [c for c in dict.fromkeys(collection.contents()) if c in places]
-    matrix = _score(run, places, new, kept, collection, out, session)
-    count = len(collection.good)
-    told: dict[str, Any] = {
-        "pairs": count * (count - 1) // 2,
-        "precision": settings.precision,
-        "update": {
+    new = [c for c in dict.fromkeys(contents) if c not in places]
+    kept = [c for c in dict.fromkeys(contents) if c in places]
+    matrix = _score(run, places, new, kept, head, collection, out, session)
+    error = None
+    if settings.precision == "fast":
+        error = fast_error(features, contents, column_weights(head, features.extractor.layout))
+    with session.clock("score"):
+        figures = pair_summary(matrix.band, len(contents), matrix.tile)
+    return UpdateResults(
+        pairs=len(contents) * (len(contents) - 1) // 2,
+        precision=settings.precision,
+        update={
             "run": printable(os.path.abspath(run.path)),
             **{kind: len(names) for kind, names in changes.__dict__.items()},
             "computed": len(new) * len(kept) + len(new) * (len(new) - 1) // 2,
         },
-    }
-    if settings.precision == "fast":
-        weights = column_weights(collection.head(settings), collection.features.extractor.layout)
-        told["precision_error"] = fast_error(collection.features, collection.contents(), weights)
-    with collection.features.clock("score"):
-        told |= pair_summary(matrix.band, count, matrix.tile)
-    return told
+        precision_error=error,
+        figures=figures,
+    )
 
 
 def _places(run: Run) -> dict[bytes, int]:
@@ -203,6 +231,7 @@ def _score(
     places: dict[bytes, int],
     new: Sequence[bytes],
     kept: Sequence[bytes],
+    head: Head,
     collection: Collection,
     out: Path,
     session: Session,
@@ -210,7 +239,6 @@ def _score(
     """Score new images among themselves and against kept ones, and assemble the matrix."""
     settings, screen = session.settings, session.screen
     features, contents = collection.features, collection.contents()
-    head = collection.head(settings)
     weights = column_weights(head, features.extractor.layout)
     attributes = {**head_attributes(head, settings.precision), **features.extractor.spec.recipe}
     plan = plan_pairs(collection, settings)
@@ -255,15 +283,3 @@ def _remove_added(out: Path) -> None:
 
 def _numbers(contents: Sequence[bytes], of: dict[bytes, int]) -> NDArray[np.int64]:
     return np.array([of.get(content, -1) for content in contents], np.int64)
-
-
-def update_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
-    """Return the summary lines, as (name, value) pairs."""
-    update = summary["update"]
-    counts = ", ".join(
-        f"{update[kind]:,} {kind}" for kind in ("added", "removed", "changed", "renamed")
-    )
-    lines = matrix_lines(summary, out)
-    place = [name for name, _ in lines].index("pairs") + 1
-    told = [("changes", counts), ("computed", f"{update['computed']:,} pairs")]
-    return [*lines[:place], *told, *lines[place:]]

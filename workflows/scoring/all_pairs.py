@@ -1,8 +1,9 @@
 """Score all pairs of a collection."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from ...cache.errors import LpipstoreError
 from ...pipeline.common.text import printable
@@ -11,25 +12,25 @@ from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan, plan_matrix
 from ...pipeline.matrix.score import Target, fast_error, score_matrices
-from ...pipeline.matrix.summary import pair_summary
-from ...pipeline.runs.files import DISTANCES, SUMMARY
+from ...pipeline.matrix.summary import Figures, pair_summary
+from ...pipeline.runs.files import DISTANCES
 from ...pipeline.runs.run import Run
 from ...pipeline.runs.zarr_array import MatrixFile
-from ..session.collection import Collection, count_images
-from ..session.dryrun import width_of
+from ..session.collection import Collection
+from ..session.dryrun import Forecast, width_of
 from ..session.estimate import Work, matrix_work
 from ..session.manifest import head_attributes
 from ..session.preflight import warn_of_matrix
 from ..session.screen import Screen
 from ..session.session import Session, find_collection, open_session
 from ..session.settings import Settings, parse_bytes
-from ..session.summary import show_figures, show_precision
-from .job import Job, Lines, run_job
+from ..session.summary import Results, Summary
+from .job import Heads, Job, run_job
 
 
 def score_pairs(
     sources: Sequence[Given], out: Path, settings: Settings, screen: Screen
-) -> dict[str, Any]:
+) -> Summary | Forecast:
     """Score all pairs of the images in `sources` and write the run to the folder `out`.
 
     The same call on the same folder goes on where it was interrupted. Returns the summary that is
@@ -48,13 +49,11 @@ def score_pairs(
 class AllPairs(Job):
     """All pairs of one collection."""
 
+    title = "All pairs"
+
     @classmethod
     def reopen(
-        cls,
-        run: Run,
-        then: Sequence[ImageRecord],
-        now: Sequence[ImageRecord],
-        settings: Settings,
+        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "AllPairs":
         """Return the job; nothing but the images decides it."""
         return AllPairs()
@@ -77,16 +76,26 @@ class AllPairs(Job):
         """Warn of a large matrix."""
         warn_of_matrix(plan_pairs(collection, settings).area, out, screen)
 
-    def score(self, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
-        """Score the matrix; return its figures."""
-        matrix, figures = score_to_file(collection, None, out, session)
-        with session.clock("score"):
-            return figures | pair_summary(matrix.band, len(collection.good), matrix.tile)
+    def score(self, collection: Collection, heads: Heads, session: Session) -> list[Results]:
+        """Score a matrix under each head; return the results."""
+        count, results = len(collection.good), list[Results]()
+        for matrix, error in score_matrices_of(collection, None, heads, session):
+            with session.clock("score"):
+                figures = pair_summary(matrix.band, count, matrix.tile)
+            pairs = count * (count - 1) // 2
+            results.append(MatrixResults(pairs, session.settings.precision, error, figures))
+        return results
 
-    @staticmethod
-    def lines(summary: dict[str, Any], out: Path) -> Lines:
-        """Return the summary as lines for people."""
-        return matrix_lines(summary, out)
+
+@dataclass(frozen=True)
+class MatrixResults(Results):
+    """The results of a matrix."""
+
+    files: ClassVar[tuple[str, ...]] = (DISTANCES,)
+    pairs: int
+    precision: str
+    precision_error: float | None
+    figures: Figures
 
 
 def plan_pairs(collection: Collection, settings: Settings) -> MatrixPlan:
@@ -94,25 +103,13 @@ def plan_pairs(collection: Collection, settings: Settings) -> MatrixPlan:
     return plan_matrix(len(collection.good), collection.row_bytes(), parse_bytes(settings.memory))
 
 
-def score_to_file(
-    collection: Collection, first: int | None, out: Path, session: Session
-) -> tuple[MatrixFile, dict[str, Any]]:
-    """Score a matrix under the head that the settings name; see `score_to_files`."""
-    heads = [(collection.head(session.settings), out)]
-    (scored,) = score_to_files(collection, first, heads, session)
-    return scored
-
-
-def score_to_files(
-    collection: Collection,
-    first: int | None,
-    heads: Sequence[tuple[Head, Path]],
-    session: Session,
-) -> list[tuple[MatrixFile, dict[str, Any]]]:
+def score_matrices_of(
+    collection: Collection, first: int | None, heads: Heads, session: Session
+) -> list[tuple[MatrixFile, float | None]]:
     """Score what is not scored yet of a matrix under each head, into the folder of each.
 
     `first` of the collection's usable images are the rows, the others the columns; None stands for
-    all pairs. Returns the matrices, each with what its summary says of it.
+    all pairs. Returns the matrices, each with the error of fast distances, None for exact ones.
     """
     settings, screen = session.settings, session.screen
     features, contents = collection.features, collection.contents()
@@ -130,13 +127,11 @@ def score_to_files(
         targets.append(Target(column_weights(head, features.extractor.layout), files[-1]))
     fast = settings.precision == "fast"
     score_matrices(features, down, across, targets, plan, screen.report, fast=fast)
-    told: list[dict[str, Any]] = [
-        {"pairs": plan.pairs, "precision": settings.precision} for _ in heads
+    errors = [
+        fast_error(features, contents, target.weights) if fast else None for target in targets
     ]
-    if fast:
-        for target, one in zip(targets, told, strict=True):
-            one["precision_error"] = fast_error(features, contents, target.weights)
-    return list(zip(files, told, strict=True))
+    collection.warn_of_trouble(screen)  # the store may have filled since
+    return list(zip(files, errors, strict=True))
 
 
 def tiles_to_do(
@@ -176,14 +171,3 @@ def need_two(records: Sequence[ImageRecord]) -> None:
         raise LpipstoreError(
             f"pairs need at least two images, and {len(good)} can be used" + reasons
         )
-
-
-def matrix_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
-    """Return the summary as lines for people: a name and a value each."""
-    return [
-        *count_images(summary),
-        ("pairs", f"{summary['pairs']:,}"),
-        *show_precision(summary),
-        *show_figures(summary, "over images"),
-        ("results", f"{printable(str(out))} ({DISTANCES}, images.parquet, {SUMMARY})"),
-    ]

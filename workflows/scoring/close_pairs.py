@@ -4,13 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...cache.errors import LpipstoreError, UsageError, setting
-from ...cache.pins import Pin
 from ...pipeline.common.progress import Report, Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, column_weights
@@ -18,21 +17,22 @@ from ...pipeline.features.pooled import PooledRows
 from ...pipeline.features.pooling import useful_grids
 from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
-from ...pipeline.matrix.summary import QUANTILES
-from ...pipeline.runs.files import MANIFEST, PAIRS, SUMMARY
+from ...pipeline.matrix.summary import Figures
+from ...pipeline.runs.files import MANIFEST, PAIRS
 from ...pipeline.runs.run import Run
 from ...pipeline.search.cascade import Tally
 from ...pipeline.search.results import SearchParts, finished_pairs, write_pairs
 from ...pipeline.search.search import Close, Search, rows_that_fit
 from ...pipeline.search.topk import SAVES, Neighbours
-from ..session.collection import STAGES, Collection, count_images
-from ..session.dryrun import width_of
+from ..session.collection import STAGES, Collection
+from ..session.dryrun import Forecast, width_of
 from ..session.estimate import Work, matrix_work
-from ..session.screen import Screen
+from ..session.screen import Lines, Screen
 from ..session.session import Session, find_collection, open_session
 from ..session.settings import Settings, parse_bytes
+from ..session.summary import Results, Summary, show_quantiles
 from .all_pairs import need_two, plan_pairs
-from .job import Job, Lines, finish_run, run_job
+from .job import Heads, Job, run_job
 
 Columns = dict[str, NDArray[Any]]
 
@@ -83,7 +83,7 @@ def find_close(
     *,
     below: float | None = None,
     top_k: int | None = None,
-) -> dict[str, Any]:
+) -> Summary | Forecast:
     """Find close pairs of images and write the run to the folder `out`.
 
     The same call on the same folder goes on where it was interrupted.
@@ -94,11 +94,6 @@ def find_close(
         List all pairs that are closer than this.
     top_k
         List the nearest so many images of each image; with `below`, those of them that are closer.
-
-    Returns
-    -------
-    dict
-        The summary that is also written to ``summary.json``.
 
     Raises
     ------
@@ -116,21 +111,18 @@ def find_close(
         return run_job(ClosePairs(question), records, out, session)
 
 
-@dataclass
+@dataclass(frozen=True)
 class ClosePairs(Job):
     """The pairs below a distance, or the nearest of each image."""
 
+    title = "Close pairs"
     stages = STAGES_OF_SEARCH
+    together = False  # a search reads the rows that the bounds of its head leave
     question: Question
-    _pooled: PooledRows | None = None
 
     @classmethod
     def reopen(
-        cls,
-        run: Run,
-        then: Sequence[ImageRecord],
-        now: Sequence[ImageRecord],
-        settings: Settings,
+        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "ClosePairs":
         """Read the question from the manifest."""
         return cls(reopen_question(run))
@@ -154,102 +146,88 @@ class ClosePairs(Job):
         todo = set() if finished_pairs(out, collection.good) else set(plan.tiles())
         return matrix_work(plan, todo, width_of(collection, settings), at_most=True)
 
-    def warn(self, collection: Collection, out: Path, settings: Settings, screen: Screen) -> None:
-        """Warn of a head that nothing bounds."""
-        self._pooled = _pooled_for(collection.head(settings), collection, screen)
+    def pooled(self, collection: Collection, head: Head, screen: Screen) -> PooledRows:
+        """Return the pooled rows that bound distances; warn of a head that nothing bounds."""
+        if head.nonnegative:
+            grids = useful_grids(collection.features.extractor.layout)
+            return PooledRows(collection.features, grids)
+        screen.warn(
+            "the head has weights below 0, so that nothing bounds a distance from below: the "
+            "distances of all pairs are computed"
+        )
+        return PooledRows(collection.features, ())
 
-    def pin(self, collection: Collection, out: Path) -> Pin:
-        """Keep rows and pooled rows from eviction."""
-        assert self._pooled is not None
-        return _pinned(self._pooled, collection, out)
+    def score(self, collection: Collection, heads: Heads, session: Session) -> list[Results]:
+        """Search under each head, write the tables; return the results."""
+        return [self._score(collection, head, out, session) for head, out in heads]
 
-    def extract(self, collection: Collection) -> int:
-        """Compute the rows and pooled rows that the store lacks; return the number of hits."""
-        assert self._pooled is not None
-        hits = self._pooled.ensure(collection.contents())
-        collection.mark_failures()
-        return hits
+    def _score(
+        self, collection: Collection, head: Head, out: Path, session: Session
+    ) -> "CloseResults":
+        features, question = collection.features, self.question
+        search = Search(
+            features,
+            self.pooled(collection, head, session.screen),
+            collection.contents(),
+            column_weights(head, features.extractor.layout),
+            parse_bytes(session.settings.memory),
+            revisit=question.top_k is not None,
+        )
+        parts = SearchParts(out, collection.contents())
+        done = finished_pairs(out, collection.good)
+        report = session.screen.report
+        distances, tally = done or _search(search, question, collection, parts, out, report)
+        parts.remove()  # here: whoever was killed between the table and this left them behind
+        listed = len(distances)
+        return CloseResults(
+            pairs=search.count * (search.count - 1) // 2,
+            left=tally.left,
+            listed=listed,
+            arithmetic=tally.arithmetic,
+            arithmetic_of_all=search.arithmetic,
+            figures=Figures.of(distances.astype(np.float64), None) if listed else Figures(),
+        )
 
-    def score(self, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
-        """Search, write the table; return its figures."""
-        assert self._pooled is not None
-        head = collection.head(session.settings)
-        return _search_to_file(self.question, head, collection, self._pooled, out, session)
 
-    @staticmethod
-    def lines(summary: dict[str, Any], out: Path) -> Lines:
-        """Return the summary as lines for people."""
-        return close_lines(summary, out)
+@dataclass(frozen=True)
+class CloseResults(Results):
+    """The results of a search.
 
-
-def rescore_close(
-    run: Run, heads: Sequence[tuple[Head, Path]], collection: Collection, session: Session
-) -> list[dict[str, Any]]:
-    """Find the close pairs of a finished run under each head; return the summaries.
-
-    Which rows are read is up to each head: a search looks at what its bounds leave.
+    Attributes
+    ----------
+    pairs
+        All pairs of the images.
+    left
+        Pairs that each bound left to the next.
+    listed
+        Pairs found, which the figures are of; they have no standard error, as the pairs were
+        chosen by their distances.
+    arithmetic, arithmetic_of_all
+        Numbers that took part, and how many do in all distances.
     """
-    question, summaries = reopen_question(run), []
-    for head, out in heads:
-        pooled = _pooled_for(head, collection, session.screen)
-        with _pinned(pooled, collection, out):
-            hits = collection.complete(pooled.ensure)
-            scored = _search_to_file(question, head, collection, pooled, out, session)
-            stages = ClosePairs.stages
-            summaries.append(finish_run(collection, hits, scored, out, session.screen, stages))
-    return summaries
 
+    files: ClassVar[tuple[str, ...]] = (PAIRS,)
+    pairs: int
+    left: Mapping[str, int]
+    listed: int
+    arithmetic: int
+    arithmetic_of_all: int
+    figures: Figures
 
-def _pooled_for(head: Head, collection: Collection, screen: Screen) -> PooledRows:
-    """Return the pooled rows that bound the distances of a head."""
-    if head.nonnegative:
-        grids = useful_grids(collection.features.extractor.layout)
-        return PooledRows(collection.features, grids)
-    screen.warn(
-        "the head has weights below 0, so that nothing bounds a distance from below: the distances "
-        "of all pairs are computed"
-    )
-    return PooledRows(collection.features, ())
+    def lines(self) -> Lines:
+        """Return the results as lines for people."""
+        left = ", ".join(f"{pairs:,} after {level}" for level, pairs in self.left.items())
+        share = self.arithmetic / max(1, self.arithmetic_of_all)
+        return [
+            ("pairs", f"{self.pairs:,}{left and f' ({left})'}"),
+            ("listed", f"{self.listed:,}"),
+            *([("distances", show_quantiles(self.figures))] if self.listed else []),
+            ("arithmetic", f"{share:.1%} of that for all distances"),
+        ]
 
-
-def _pinned(pooled: PooledRows, collection: Collection, out: Path) -> Pin:
-    features, contents = collection.features, collection.contents()
-    keys = [*map(features.key, contents), *pooled.keys(contents)]
-    return features.store.pin(printable(str(out)), keys)
-
-
-def _search_to_file(
-    question: Question,
-    head: Head,
-    collection: Collection,
-    pooled: PooledRows,
-    out: Path,
-    session: Session,
-) -> dict[str, Any]:
-    """Search a collection whose rows are there, write what is found; return its figures."""
-    features = collection.features
-    search = Search(
-        features,
-        pooled,
-        collection.contents(),
-        column_weights(head, features.extractor.layout),
-        parse_bytes(session.settings.memory),
-        revisit=question.top_k is not None,
-    )
-    parts = SearchParts(out, collection.contents())
-    done = finished_pairs(out, collection.good)
-    distances, tally = done or _search(
-        search, question, collection, parts, out, session.screen.report
-    )
-    parts.remove()  # here: whoever was killed between the table and this left them behind
-    return {
-        "pairs": search.count * (search.count - 1) // 2,
-        "left": tally.left,
-        "listed": len(distances),
-        "arithmetic": tally.arithmetic,
-        "arithmetic_of_all": search.arithmetic,
-        **_statistics(distances),
-    }
+    def headline(self) -> str:
+        """Return how many pairs were found."""
+        return f"{self.listed:,} close of {self.pairs:,} pairs"
 
 
 def _search(
@@ -410,47 +388,3 @@ def _closer(found: Neighbours, below: float) -> Columns:
     columns = found.table()
     close = columns["distance"].astype(np.float64) < below
     return {name: values[close] for name, values in columns.items()}
-
-
-def _statistics(distances: NDArray[np.float32]) -> dict[str, Any]:
-    """Summarise the distances that were listed; None where there are none.
-
-    There is no standard error: the pairs were chosen by their distances.
-    """
-    if not len(distances):
-        return {"mean": None, "std": None, "stderr": None, "quantiles": None}
-    listed = distances.astype(np.float64)
-    quantiles = np.quantile(listed, QUANTILES).tolist()
-    return {
-        "mean": float(listed.mean()),
-        "std": float(listed.std()),
-        "stderr": None,
-        "quantiles": {str(q): value for q, value in zip(QUANTILES, quantiles, strict=True)},
-    }
-
-
-def close_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
-    """Return the summary as lines for people: a name and a value each."""
-    seconds, quantiles = summary["seconds"], summary["quantiles"]
-    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in STAGES_OF_SEARCH)
-    left = ", ".join(f"{pairs:,} after {level}" for level, pairs in summary["left"].items())
-    lines = [
-        *count_images(summary),
-        ("pairs", f"{summary['pairs']:,}{left and f' ({left})'}"),
-        ("listed", f"{summary['listed']:,}"),
-    ]
-    if quantiles is not None:
-        lines.append(
-            (
-                "distances",
-                f"smallest {quantiles['0.0']:.4f}, median {quantiles['0.5']:.4f}, "
-                f"largest {quantiles['1.0']:.4f}",
-            )
-        )
-    share = summary["arithmetic"] / max(1, summary["arithmetic_of_all"])
-    return [
-        *lines,
-        ("arithmetic", f"{share:.1%} of that for all distances"),
-        ("seconds", f"{seconds['total']:.2f} ({stages})"),
-        ("results", f"{printable(str(out))} ({PAIRS}, images.parquet, {SUMMARY})"),
-    ]

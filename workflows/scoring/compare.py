@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,15 +23,17 @@ from ...pipeline.runs.files import MANIFEST, PAIRS
 from ...pipeline.runs.reopen import reading
 from ...pipeline.runs.run import Run
 from ..session.collection import STAGES, Collection, check_choice, need_images
-from ..session.dryrun import width_of
+from ..session.dryrun import Forecast, width_of
 from ..session.estimate import Work, matrix_work
 from ..session.preflight import warn_of_matrix
-from ..session.screen import Screen
+from ..session.screen import Lines, Screen
 from ..session.session import Session, find_collection, open_session
 from ..session.settings import Settings, parse_bytes, source_options
-from .all_pairs import matrix_lines, score_to_file, tiles_to_do
-from .job import Job, Lines, run_job
-from .pairlist import ListJob, Scored, list_lines, need_same_pairs, survey_list
+from ..session.summary import Results, Summary
+from .all_pairs import MatrixResults, score_matrices_of, tiles_to_do
+from .job import Heads, Job, run_job
+from .listed import ListResults, Scored
+from .pairlist import ListJob, need_same_pairs, survey_list
 
 Loners = list[list[tuple[str, str]]]
 """Names and paths of the images of either folder that have no namesake in the other."""
@@ -48,7 +49,7 @@ def compare_folders(
     out: Path,
     settings: Settings,
     screen: Screen,
-) -> dict[str, Any]:
+) -> Summary | Forecast:
     """Score each image of a folder against each of another; write the run to `out`.
 
     The matrix has a row for each image of the first and a column for each of the second. Returns
@@ -68,22 +69,19 @@ def compare_folders(
 class CrossPairs(Job):
     """Each of the `first` images against each of the others."""
 
+    title = "Compared"
     command = "compare"
     first: int
 
     @classmethod
     def reopen(
-        cls,
-        run: Run,
-        then: Sequence[ImageRecord],
-        now: Sequence[ImageRecord],
-        settings: Settings,
+        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "CrossPairs":
         """Read from the manifest how many images are of the first folder."""
         first = run.manifest.get("first")
-        if not isinstance(first, int) or not 0 < first < len(then):
+        if not isinstance(first, int) or not 0 < first < len(records):
             raise LpipstoreError(
-                f"{printable(str(run.path / MANIFEST))} is damaged: {first} of {len(then):,} "
+                f"{printable(str(run.path / MANIFEST))} is damaged: {first} of {len(records):,} "
                 "images would be of the first folder"
             )
         return cls(first)
@@ -93,7 +91,7 @@ class CrossPairs(Job):
         for side in (records[: self.first], records[self.first :]):
             need_images(side)
 
-    def asked(self) -> Mapping[str, Any]:
+    def asked(self) -> Mapping[str, bool | int]:
         """Return where the second side begins."""
         return {"paired": False, "first": self.first}
 
@@ -115,18 +113,16 @@ class CrossPairs(Job):
         """Return "first" or "second" for each image."""
         return ["first"] * self.first + ["second"] * (len(records) - self.first)
 
-    def score(self, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
-        """Score the matrix; return its figures."""
-        down = _usable(collection.records[: self.first])
-        matrix, figures = score_to_file(collection, down, out, session)
-        with session.clock("score"):
-            figures |= cross_summary(matrix.band, matrix.array.shape, matrix.tile)
-        return figures | {"first": down, "second": matrix.array.shape[1]}
-
-    @staticmethod
-    def lines(summary: dict[str, Any], out: Path) -> Lines:
-        """Return the summary as lines for people."""
-        return folders_lines(summary, out)
+    def score(self, collection: Collection, heads: Heads, session: Session) -> list[Results]:
+        """Score a matrix under each head; return the results."""
+        down, results = _usable(collection.records[: self.first]), list[Results]()
+        for matrix, error in score_matrices_of(collection, down, heads, session):
+            with session.clock("score"):
+                figures = cross_summary(matrix.band, matrix.array.shape, matrix.tile)
+            across, precision = matrix.array.shape[1], session.settings.precision
+            found = CrossResults(down * across, precision, error, figures, down, across)
+            results.append(found)
+        return results
 
     def _plan(self, collection: Collection, settings: Settings) -> tuple[int, MatrixPlan]:
         """Return the rows of the matrix, and its plan."""
@@ -140,13 +136,16 @@ def _usable(records: Sequence[ImageRecord]) -> int:
     return sum(not record.error for record in records)
 
 
-def folders_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
-    """Return the summary as lines for people: a name and a value each."""
-    both = f"{summary['first']:,} × {summary['second']:,}"
-    return [
-        ("pairs", both) if name == "pairs" else (name, told)
-        for name, told in matrix_lines(summary, out)
-    ]
+@dataclass(frozen=True)
+class CrossResults(MatrixResults):
+    """The results of a matrix with `first` rows and `second` columns."""
+
+    first: int
+    second: int
+
+    def pairs_shown(self) -> str:
+        """Return the shape of the matrix."""
+        return f"{self.first:,} × {self.second:,}"
 
 
 def compare_paired(
@@ -158,7 +157,7 @@ def compare_paired(
     *,
     match: str = "name",
     statistics: bool = False,
-) -> dict[str, Any]:
+) -> Summary | Forecast:
     """Score each image of a folder against its namesake in another; write the run to `out`.
 
     Namesakes have the same path within their folders, subfolders and suffix included, or with
@@ -211,50 +210,60 @@ class Namesakes(ListJob):
         One of `MATCHES`.
     """
 
+    title = "Compared"
     command = "compare"
     alone: Loners = field(default_factory=lambda: [[], []])
     match: str = "name"
 
     @classmethod
     def reopen(
-        cls,
-        run: Run,
-        then: Sequence[ImageRecord],
-        now: Sequence[ImageRecord],
-        settings: Settings,
+        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "Namesakes":
         """Read pairs and loners from the tables of the run."""
-        pairs, alone = reopen_couples(run, then)
+        pairs, alone = reopen_couples(run, records, folder)
         need_same_pairs(run, pairs)
         match = str(run.manifest.get("match", "name"))
         return cls(pairs, bool(run.manifest.get("statistics")), alone, match)
 
-    def besides(self) -> Mapping[str, Any]:
+    def besides(self) -> Mapping[str, bool | str]:
         """Return how images were matched."""
-        return {"paired": True} | ({} if self.match == "name" else {"match": self.match})
+        return {"paired": True, **({} if self.match == "name" else {"match": self.match})}
 
-    def write(self, scored: Scored, out: Path) -> dict[str, Any]:
+    def write(self, scored: Scored, results: ListResults, out: Path) -> ListResults:
         """Write the pairs and, after them, the images without a namesake."""
         write_table(out / PAIRS, _table(scored, self.alone))
-        return {"only_in_first": len(self.alone[0]), "only_in_second": len(self.alone[1])}
-
-    @staticmethod
-    def lines(summary: dict[str, Any], out: Path) -> Lines:
-        """Return the summary as lines for people."""
-        return compare_lines(summary, out)
+        first, second = map(len, self.alone)
+        return PairedResults(**vars(results), only_in_first=first, only_in_second=second)
 
 
-def reopen_couples(run: Run, records: Sequence[ImageRecord]) -> tuple[PairList, Loners]:
+@dataclass(frozen=True)
+class PairedResults(ListResults):
+    """The results of namesakes, and how many images of each folder have none."""
+
+    only_in_first: int
+    only_in_second: int
+
+    def besides(self) -> Lines:
+        """Return the images without a namesake as a line for people."""
+        alone = (
+            f"{self.only_in_first:,} only in the first folder, "
+            f"{self.only_in_second:,} only in the second"
+        )
+        return [("no partner", alone)]
+
+
+def reopen_couples(
+    run: Run, records: Sequence[ImageRecord], folder: str
+) -> tuple[PairList, Loners]:
     """Return the pairs of a run of namesakes, and the images that have none.
 
-    `records` are what `reopen_records` gave.
+    `records` and `folder` are as for `Job.reopen`.
 
     Raises
     ------
     LpipstoreError
         The tables of the run are damaged.
     """
-    folder = str(run.manifest["folder"])
     with reading(run, PAIRS):
         status = run.pairs.column("status")
         alone = []
@@ -341,14 +350,3 @@ def _table(scored: Scored, alone: Loners) -> pa.Table:
         }
         parts.append(pa.table(part))
     return pa.concat_tables(parts, promote_options="default")
-
-
-def compare_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
-    """Return the summary as lines for people: a name and a value each."""
-    lines = list_lines(summary, out)
-    alone = (
-        f"{summary['only_in_first']:,} only in the first folder, "
-        f"{summary['only_in_second']:,} only in the second"
-    )
-    place = [name for name, _ in lines].index("pairs") + 1
-    return [*lines[:place], ("no partner", alone), *lines[place:]]

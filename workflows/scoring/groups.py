@@ -6,9 +6,9 @@ generative models (Zhu et al. 2017, "Toward multimodal image-to-image translatio
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -16,19 +16,22 @@ from numpy.typing import NDArray
 
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.text import printable
-from ...pipeline.images.names import absolute, folder_of
+from ...pipeline.images.names import absolute, folder_of, joined
 from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import LINES_AT_ONCE, write_parts, write_table
 from ...pipeline.pairlists.summary import summarise_groups
 from ...pipeline.pairlists.table import PairList
-from ...pipeline.runs.files import GROUPS, PAIRS, SUMMARY
+from ...pipeline.runs.files import GROUPS, PAIRS
 from ...pipeline.runs.run import Run
-from ..session.screen import Screen
+from ..session.dryrun import Forecast
+from ..session.screen import Lines, Screen
 from ..session.session import find_collection, open_session
 from ..session.settings import Settings, parse_bytes
-from .job import Lines, run_job
-from .pairlist import ListJob, Scored, list_lines
+from ..session.summary import Summary, show_spread
+from .job import run_job
+from .listed import ListResults, Scored
+from .pairlist import ListJob
 
 _PAIR_BYTES = 160  # of one pair from the list to the tables, at most
 
@@ -38,7 +41,7 @@ def score_groups(
     out: Path,
     settings: Settings,
     screen: Screen,
-) -> dict[str, Any]:
+) -> Summary | Forecast:
     """Score all pairs of images that lie in the same folder and write the run to `out`.
 
     Every folder below the sources in which images lie is a group. Returns the summary.
@@ -66,19 +69,22 @@ class WithinFolders(ListJob):
         int64, one for each image: the number of its folder.
     """
 
+    title = "Pairs within folders"
     names: Sequence[str] = ()
     group_of: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod
-    def of(cls, records: Sequence[ImageRecord], settings: Settings) -> "WithinFolders":
-        """List the pairs within folders.
+    def of(
+        cls, records: Sequence[ImageRecord], settings: Settings, base: str = ""
+    ) -> "WithinFolders":
+        """List the pairs within folders; relative paths start from `base`.
 
         Raises
         ------
         UsageError
             The pairs do not fit in the memory of the settings.
         """
-        names, group_of = _group(records)
+        names, group_of = _group(records, base)
         usable = np.array([not record.error for record in records], bool)
         counts = np.bincount(group_of[usable], minlength=len(names))
         _memory_of(counts, names, parse_bytes(settings.memory))
@@ -86,16 +92,13 @@ class WithinFolders(ListJob):
 
     @classmethod
     def reopen(
-        cls,
-        run: Run,
-        then: Sequence[ImageRecord],
-        now: Sequence[ImageRecord],
-        settings: Settings,
+        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "WithinFolders":
-        """List the pairs within the folders of the images."""
-        return cls.of(now, settings)
+        """List the pairs within the folders of the images, as they were before decoding."""
+        surveyed = [replace(r, error=None) if r.content else r for r in records]
+        return cls.of(surveyed, settings, str(run.manifest["folder"]))
 
-    def besides(self) -> Mapping[str, Any]:
+    def besides(self) -> Mapping[str, str]:
         """Return how images are grouped."""
         return {"group_by": "folder"}
 
@@ -103,24 +106,81 @@ class WithinFolders(ListJob):
         """Return the bytes that rows may take: the pairs take some, too."""
         return parse_bytes(settings.memory) - len(self.pairs.left) * _PAIR_BYTES
 
-    def write(self, scored: Scored, out: Path) -> dict[str, Any]:
-        """Write pairs and groups."""
-        return _write(scored, out, self.names, self.group_of)
+    def write(self, scored: Scored, results: ListResults, out: Path) -> ListResults:
+        """Write ``groups.parquet`` and ``pairs.parquet``.
 
-    @staticmethod
-    def lines(summary: dict[str, Any], out: Path) -> Lines:
-        """Return the summary as lines for people."""
-        return group_lines(summary, out)
+        Images that turned out to be unusable when they were decoded leave no pairs behind.
+        """
+        names, group_of, usable = self.names, self.group_of, scored.usable
+        column = pa.array([printable(name) for name in names], pa.string())
+        lines = np.flatnonzero(usable)
+
+        def parts() -> Iterator[pa.Table]:
+            for start in range(0, len(lines), LINES_AT_ONCE):
+                part = lines[start : start + LINES_AT_ONCE]
+                folders = column.take(pa.array(group_of[scored.pairs.left[part]]))
+                yield scored.table(part).append_column("group", folders)
+
+        write_parts(out / PAIRS, parts())
+        ends = scored.pairs.left, scored.pairs.right
+        left, right = (scored.index[side[usable]] for side in ends)
+        of_usable = group_of[scored.index >= 0]
+        found = summarise_groups(scored.distances[usable], left, right, of_usable, len(names))
+        columns = ("mean", found.mean), ("std", found.std), ("stderr", found.stderr)
+        figures = {name: pa.array(values, mask=np.isnan(values)) for name, values in columns}
+        table = {"group": column, "images": found.images, "pairs": found.pairs, **figures}
+        write_table(out / GROUPS, pa.table(table))
+        groups: Groups = {
+            "count": len(names),
+            "scored": int((found.pairs > 0).sum()),
+            "mean": found.overall,
+            "stderr": found.overall_stderr,
+        }
+        return GroupResults(**vars(results), groups=groups)
 
 
-def _group(records: Sequence[ImageRecord]) -> tuple[list[str], NDArray[np.int64]]:
+class Groups(TypedDict):
+    """How many groups there are and have a mean, the mean of these means, and its error."""
+
+    count: int
+    scored: int
+    mean: float | None
+    stderr: float | None
+
+
+@dataclass(frozen=True)
+class GroupResults(ListResults):
+    """The results of pairs within folders."""
+
+    files: ClassVar[tuple[str, ...]] = (GROUPS, PAIRS)
+    groups: Groups
+
+    def distance_lines(self) -> Lines:
+        """Return lines on groups and distances."""
+        groups, stderr = self.groups, self.groups["stderr"]
+        few = groups["count"] - groups["scored"]
+        alone = f" ({few:,} with fewer than two images)" if few else ""
+        spread = "" if stderr is None else f" ± {stderr:.4f} (standard error over groups)"
+        return [
+            ("groups", f"{groups['count']:,}{alone}"),
+            ("mean of groups", f"{groups['mean']:.4f}{spread}"),
+            ("mean distance", f"{self.figures.mean:.4f} over all pairs"),
+            show_spread(self.figures),
+        ]
+
+    def mean_shown(self) -> str:
+        """Return the mean of groups, and of how many."""
+        return f"{self.groups['mean']:.4f} of {self.groups['scored']:,} groups"
+
+
+def _group(records: Sequence[ImageRecord], base: str = "") -> tuple[list[str], NDArray[np.int64]]:
     """Return the folders in which images lie, and the number of each record's folder."""
     numbers: dict[str, int] = {}
     folders: list[str] = []
     group_of = np.empty(len(records), np.int64)
     for place, record in enumerate(records):
         folder = folder_of(record.path)
-        number = numbers.setdefault(absolute(folder), len(folders))
+        number = numbers.setdefault(absolute(joined(base, folder)), len(folders))
         if number == len(folders):
             folders.append(folder or ".")
         group_of[place] = number
@@ -165,79 +225,3 @@ def _memory_of(counts: NDArray[np.int64], names: Sequence[str], memory: int) -> 
         f"alone has {counts[largest]:,} images, and without {setting('group_by')} they make a "
         "matrix in any memory"
     )
-
-
-def _write(
-    scored: Scored, out: Path, names: Sequence[str], group_of: NDArray[np.int64]
-) -> dict[str, Any]:
-    """Write ``groups.parquet`` and ``pairs.parquet``, and return what the summary says of groups.
-
-    Images that turned out to be unusable when they were decoded leave no pairs behind.
-    """
-    usable = scored.usable
-    shown = [printable(name) for name in names]
-    column, lines = pa.array(shown, pa.string()), np.flatnonzero(usable)
-
-    def parts() -> Iterator[pa.Table]:
-        for start in range(0, len(lines), LINES_AT_ONCE):
-            part = lines[start : start + LINES_AT_ONCE]
-            groups = column.take(pa.array(group_of[scored.pairs.left[part]]))
-            yield scored.table(part).append_column("group", groups)
-
-    write_parts(out / PAIRS, parts())
-    left, right = (scored.index[side[usable]] for side in (scored.pairs.left, scored.pairs.right))
-    return write_groups(
-        out, shown, group_of[scored.index >= 0], scored.distances[usable], left, right
-    )
-
-
-def write_groups(
-    out: Path,
-    names: Sequence[str],
-    group_of: NDArray[np.int64],
-    distances: NDArray[np.float32],
-    left: NDArray[np.int64],
-    right: NDArray[np.int64],
-) -> dict[str, Any]:
-    """Write ``groups.parquet`` and return what the summary says of groups.
-
-    `group_of` has the group of each usable image; `left` and `right` number those of each pair.
-    """
-    found = summarise_groups(distances, left, right, group_of, len(names))
-    figures = {
-        name: pa.array(numbers, mask=np.isnan(numbers))
-        for name, numbers in (("mean", found.mean), ("std", found.std), ("stderr", found.stderr))
-    }
-    table = {
-        "group": pa.array(names, pa.string()),
-        "images": found.images,
-        "pairs": found.pairs,
-        **figures,
-    }
-    write_table(out / GROUPS, pa.table(table))
-    return {
-        "groups": {
-            "count": len(names),
-            "scored": int((found.pairs > 0).sum()),
-            "mean": found.overall,
-            "stderr": found.overall_stderr,
-        }
-    }
-
-
-def group_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
-    """Return the summary as lines for people: a name and a value each."""
-    groups = summary["groups"]
-    few = groups["count"] - groups["scored"]
-    stderr = groups["stderr"]
-    spread = "" if stderr is None else f" ± {stderr:.4f} (standard error over groups)"
-    lines = dict(list_lines(summary, out))
-    lines["mean distance"] = f"{summary['mean']:.4f} over all pairs"
-    lines["results"] = f"{printable(str(out))} ({GROUPS}, {PAIRS}, images.parquet, {SUMMARY})"
-    added = [
-        ("groups", f"{groups['count']:,}" + (f" ({few:,} with fewer than two images)" * bool(few))),
-        ("mean of groups", f"{groups['mean']:.4f}{spread}"),
-    ]
-    place = list(lines).index("mean distance")
-    shown = list(lines.items())
-    return [*shown[:place], *added, *shown[place:]]

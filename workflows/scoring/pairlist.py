@@ -3,12 +3,11 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
@@ -16,80 +15,26 @@ from ...cache.errors import LpipstoreError
 from ...pipeline.common.text import printable
 from ...pipeline.distances.distances import block_of
 from ...pipeline.distances.heads import Head, column_weights
+from ...pipeline.features.pooled import PooledRows
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import DistanceFile
 from ...pipeline.pairlists.plan import UNUSABLE, ListPlan, plan_list
-from ...pipeline.pairlists.schedule import Room, room_for
+from ...pipeline.pairlists.schedule import room_for
 from ...pipeline.pairlists.score import Target, fast_list_error, score_lists
-from ...pipeline.pairlists.statistics import keep_statistics
-from ...pipeline.pairlists.summary import list_summary
+from ...pipeline.pairlists.statistics import distances_of_statistics, keep_statistics
 from ...pipeline.pairlists.table import PairList
-from ...pipeline.runs.files import DISTANCES, PAIRS, SUMMARY, contents_digest
+from ...pipeline.runs.files import DISTANCES, STATISTICS, contents_digest
 from ...pipeline.runs.run import Run
-from ..session.collection import Collection, count_images, need_images
+from ..session.collection import Collection, need_images
 from ..session.dryrun import width_of
 from ..session.estimate import Work, list_work
 from ..session.manifest import head_attributes
 from ..session.screen import Screen
 from ..session.session import Session
 from ..session.settings import Settings, parse_bytes
-from ..session.summary import show_figures, show_precision
-from .job import Job, Lines
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A list whose pairs are scored.
-
-    Attributes
-    ----------
-    pairs
-        The list.
-    records
-        One for each of the list's paths; those with an ``error`` could not be used.
-    index
-        int64 [paths]: line of each path in ``images.parquet`` among the usable ones, -1 for none.
-    plan
-        Where each pair's distance and statistics are.
-    distances
-        float32 [pairs], NaN for pairs that could not be scored.
-    statistics
-        Whether the pairs' statistics are kept.
-    """
-
-    pairs: PairList
-    records: list[ImageRecord]
-    index: NDArray[np.int64]
-    plan: ListPlan
-    distances: NDArray[np.float32]
-    statistics: bool = False
-
-    @property
-    def usable(self) -> NDArray[np.bool_]:
-        """Which pairs have a distance."""
-        return np.asarray(self.plan.place != UNUSABLE)
-
-    def table(self, which: slice | NDArray[np.int64] = slice(None)) -> pa.Table:
-        """Return what ``pairs.parquet`` holds, but for columns that the list brought along.
-
-        Of all pairs, or of those that `which` chooses: paths take several times the memory of all
-        that is known of a pair besides.
-
-        ``statistics_row`` says which line of ``statistics.zarr`` is the pair's; null for pairs of
-        equal images, whose statistics are all 0, and for pairs without a distance.
-        """
-        names = pa.array([printable(record.path) for record in self.records], pa.string())
-        columns = {}
-        sides = [("i", self.pairs.left[which]), ("j", self.pairs.right[which])]
-        place = self.plan.place[which]
-        for letter, side in sides:
-            columns[letter] = pa.array(self.index[side], mask=self.index[side] < 0)
-        for letter, side in sides:
-            columns[f"path_{letter}"] = names.take(pa.array(side))
-        columns["distance"] = pa.array(self.distances[which], mask=place == UNUSABLE)
-        if self.statistics:
-            columns["statistics_row"] = pa.array(place, mask=place < 0)
-        return pa.table(columns)
+from ..session.summary import Results
+from .job import Heads, Job
+from .listed import ListResults, Scored, results_of
 
 
 @dataclass(frozen=True)
@@ -102,14 +47,17 @@ class ListJob(Job):
         The list.
     statistics
         Whether the statistics of the pairs are kept, too.
+    known
+        A run that has kept these statistics, to score from them; None stands for rows.
     """
 
     pairs: PairList
     statistics: bool = False
+    known: Path | None = field(default=None, kw_only=True)
 
     @abstractmethod
-    def write(self, scored: Scored, out: Path) -> dict[str, Any]:
-        """Write ``pairs.parquet`` and the like; return what they add to the summary."""
+    def write(self, scored: Scored, results: ListResults, out: Path) -> ListResults:
+        """Write ``pairs.parquet`` and the like; return the results with what they add."""
 
     def besides(self) -> Mapping[str, Any]:
         """Return what the manifest holds besides the list."""
@@ -144,27 +92,60 @@ class ListJob(Job):
         todo = _pairs_to_do(collection, plan, out, settings)
         return list_work(plan, todo, room, width_of(collection, settings))
 
-    def warn(self, collection: Collection, out: Path, settings: Settings, screen: Screen) -> None:
-        """Nothing to warn of: a list is as long as its table."""
+    def rescored(self, run: Run, *, from_rows: bool) -> Self:
+        """Return the job for other heads; it keeps no statistics, but can use those of the run."""
+        known = run.path if self.statistics and not from_rows else None
+        return replace(self, statistics=False, known=known)
 
-    def score(self, collection: Collection, out: Path, session: Session) -> dict[str, Any]:
-        """Score the list and write its tables; return its figures."""
-        settings = session.settings
-        scored = _score(self, collection, out, session)
-        with session.clock("write"):
-            added = self.write(scored, out)
-        head = collection.head(settings)
-        return {
-            **_figures(scored),
-            **precision_figures(collection, scored.plan, head, settings),
-            "rows_read": collection.features.rows_read,
-            **added,
-        }
+    def pooled(self, collection: Collection, head: Head, screen: Screen) -> PooledRows | None:
+        """Return no pooled rows; None if kept statistics stand for the rows."""
+        return super().pooled(collection, head, screen) if self.known is None else None
 
-    @staticmethod
-    def lines(summary: dict[str, Any], out: Path) -> Lines:
-        """Return the summary as lines for people."""
-        return list_lines(summary, out)
+    def score(self, collection: Collection, heads: Heads, session: Session) -> list[Results]:
+        """Score the list under each head and write its tables; return the results."""
+        plan = plan_records(collection, self.pairs.left, self.pairs.right)
+        if self.known is None:
+            values, errors = self._from_rows(collection, plan, heads, session)
+        else:
+            values = _from_statistics(self.known, collection, plan, heads, session)
+            errors = [None for _ in heads]
+        index = np.full(len(collection.records), -1, np.int64)
+        good = np.array([not record.error for record in collection.records])
+        index[good] = np.arange(good.sum())
+        results, read = list[Results](), collection.features.rows_read
+        for of_plan, error, (_, out) in zip(values, errors, heads, strict=True):
+            distances = plan.in_list_order(of_plan)
+            scored = Scored(self.pairs, collection.records, index, plan, distances, self.statistics)
+            with session.clock("write"):
+                results.append(self.write(scored, results_of(scored, error, read), out))
+        return results
+
+    def _from_rows(
+        self, collection: Collection, plan: ListPlan, heads: Heads, session: Session
+    ) -> tuple[list[NDArray[np.float32]], list[float | None]]:
+        """Return the distances of the plan's pairs under each head, and how exact they are."""
+        features, fast = collection.features, session.settings.precision == "fast"
+        contents = list(dict.fromkeys(collection.contents()))
+        room = room_for(self.memory(session.settings), collection.row_bytes(), plan.block)
+        with ExitStack() as stack:
+            targets = []
+            for head, out in heads:
+                opened = _distance_file(collection, plan, head, out, session.settings.precision)
+                file = stack.enter_context(closing(opened))
+                targets.append(Target(column_weights(head, features.extractor.layout), file))
+            report = session.screen.report
+            score_lists(features, contents, targets, plan, room, report, fast=fast)
+            values = [target.distances.values for target in targets]
+        if self.statistics:
+            attributes = plan_attributes(collection, plan)
+            for _, out in heads:
+                keep_statistics(features, contents, plan, room, out, attributes, report)
+        with session.clock("score"):
+            errors = [
+                fast_list_error(features, contents, target.weights, plan) if fast else None
+                for target in targets
+            ]
+        return values, errors
 
 
 def list_digest(pairs: PairList) -> str:
@@ -184,20 +165,30 @@ def need_same_pairs(run: Run, pairs: PairList) -> None:
         )
 
 
-def _score(job: ListJob, collection: Collection, out: Path, session: Session) -> Scored:
-    features, contents = collection.features, list(dict.fromkeys(collection.contents()))
-    index = np.full(len(collection.records), -1, np.int64)
-    good = np.array([not record.error for record in collection.records])
-    index[good] = np.arange(good.sum())
-    plan = plan_records(collection, job.pairs.left, job.pairs.right)
-    room = room_for(job.memory(session.settings), collection.row_bytes(), plan.block)
-    heads = [(collection.head(session.settings), out)]
-    (values,) = score_planned(collection, plan, room, heads, session)
-    if job.statistics:
-        attributes = plan_attributes(collection, plan)
-        keep_statistics(features, contents, plan, room, out, attributes, session.screen.report)
-    listed = plan.in_list_order(values)
-    return Scored(job.pairs, collection.records, index, plan, listed, job.statistics)
+def _from_statistics(
+    known: Path, collection: Collection, plan: ListPlan, heads: Heads, session: Session
+) -> list[NDArray[np.float32]]:
+    """Return the distances of the plan's pairs under each head, from the statistics of a run.
+
+    Raises
+    ------
+    LpipstoreError
+        The statistics are damaged, or of other pairs.
+    """
+    import zarr
+
+    with session.clock("score"):
+        found = distances_of_statistics(known, [head for head, _ in heads])
+    of_run = zarr.open_array(known / STATISTICS, mode="r").attrs
+    of_plan = plan_attributes(collection, plan)
+    if any(of_run.get(name) != of_plan[name] for name in ("of", "pairs")):
+        raise LpipstoreError(f"the tables in {printable(str(known))} do not fit its statistics")
+    for values, (head, out) in zip(found, heads, strict=True):
+        attributes = {"from_statistics": True}
+        file = _distance_file(collection, plan, head, out, session.settings.precision, attributes)
+        with closing(file):
+            file.put(np.arange(len(values)), values)
+    return list(found)
 
 
 def plan_records(
@@ -236,35 +227,17 @@ def plan_attributes(collection: Collection, plan: ListPlan) -> dict[str, Any]:
     }
 
 
-def score_planned(
+def _distance_file(
     collection: Collection,
     plan: ListPlan,
-    room: Room,
-    heads: Sequence[tuple[Head, Path]],
-    session: Session,
-) -> list[NDArray[np.float32]]:
-    """Score what a list needs under each head, into ``distances.zarr`` of the head's folder.
-
-    Returns the distances of the plan's pairs, an array for each head.
-    """
-    precision = session.settings.precision
-    features, contents = collection.features, list(dict.fromkeys(collection.contents()))
-    with ExitStack() as stack:
-        targets = []
-        for head, folder in heads:
-            opened = _distance_file(collection, plan, head, folder, precision)
-            file = stack.enter_context(closing(opened))
-            targets.append(Target(column_weights(head, features.extractor.layout), file))
-        fast = precision == "fast"
-        score_lists(features, contents, targets, plan, room, session.screen.report, fast=fast)
-        return [target.distances.values for target in targets]
-
-
-def _distance_file(
-    collection: Collection, plan: ListPlan, head: Head, folder: Path, precision: str
+    head: Head,
+    folder: Path,
+    precision: str,
+    more: Mapping[str, Any] | None = None,
 ) -> DistanceFile:
     """Create the distances of a plan's pairs, or open those that a run has begun."""
-    attributes = {**head_attributes(head, precision), **plan_attributes(collection, plan)}
+    of_plan = plan_attributes(collection, plan)
+    attributes = {**head_attributes(head, precision), **of_plan, **(more or {})}
     return DistanceFile(folder, len(plan.pairs), attributes)
 
 
@@ -279,38 +252,6 @@ def _pairs_to_do(
     return np.flatnonzero(np.isnan(file.values))
 
 
-def _figures(scored: Scored) -> dict[str, Any]:
-    usable, pairs = scored.usable, scored.pairs
-    image = image_numbers(scored.records)
-    return {
-        "pairs": int(usable.sum()),
-        "failed_pairs": int((~usable).sum()),
-        "different_pairs": len(scored.plan.pairs),
-        **list_summary(
-            scored.distances[usable], image[pairs.left[usable]], image[pairs.right[usable]]
-        ),
-    }
-
-
-def precision_figures(
-    collection: Collection, plan: ListPlan, head: Head, settings: Settings
-) -> dict[str, Any]:
-    """Return what a summary says of ``--precision fast``, and nothing of exact distances."""
-    if settings.precision != "fast":
-        return {}
-    features, contents = collection.features, list(dict.fromkeys(collection.contents()))
-    weights = column_weights(head, features.extractor.layout)
-    with features.clock("score"):
-        error = fast_list_error(features, contents, weights, plan)
-    return {"precision": "fast", "precision_error": error}
-
-
-def image_numbers(records: Sequence[ImageRecord]) -> NDArray[np.int64]:
-    """Number images so that equal ones have one number; those that cannot be used have -1."""
-    numbers = {record.content: n for n, record in enumerate(records) if not record.error}
-    return np.array([numbers.get(record.content, -1) for record in records], np.int64)
-
-
 def survey_list(paths: Sequence[str], session: Session) -> list[ImageRecord]:
     """Survey the files that a list names, one record for each of its paths."""
     wrong = {
@@ -321,16 +262,4 @@ def survey_list(paths: Sequence[str], session: Session) -> list[ImageRecord]:
     found = iter(session.survey([path for path in paths if path not in wrong]))
     return [
         ImageRecord(path, error=wrong[path]) if path in wrong else next(found) for path in paths
-    ]
-
-
-def list_lines(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
-    """Return the summary as lines for people: a name and a value each."""
-    failed = f" ({summary['failed_pairs']:,} could not be)" if summary["failed_pairs"] else ""
-    return [
-        *count_images(summary),
-        ("pairs", f"{summary['pairs']:,} scored{failed}"),
-        *show_precision(summary),
-        *show_figures(summary, "over images that pairs share"),
-        ("results", f"{printable(str(out))} ({PAIRS}, images.parquet, {SUMMARY})"),
     ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ...cache.errors import UsageError, setting
 from ...pipeline.common.progress import Stopwatch
@@ -15,11 +14,14 @@ from ...pipeline.pairlists.table import PairList, read_pairs
 from ...pipeline.runs.files import PAIRS
 from ...pipeline.runs.run import Run
 from ..session.collection import STAGES
+from ..session.dryrun import Forecast
 from ..session.screen import Screen
 from ..session.session import open_session
 from ..session.settings import Settings
+from ..session.summary import Summary
 from .job import run_job
-from .pairlist import ListJob, Scored, need_same_pairs, survey_list
+from .listed import ListResults, Scored
+from .pairlist import ListJob, need_same_pairs, survey_list
 
 
 def score_table(
@@ -31,7 +33,7 @@ def score_table(
     columns: str | None = None,
     images: Path | None = None,
     statistics: bool = False,
-) -> dict[str, Any]:
+) -> Summary | Forecast:
     """Score the pairs that a table lists and write the run to the folder `out`.
 
     Parameters
@@ -44,11 +46,6 @@ def score_table(
         The folder that paths start from; None stands for the table's own folder.
     statistics
         Keep the pairs' statistics, so that other heads need no rows.
-
-    Returns
-    -------
-    dict
-        The summary that is also written to ``summary.json``.
 
     Raises
     ------
@@ -72,7 +69,7 @@ def score_list(
     given: Sequence[GivenSource] = (),
     statistics: bool = False,
     clock: Stopwatch | None = None,
-) -> dict[str, Any]:
+) -> Summary | Forecast:
     """Score a list of pairs, some of whose images may be of sources that a program gave.
 
     Returns the summary; see `score_table`.
@@ -87,22 +84,19 @@ def score_list(
 class TableOfPairs(ListJob):
     """The pairs of a table, one per line."""
 
+    title = "Scored"
     command = "score"
 
     @classmethod
     def reopen(
-        cls,
-        run: Run,
-        then: Sequence[ImageRecord],
-        now: Sequence[ImageRecord],
-        settings: Settings,
+        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "TableOfPairs":
         """Read the list from the tables of the run."""
-        pairs = reopen_pairs(run, then)
+        pairs = reopen_pairs(run, records)
         need_same_pairs(run, pairs)
         return cls(pairs, bool(run.manifest.get("statistics")))
 
-    def write(self, scored: Scored, out: Path) -> dict[str, Any]:
+    def write(self, scored: Scored, results: ListResults, out: Path) -> ListResults:
         """Write ``pairs.parquet``; input columns with names of ours get ``input_`` in front."""
         table = scored.table()
         extra = scored.pairs.extra
@@ -112,4 +106,4 @@ class TableOfPairs(ListJob):
                 name = f"input_{name}"
             table = table.append_column(name, column)
         write_table(out / PAIRS, table)
-        return {}
+        return results

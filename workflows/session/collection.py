@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...cache.pins import Pin
@@ -14,11 +13,12 @@ from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, load_head
 from ...pipeline.features.extractor import TRUNK_DTYPES, Extractor, choose_device
 from ...pipeline.features.features import Features
+from ...pipeline.features.pooled import PooledRows
 from ...pipeline.features.rows import ROW_DTYPES
 from ...pipeline.images.preparation import FITS, ICC, Preparation
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan
-from .screen import Screen
+from .screen import Lines, Screen
 from .settings import Settings, first_limit, parse_bytes, parse_size, show_bytes, store_path
 
 PRECISIONS = ("exact", "fast")
@@ -63,6 +63,40 @@ def need_images(records: Sequence[ImageRecord]) -> None:
             f"none of {len(records):,} files can be used as an image, such as "
             f"{printable(records[0].path)}: {records[0].error}"
         )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The images of a summary.
+
+    Attributes
+    ----------
+    images, unique, failed
+        Images that can be used, those with different contents among them, and the others.
+    forwards, hits
+        Rows that were computed, and those that were in the store already.
+    bytes
+        Of all rows.
+    trained
+        Whether the trunk is trained.
+    """
+
+    images: int
+    unique: int
+    failed: int
+    forwards: int
+    hits: int
+    bytes: int
+    trained: bool
+
+    def lines(self) -> Lines:
+        """Return the counts as lines for people."""
+        return [
+            ("images", f"{self.images:,} ({self.images - self.unique:,} duplicates by hash)"),
+            ("failed", f"{self.failed:,}"),
+            ("forwards", f"{self.forwards:,} (already in the store: {self.hits:,})"),
+            ("trunk", "trained" if self.trained else "UNTRAINED: distances mean little"),
+        ]
 
 
 @dataclass
@@ -125,19 +159,19 @@ class Collection:
         spec = self.features.extractor.spec
         return spec.length * (4 if spec.dtype == "float32" else 2)
 
-    def counts(self, hits: int) -> dict[str, Any]:
-        """Return what a summary says of the images."""
+    def counts(self, hits: int) -> Counts:
+        """Count the images for a summary; `hits` rows were in the store already."""
         contents = self.contents()
         unique = len(set(contents))
-        return {
-            "images": len(contents),
-            "unique": unique,
-            "failed": len(self.records) - len(contents),
-            "forwards": self.features.forwards,
-            "hits": hits,
-            "bytes": unique * self.row_bytes(),
-            "trained": self.features.extractor.backbone.trained,
-        }
+        return Counts(
+            images=len(contents),
+            unique=unique,
+            failed=len(self.records) - len(contents),
+            forwards=self.features.forwards,
+            hits=hits,
+            bytes=unique * self.row_bytes(),
+            trained=self.features.extractor.backbone.trained,
+        )
 
     def warn_of_trouble(self, screen: Screen) -> None:
         """Name each image that is left out, and say so when the store took no more rows."""
@@ -179,9 +213,11 @@ class Collection:
             "them"
         )
 
-    def pinned(self, run: str) -> Pin:
+    def pinned(self, run: str, pooled: PooledRows | None = None) -> Pin:
         """Keep this collection's rows from eviction as long as the returned pin is held."""
-        return self.features.store.pin(run, [self.features.key(c) for c in self.contents()])
+        contents = self.contents()
+        keys = [self.features.key(content) for content in contents]
+        return self.features.store.pin(run, keys + (pooled.keys(contents) if pooled else []))
 
     def warn_if_reading_is_slow(self, screen: Screen) -> None:
         """Say so if it would have been quicker to compute rows than to read them."""
@@ -191,17 +227,6 @@ class Collection:
                 f"reading a row from the store took {read * 1e3:.1f} ms and computing one "
                 f"{computed * 1e3:.1f} ms: a faster disk for {setting('store')} would help"
             )
-
-
-def count_images(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the counts of a summary as lines for people: a name and a value each."""
-    duplicates = summary["images"] - summary["unique"]
-    return [
-        ("images", f"{summary['images']:,} ({duplicates:,} duplicates by hash)"),
-        ("failed", f"{summary['failed']:,}"),
-        ("forwards", f"{summary['forwards']:,} (already in the store: {summary['hits']:,})"),
-        ("trunk", "trained" if summary["trained"] else "UNTRAINED: distances mean little"),
-    ]
 
 
 def make_extractor(size: tuple[int, int], store: FeatureStore, settings: Settings) -> Extractor:

@@ -1,9 +1,9 @@
 """`--dry-run`: what a command would do, and how long that would take, with nothing done."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...pipeline.distances.heads import column_weights
 from ...pipeline.distances.panels import Columns, live
@@ -13,16 +13,51 @@ from ...pipeline.runs.reopen import reopen_records
 from ...pipeline.runs.run import Run
 from ...pipeline.runs.writing import check_run
 from .collection import Collection
-from .estimate import Work, estimate
+from .estimate import Estimate, Work, estimate
+from .screen import Lines
 from .session import Session
 from .settings import Settings, show_bytes
 
 
-def forecast(collection: Collection, work: Work, session: Session) -> dict[str, Any]:
-    """Return what a command would do with a collection; nothing is stored.
+@dataclass(frozen=True)
+class Forecast:
+    """What a command would do; `failed` images cannot be used."""
 
-    The keys are those of `lpipstore.workflows.session.estimate`, and ``failed``.
-    """
+    title: ClassVar[str] = "Would do"
+    estimate: Estimate
+    failed: int
+    trained: bool
+
+    def entries(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        return {**vars(self.estimate), "failed": self.failed, "trained": self.trained}
+
+    def lines(self) -> Lines:
+        """Return the forecast as lines for people."""
+        told, seconds = self.estimate, self.estimate.seconds
+        stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("forward", "read", "score"))
+        most = "at most " if told.at_most else ""
+        kept = f", rows of {show_bytes(told.bytes_kept)} to keep" if told.bytes_kept else ""
+        tiles = "1 tile" if told.tiles == 1 else f"{told.tiles:,} tiles"
+        done = f" (done already: {told.tiles_done:,})" if told.tiles_done else ""
+        return [
+            ("images", f"{told.images:,} ({told.images - told.unique:,} duplicates by hash)"),
+            ("failed", f"{self.failed:,}"),
+            ("forwards", f"{told.forwards:,} (already in the store: {told.hits:,}){kept}"),
+            ("pairs", f"{told.pairs:,} in {tiles}{done}"),
+            ("rows read", f"{most}{told.rows_read:,}, {show_bytes(told.bytes_read)}"),
+            ("operations", f"{most}{told.operations:.3g}"),
+            ("results", f"{most}{show_bytes(told.result_bytes)}"),
+            (
+                "seconds",
+                f"about {seconds['total']:.2f} ({stages}), besides Python's start; score takes up "
+                "to four times as long if most images are nearly equal",
+            ),
+        ]
+
+
+def forecast(collection: Collection, work: Work, session: Session) -> Forecast:
+    """Return what a command would do with a collection; nothing is stored."""
     settings = session.settings
     session.screen.say("calibrating: a batch through the trunk, a few rows, a product")
     names, how = collection.features.names, collection.features.extractor.preparation
@@ -34,12 +69,11 @@ def forecast(collection: Collection, work: Work, session: Session) -> dict[str, 
     )
     weights = column_weights(collection.head(settings), features.extractor.layout)
     workers = cores() if settings.workers is None else settings.workers
-    told = estimate(features, collection.contents(), weights, work, workers)
-    return {
-        **told,
-        "failed": len(collection.records) - len(collection.good),
-        "trained": features.extractor.backbone.trained,
-    }
+    return Forecast(
+        estimate=estimate(features, collection.contents(), weights, work, workers),
+        failed=len(collection.records) - len(collection.good),
+        trained=features.extractor.backbone.trained,
+    )
 
 
 def look_at(out: Path, manifest: Mapping[str, Any], collection: Collection) -> None:
@@ -68,30 +102,3 @@ def width_of(collection: Collection, settings: Settings) -> int:
     extractor = collection.features.extractor
     weights = column_weights(collection.head(settings), extractor.layout)
     return live(Columns.of(weights, extractor.spec.dtype, extractor.device))
-
-
-def plan_lines(told: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what was foretold as lines for people: a name and a value each."""
-    seconds = told["seconds"]
-    stages = ", ".join(f"{name} {seconds[name]:.2f}" for name in ("forward", "read", "score"))
-    most = "at most " if told["at_most"] else ""
-    kept = f", rows of {show_bytes(told['bytes_kept'])} to keep" if told["bytes_kept"] else ""
-    tiles = "1 tile" if told["tiles"] == 1 else f"{told['tiles']:,} tiles"
-    done = f" (done already: {told['tiles_done']:,})" if told["tiles_done"] else ""
-    return [
-        ("images", f"{told['images']:,} ({told['images'] - told['unique']:,} duplicates by hash)"),
-        ("failed", f"{told['failed']:,}"),
-        (
-            "forwards",
-            f"{told['forwards']:,} (already in the store: {told['hits']:,}){kept}",
-        ),
-        ("pairs", f"{told['pairs']:,} in {tiles}{done}"),
-        ("rows read", f"{most}{told['rows_read']:,}, {show_bytes(told['bytes_read'])}"),
-        ("operations", f"{most}{told['operations']:.3g}"),
-        ("results", f"{most}{show_bytes(told['result_bytes'])}"),
-        (
-            "seconds",
-            f"about {seconds['total']:.2f} ({stages}), besides Python's start; score takes up to "
-            "four times as long if most images are nearly equal",
-        ),
-    ]

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +52,36 @@ class Work:
     tiles_done: int = 0
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take; the fields are explained by `Work`, and `hits` are rows in the store.
+
+    Attributes
+    ----------
+    bytes_read, bytes_kept
+        Of rows that are read, and of those that are computed and stored.
+    operations
+        Twice the multiply-adds.
+    seconds
+        By stage, and in total.
+    """
+
+    images: int
+    unique: int
+    forwards: int
+    hits: int
+    pairs: int
+    tiles: int
+    tiles_done: int
+    rows_read: int
+    bytes_read: int
+    bytes_kept: int
+    operations: int
+    result_bytes: int
+    at_most: bool
+    seconds: dict[str, float]
+
+
 def matrix_work(
     plan: MatrixPlan, todo: Set[tuple[int, int]], width: int, *, at_most: bool = False
 ) -> Work:
@@ -97,7 +126,7 @@ def estimate(
     weights: NDArray[np.float32],
     work: Work,
     workers: int,
-) -> dict[str, Any]:
+) -> Estimate:
     """Return the work of a run, and the seconds that a short calibration predicts.
 
     Parameters
@@ -126,22 +155,22 @@ def estimate(
         "read": work.rows_read * _seconds_of_reading(features, there),
         "score": work.multiply_adds * product,
     }
-    return {
-        "images": len(contents),
-        "unique": len(unique),
-        "forwards": len(missing),
-        "hits": len(there),
-        "pairs": work.pairs,
-        "tiles": work.tiles,
-        "tiles_done": work.tiles_done,
-        "rows_read": work.rows_read,
-        "bytes_read": work.rows_read * extractor.spec.row_bytes,
-        "bytes_kept": len(missing) * extractor.spec.row_bytes,
-        "operations": 2 * work.multiply_adds,
-        "result_bytes": work.result_bytes,
-        "at_most": work.at_most,
-        "seconds": {**seconds, "total": sum(seconds.values())},
-    }
+    return Estimate(
+        images=len(contents),
+        unique=len(unique),
+        forwards=len(missing),
+        hits=len(there),
+        pairs=work.pairs,
+        tiles=work.tiles,
+        tiles_done=work.tiles_done,
+        rows_read=work.rows_read,
+        bytes_read=work.rows_read * extractor.spec.row_bytes,
+        bytes_kept=len(missing) * extractor.spec.row_bytes,
+        operations=2 * work.multiply_adds,
+        result_bytes=work.result_bytes,
+        at_most=work.at_most,
+        seconds={**seconds, "total": sum(seconds.values())},
+    )
 
 
 def _seconds_of_forward(features: Features, missing: list[bytes], workers: int) -> float:

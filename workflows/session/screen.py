@@ -24,6 +24,9 @@ from rich.text import Text
 
 from ...cache.errors import LpipstoreError, Spell, keyword, spelled
 
+Lines = list[tuple[str, str]]
+"""A summary as people see it: a name and a value per line."""
+
 _FIRST_LINE_SECONDS = 5.0
 _LINE_SECONDS = 30.0
 _IN_NOTEBOOK = "JPY_PARENT_PID"  # a Jupyter kernel and all that it starts have this variable

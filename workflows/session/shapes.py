@@ -21,13 +21,15 @@ def warn_of_shapes(records: Sequence[ImageRecord], how: Preparation, screen: Scr
     if enlarged:
         screen.warn(
             f"{_of(enlarged, good)} enlarged more than {_ENLARGED:g} times to {width}×{height}, "
-            f"such as {_example(enlarged[0])}: a smaller {setting('size')} compares them as they are"
+            f"such as {_example(enlarged[0])}: a smaller {setting('size')} compares them as they "
+            "are"
         )
     reshaped = [r for r in good if _stretch(r, how) > _RESHAPED]
     if how.fit == "stretch" and reshaped:
         screen.warn(
             f"{_of(reshaped, good)} stretched to an aspect ratio more than {_RESHAPED:g} times "
-            f"their own, such as {_example(reshaped[0])}: {setting('fit', 'crop')} or {setting('fit', 'pad')} keeps it"
+            f"their own, such as {_example(reshaped[0])}: {setting('fit', 'crop')} or "
+            f"{setting('fit', 'pad')} keeps it"
         )
     profiles = Counter(record.profile for record in good if record.profile)
     if how.icc == "ignore" and profiles:

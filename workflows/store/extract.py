@@ -1,44 +1,44 @@
 """Fill the store with the rows of a collection, without scoring anything."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from ...pipeline.images.sources import Given
-from ..session.collection import count_images
+from ..session.collection import Counts
 from ..session.preflight import warn_of_forwards
-from ..session.screen import Screen
+from ..session.screen import Lines, Screen
 from ..session.session import find_collection, make_collection, open_session
 from ..session.settings import Settings
+from ..session.summary import show_stages
 
 
-def extract_features(
-    sources: Sequence[Given], settings: Settings, screen: Screen
-) -> dict[str, Any]:
-    """Run the backbone on every image in `sources` whose row is missing from the store.
+@dataclass(frozen=True)
+class Extracted:
+    """What was extracted into the store at a path."""
 
-    Returns counts of images, forwards and hits, and the seconds of each stage.
-    """
+    title: ClassVar[str] = "Extracted"
+    counts: Counts
+    store: str
+    seconds: Mapping[str, float]
+
+    def entries(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        return {**vars(self.counts), "store": self.store, "seconds": self.seconds}
+
+    def lines(self) -> Lines:
+        """Return it as lines for people."""
+        seconds = show_stages(self.seconds, "hash", "decode", "load", "forward")
+        return [*self.counts.lines(), ("seconds", seconds), ("store", self.store)]
+
+
+def extract_features(sources: Sequence[Given], settings: Settings, screen: Screen) -> Extracted:
+    """Run the backbone on every image in `sources` whose row is missing from the store."""
     with open_session(settings, screen) as session:
         records = find_collection(sources, session)
         collection = make_collection(records, session)
         warn_of_forwards(collection, screen)
         hits = collection.extract()
         collection.warn_of_trouble(screen)
-        return {
-            **collection.counts(hits),
-            "store": str(session.store.path),
-            "seconds": {**session.clock.seconds, "total": session.clock.total()},
-        }
-
-
-def extract_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the summary lines, as (name, value) pairs."""
-    seconds = summary["seconds"]
-    stages = ", ".join(
-        f"{name} {seconds[name]:.2f}" for name in ("hash", "decode", "load", "forward")
-    )
-    return [
-        *count_images(summary),
-        ("seconds", f"{seconds['total']:.2f} ({stages})"),
-        ("store", summary["store"]),
-    ]
+        seconds = {**session.clock.seconds, "total": session.clock.total()}
+        return Extracted(collection.counts(hits), str(session.store.path), seconds)

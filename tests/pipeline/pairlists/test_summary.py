@@ -34,7 +34,7 @@ def test_standard_error_is_that_of_the_definition():
         values = random.random(pairs).astype(np.float32)
         values += (left + right).astype(np.float32) / images
         found = list_summary(values, left, right)
-        assert found["stderr"] == pytest.approx(
+        assert found.stderr == pytest.approx(
             dyadic_by_definition(values.astype(float), left, right), rel=1e-9
         )
 
@@ -42,25 +42,25 @@ def test_standard_error_is_that_of_the_definition():
 def test_pairs_without_common_images_have_the_plain_error():
     values = np.random.default_rng(0).random(50).astype(np.float32)
     found = list_summary(values, np.arange(50), np.arange(50, 100))
-    assert found["stderr"] == pytest.approx(values.astype(float).std() / np.sqrt(50), rel=1e-6)
-    assert found["mean"] == pytest.approx(values.mean(), rel=1e-6)
-    assert found["quantiles"]["0.5"] == pytest.approx(np.median(values))
-    assert (found["quantiles"]["0.0"], found["quantiles"]["1.0"]) == (values.min(), values.max())
+    assert found.stderr == pytest.approx(values.astype(float).std() / np.sqrt(50), rel=1e-6)
+    assert found.mean == pytest.approx(values.mean(), rel=1e-6)
+    assert found.quantiles["0.5"] == pytest.approx(np.median(values))
+    assert (found.quantiles["0.0"], found.quantiles["1.0"]) == (values.min(), values.max())
 
 
 def test_all_pairs_have_about_the_jackknife_of_the_matrix():
     matrix, (i, j) = matrix_of(150)
     whole = pair_summary(lambda a, b: matrix[a:b], 150, 64)
     found = list_summary(matrix[i, j], i, j)
-    assert found["stderr"] == pytest.approx(whole["stderr"], rel=0.03)
-    assert found["std"] == pytest.approx(whole["std"], rel=1e-5)
+    assert found.stderr == pytest.approx(whole.stderr, rel=0.03)
+    assert found.std == pytest.approx(whole.std, rel=1e-5)
 
 
 def test_pairs_that_do_not_tell_have_no_error():
     values = np.array([0.25, 0.75, 0.5], np.float32)
-    assert list_summary(values, np.zeros(3, int), np.arange(1, 4))["stderr"] is None
-    assert list_summary(values[:1], np.array([0]), np.array([1]))["stderr"] is None
-    assert list_summary(values[:1] * 0, np.array([0]), np.array([0]))["stderr"] is None
+    assert list_summary(values, np.zeros(3, int), np.arange(1, 4)).stderr is None
+    assert list_summary(values[:1], np.array([0]), np.array([1])).stderr is None
+    assert list_summary(values[:1] * 0, np.array([0]), np.array([0])).stderr is None
 
 
 def test_groups_have_the_figures_of_their_matrices():
@@ -81,10 +81,10 @@ def test_groups_have_the_figures_of_their_matrices():
     for group, whole in enumerate(expected):
         for name in ("mean", "std", "stderr"):
             number = getattr(found, name)[group]
-            if whole is None or whole[name] is None:
+            if whole is None or getattr(whole, name) is None:
                 assert np.isnan(number)
             else:
-                assert number == pytest.approx(whole[name], rel=1e-5, abs=1e-7)
-    means = np.array([expected[g]["mean"] for g in (0, 1, 3)])
+                assert number == pytest.approx(getattr(whole, name), rel=1e-5, abs=1e-7)
+    means = np.array([expected[g].mean for g in (0, 1, 3)])
     assert found.overall == pytest.approx(means.mean(), rel=1e-6)
     assert found.overall_stderr == pytest.approx(means.std(ddof=1) / np.sqrt(3), rel=1e-6)

@@ -38,12 +38,12 @@ def tear(path):
 def commands(folders):
     first, second = folders / "a", folders / "b"
     return {
-        "pairs": lambda *rest: score_pairs([first], *rest),
-        "groups": lambda *rest: score_groups([first, second], *rest),
-        "compare": lambda *rest: compare_folders(first, second, *rest),
-        "paired": lambda *rest: compare_paired(first, second, *rest),
-        "score": lambda *rest: score_table(folders / "pairs.csv", *rest),
-        "close": lambda *rest: find_close([first], *rest, below=0.5),
+        "pairs": lambda *rest: score_pairs([first], *rest).entries(),
+        "groups": lambda *rest: score_groups([first, second], *rest).entries(),
+        "compare": lambda *rest: compare_folders(first, second, *rest).entries(),
+        "paired": lambda *rest: compare_paired(first, second, *rest).entries(),
+        "score": lambda *rest: score_table(folders / "pairs.csv", *rest).entries(),
+        "close": lambda *rest: find_close([first], *rest, below=0.5).entries(),
     }
 
 

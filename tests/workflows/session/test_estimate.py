@@ -33,7 +33,7 @@ def look_ups(monkeypatch):
         )
         Counted.looked_up = 0
         found = estimate(features, contents, None, Work(0, 0, 0, 0, 0), 1)
-        assert (found["forwards"], found["hits"]) == (images // 2, images // 2)
+        assert (found.forwards, found.hits) == (images // 2, images // 2)
         return Counted.looked_up
 
     return count

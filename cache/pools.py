@@ -23,7 +23,7 @@ SEGMENT_BYTES = 64 << 20
 SHARE_OF_LIMIT = 16  # a segment takes at most 1/16 of the store's limit
 _OURS = "lpipstore"
 
-Decompressor = Callable[[bytes | bytearray, NDArray[np.generic]], None]
+Decompressor = Callable[[memoryview, NDArray[np.generic]], None]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _compressor() -> Compressor:
 def _decompressor() -> Decompressor:
     from numcodecs import blosc
 
-    def decompress(stored: bytes | bytearray, row: NDArray[np.generic]) -> None:
+    def decompress(stored: memoryview, row: NDArray[np.generic]) -> None:
         blosc.decompress(stored, row)
 
     return decompress

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from .disk import list_files, list_folder, sync_folder
 from .pools import parse_key
 
@@ -240,9 +242,7 @@ class LocalSegments:
         return self.root / (key + EVICTED)
 
 
-def read_bytes(file: SegmentFile, size: int, offset: int) -> bytearray:
+def read_bytes(file: SegmentFile, size: int, offset: int) -> memoryview:
     """Return up to `size` bytes of a segment from `offset` on: fewer at its end."""
-    buffer = bytearray(size)
-    got = file.read_at([buffer], offset)
-    del buffer[got:]
-    return buffer
+    buffer: Any = np.empty(size, np.uint8)
+    return memoryview(buffer)[: file.read_at([buffer], offset)]

@@ -218,8 +218,8 @@ def _corrupt_slots(file: SegmentFile, contents: Contents, dropped: set[int]) -> 
         try:
             stored = read_bytes(file, size, start)
         except OSError:
-            stored = bytearray()
-        row = memoryview(stored)[:-4]
+            stored = memoryview(b"")
+        row = stored[:-4]
         if len(stored) != size or checksum(row, seeds[slot]) != checks[slot]:
             bad.add(slot)
     return bad

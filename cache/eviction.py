@@ -10,7 +10,7 @@ from .footer import footer_bytes
 from .index import ENDINGS, Transaction
 from .keys import PoolSpec
 from .pins import end_dead_leases
-from .pools import Pool, Segment, slots_for
+from .pools import COMPRESSOR_BYTES, Pool, Segment, slots_for
 from .segments import RECORD
 from .staging import StagedFile
 from .state import ASIDE, INDEX, OPEN, POOLS, State
@@ -18,7 +18,6 @@ from .usage import add_counts, next_use
 
 _BLOCK = 4096
 _PAGES_OF_ONE = 24  # index pages one transaction may change; the log may outgrow its bound by these
-_COMPRESSOR_BYTES = 16  # what blosc adds to a row that does not shrink
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def _enter_segment(state: State, transaction: Transaction, pool: Pool, size: int
 
 
 def _most_bytes(pool: Pool, rows: int) -> int:
-    stride = pool.stride + (_COMPRESSOR_BYTES if pool.codec else 0)
+    stride = pool.stride + (COMPRESSOR_BYTES if pool.codec else 0)
     whole = rows * stride + footer_bytes(rows, pool.slots)
     return -(-whole // _BLOCK) * _BLOCK
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SEGMENT_BYTES = 64 << 20
 SHARE_OF_LIMIT = 16  # a segment takes at most 1/16 of the store's limit
+COMPRESSOR_BYTES = 16  # what blosc adds to a row that does not shrink
 _OURS = "lpipstore"
 
 Decompressor = Callable[[memoryview, NDArray[np.generic]], None]

@@ -12,8 +12,8 @@ from .errors import StoreError, UsageError
 from .eviction import delete_segments, finish_eviction
 from .keys import FILL_VALUES, SCALE_FACTORS
 from .keytable import SLOT_BITS, SLOT_MASK, place_of, segment_of, slot_of
-from .pools import Pool, Segment
-from .segmentfiles import SegmentFile, read_bytes
+from .pools import COMPRESSOR_BYTES, Pool, Segment
+from .segmentfiles import SegmentFile
 from .segments import CRC_BYTES, checksum, seed_of, seeds_of, split_keys
 from .state import HELPERS, State
 from .usage import add_counts
@@ -225,17 +225,20 @@ def _converting(read_stored: ReadRow, pool: Pool) -> ReadRow:
 
 def _packed_reader(state: State, segment: Segment, file: SegmentFile) -> ReadRow:
     decompress = segment.pool.decompress
+    most: Row = np.empty(segment.pool.row_bytes + COMPRESSOR_BYTES, np.uint8)
+    scratch = memoryview(most)
 
     def read(slot: int, check: int, seed: int, row: Row) -> bool:
         starts, sizes = state.files.extents(segment, slot)
         if slot >= len(sizes) or decompress is None:
             return False
         size = int(sizes[slot]) - CRC_BYTES
+        stored = scratch[:size]
         try:
-            stored = read_bytes(file, size, int(starts[slot]))
+            got = file.read_at([stored], int(starts[slot]))
         except OSError:
             return False
-        if len(stored) != size or checksum(stored, seed) != check:
+        if got != size or checksum(stored, seed) != check:
             return False
         decompress(stored, row)
         return True

@@ -1,28 +1,23 @@
 """The store's limit: what it takes on disk, and which segments are evicted to stay within it."""
 
 import contextlib
-import ctypes
-import fcntl
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .disk import real_bytes
 from .errors import StoreError
-from .index import ENDINGS, Transaction, real_bytes
+from .footer import footer_bytes
+from .index import ENDINGS, Transaction
 from .keys import PoolSpec
-from .leases import end_dead_leases
-from .pools import EVICTED, Pool, slots_for
-from .segments import RECORD, footer_bytes
-from .state import ASIDE, INDEX, OPEN, POOLS, Segment, State, next_use
-
-_fallocate = getattr(ctypes.CDLL(None), "fallocate", None)  # os.posix_fallocate changes the length
-if _fallocate is not None:
-    _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE of linux/falloc.h
+from .pins import end_dead_leases
+from .pools import COMPRESSOR_BYTES, Pool, Segment, slots_for
+from .segments import RECORD
+from .staging import StagedFile
+from .state import ASIDE, INDEX, OPEN, POOLS, State
+from .usage import add_counts, next_use
 
 _BLOCK = 4096
 _PAGES_OF_ONE = 24  # index pages one transaction may change; the log may outgrow its bound by these
-_COMPRESSOR_BYTES = 16  # what blosc adds to a row that does not shrink
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class Reserved:
     """A segment to be written: its open file, locked by us, and how many rows it may hold."""
 
     segment: Segment
-    fd: int
+    file: StagedFile
     rows: int
 
 
@@ -87,7 +82,7 @@ def reserve(state: State, spec: PoolSpec, codec: str) -> Reserved | None:
     OSError, StoreFull
         The segment cannot be created, or the disk is full. The index is unchanged.
     """
-    made: list[tuple[int, str]] = []
+    made: list[StagedFile] = []
     try:
         with state.transaction() as transaction:
             pool = state.pool_for(transaction, spec, codec)
@@ -99,18 +94,14 @@ def reserve(state: State, spec: PoolSpec, codec: str) -> Reserved | None:
                 if freed is None:
                     return None
             segment = _enter_segment(state, transaction, pool, room)
-            path = state.open_path(segment)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            made.append((fd, str(path)))
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            preallocate(fd, size)
+            made.append(state.staging.create(segment.open_name, size))
             transaction.then(lambda: state.segments.__setitem__(segment.id, segment))
     except BaseException:
-        for fd, name in made:
-            os.close(fd)
-            os.unlink(name)
+        for file in made:
+            file.path.unlink()
+            file.close()
         raise
-    return Reserved(segment, made[0][0], rows)
+    return Reserved(segment, made[0], rows)
 
 
 def _enter_segment(state: State, transaction: Transaction, pool: Pool, size: int) -> Segment:
@@ -121,7 +112,7 @@ def _enter_segment(state: State, transaction: Transaction, pool: Pool, size: int
         ).fetchone()[0]
         segment = Segment(0, pool, number - 1)
         # a process whose index was replaced meanwhile may still be using the number
-        if not (state.open_path(segment).exists() or state.sealed_path(segment).exists()):
+        if not state.has_file(segment):
             break
     cursor = transaction.execute(
         "INSERT INTO segments (pool, number, bytes, used) VALUES (?, ?, ?, ?)",
@@ -130,18 +121,8 @@ def _enter_segment(state: State, transaction: Transaction, pool: Pool, size: int
     return Segment(int(cursor.lastrowid or 0), pool, segment.number)
 
 
-def preallocate(fd: int, size: int) -> None:
-    """Allocate the blocks of an empty file in advance; its length stays 0.
-
-    Writing then takes about two thirds of the time (ext4). If this is not supported, or the disk
-    has less room, blocks are allocated as rows are written.
-    """
-    if _fallocate is None or _fallocate(fd, _KEEP_SIZE, 0, size):
-        os.ftruncate(fd, 0)
-
-
 def _most_bytes(pool: Pool, rows: int) -> int:
-    stride = pool.stride + (_COMPRESSOR_BYTES if pool.codec else 0)
+    stride = pool.stride + (COMPRESSOR_BYTES if pool.codec else 0)
     whole = rows * stride + footer_bytes(rows, pool.slots)
     return -(-whole // _BLOCK) * _BLOCK
 
@@ -197,57 +178,46 @@ def evict_segments(
 ) -> Freed:
     """Remove segments and count them as evicted.
 
-    Their files are renamed and emptied before the commit, so that the bytes are free before anyone
-    can reserve them, even on a full disk; the new name tells a recovery that nothing was lost. If
-    the transaction fails, segments already emptied count as evicted and the others are restored.
+    Their files are deleted before the commit, so that the bytes are free before anyone can reserve
+    them, even on a full disk; until they are forgotten, a recovery can tell that nothing was lost.
+    If the transaction fails, segments already deleted count as evicted.
     """
     freed = Freed()
     leaving = []
-    transaction.otherwise(lambda: _undo_eviction(state, victims))
+    transaction.otherwise(lambda: _keep_in_step(state, victims))
     for segment_id, rows, size in victims:
-        path = state.sealed_path(state.segments[segment_id])
-        left = path.with_name(path.name + EVICTED)
-        with contextlib.suppress(FileNotFoundError):
-            path.rename(left)
-            os.truncate(left, 0)
-        leaving.append(left)
+        key = state.segments[segment_id].key
+        state.sealed.delete(key)
+        leaving.append(key)
         freed += Freed(1, rows, size)
 
-    def unlink() -> None:
-        for left in leaving:
-            left.unlink(missing_ok=True)
+    def forget() -> None:
+        for key in leaving:
+            state.sealed.forget(key)
 
     delete_segments(state, transaction, [victim[0] for victim in victims])
     if freed.segments:
         add_counts(transaction, evicted_segments=freed.segments, evicted_bytes=freed.bytes)
-        transaction.then(unlink)
+        transaction.then(forget)
     return freed
 
 
-def _undo_eviction(state: State, victims: list[tuple[int, int, int]]) -> None:
-    """Restore the segments that were not emptied, and remove the others from the index."""
-    # if this fails too, the names tell a recovery what was meant, as after a kill
+def _keep_in_step(state: State, victims: list[tuple[int, int, int]]) -> None:
+    """Remove those segments from the index that a failed eviction deleted."""
+    # if this fails too, a recovery finds what was deleted, as after a kill
     with contextlib.suppress(StoreError, OSError), state.transaction() as transaction:
         for segment_id, _, size in victims:
             segment = state.segments.get(segment_id)
-            if segment is None:
-                continue
-            path = state.sealed_path(segment)
-            left = path.with_name(path.name + EVICTED)
-            if not path.exists() and left.exists() and left.stat().st_size:
-                left.rename(path)
-            elif finish_eviction(state, transaction, segment):
+            if segment is not None and finish_eviction(state, transaction, segment):
                 add_counts(transaction, evicted_segments=1, evicted_bytes=size)
 
 
 def finish_eviction(state: State, transaction: Transaction, segment: Segment) -> bool:
     """Finish an interrupted eviction; return False if the segment was not being evicted."""
-    path = state.sealed_path(segment)
-    left = path.with_name(path.name + EVICTED)
-    if path.exists() or state.open_path(segment).exists() or not left.exists():
+    if state.has_file(segment) or not state.sealed.deleted(segment.key):
         return False
     delete_segments(state, transaction, [segment.id])
-    transaction.then(lambda: left.unlink(missing_ok=True))
+    transaction.then(lambda: state.sealed.forget(segment.key))
     return True
 
 
@@ -258,15 +228,6 @@ def delete_segments(state: State, transaction: Transaction, segments: list[int])
         transaction.executemany(f"DELETE FROM {table} WHERE segment = ?", ids)
     transaction.executemany("DELETE FROM segments WHERE id = ?", ids)
     transaction.then(lambda: state.forget_segments(segments))
-
-
-def add_counts(transaction: Transaction, **counts: int) -> None:
-    """Add to the store's counters within a transaction."""
-    transaction.executemany(
-        "INSERT INTO counters VALUES (?, ?) "
-        "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-        [(name, value) for name, value in counts.items() if value],
-    )
 
 
 def clear(state: State, recipe: Mapping[str, str] | None) -> Cleared:

@@ -1,25 +1,22 @@
 """The store's index: an SQLite database in WAL mode, and the transactions on it."""
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
-import time
 import uuid
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import IndexDamaged, IndexReplaced, StoreBusy, StoreError, StoreFull, setting
+from .disk import real_bytes
+from .errors import IndexDamaged, IndexReplaced, StoreError, StoreFull
 from .keys import FORMAT_VERSION
+from .lock import PATIENCE_S, FileLock, wait_for_lock
 
 _APPLICATION = 0x4C504950  # "LPIP": marks the database as ours
 _PAGE = 4096
-_PATIENCE_S = 120.0
-_POLL_S = 5e-4
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -99,19 +96,6 @@ class Transaction:
         self.failed.append(action)
 
 
-_open_indexes: "weakref.WeakSet[Index]" = weakref.WeakSet()
-
-
-def _leave_to_parent() -> None:
-    """Close the lock files in a forked child, which must not prolong its parent's locks."""
-    for index in _open_indexes:
-        os.close(index.gate)
-    _open_indexes.clear()
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)
-
-
 class Index:
     """One connection to the index, shared by the threads of a process under `lock`.
 
@@ -141,14 +125,14 @@ class Index:
         self.lock = threading.RLock()
         with translated(path):
             self.connection = sqlite3.connect(
-                path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
+                path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
             )
         try:
-            self.gate = os.open(gate_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            gate = os.open(gate_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError:
             self.connection.close()
             raise
-        _open_indexes.add(self)
+        self._gate = FileLock(gate)
         try:
             with self._writing(), translated(path):
                 self._prepare(durable, store_id or uuid.uuid4().hex)
@@ -297,17 +281,16 @@ class Index:
         """Close the connection; the last one to close checkpoints the log and removes it."""
         with self.lock, self._writing(), contextlib.suppress(sqlite3.Error):
             self.connection.close()
-        _open_indexes.discard(self)
-        os.close(self.gate)
+        self._gate.close()
 
     @contextlib.contextmanager
     def _writing(self, patience: float | None = None) -> Iterator[None]:
         """Hold the lock file, so that no one else writes or checkpoints meanwhile."""
-        wait_for_lock(self.gate, f"writing to {self.path}", patience)
+        wait_for_lock(self._gate, f"writing to {self.path}", patience)
         try:
             yield
         finally:
-            fcntl.flock(self.gate, fcntl.LOCK_UN)
+            self._gate.release()
 
     def is_current(self) -> bool:
         """Return whether the file is still the one that was opened."""
@@ -319,36 +302,6 @@ class Index:
     def _check_file(self) -> None:
         if not self.is_current():
             raise IndexReplaced(f"{self.path} was exchanged while the store was open")
-
-
-def wait_for_lock(fd: int, doing: str, patience: float | None = None) -> None:
-    """Lock an open file; `doing` says in messages what the current holder is doing.
-
-    Raises
-    ------
-    StoreBusy
-        The lock was not free within `patience` seconds, two minutes by default.
-    StoreError
-        The file system does not support locks.
-    """
-    most = _PATIENCE_S if patience is None else patience
-    deadline = time.monotonic() + most
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if time.monotonic() >= deadline:
-                raise StoreBusy(
-                    f"another process has been {doing} for {most:.0f} s: "
-                    "wait until it is done, or end it"
-                ) from error
-            time.sleep(_POLL_S)
-        except OSError as error:
-            raise StoreError(
-                f"no lock can be had for {doing} ({error.strerror}): the store must be in a folder "
-                f"whose file system has locks, such as a local disk ({setting('store')})"
-            ) from error
 
 
 ENDINGS = ("", "-wal", "-shm")  # the three files of a database in WAL mode
@@ -369,23 +322,6 @@ def is_index(path: Path) -> bool:
     return header.startswith(b"SQLite format 3\0") and header[68:] == _APPLICATION.to_bytes(
         4, "big"
     )
-
-
-def real_bytes(path: Path | str) -> int:
-    """Return the bytes that a file or folder takes on disk, 0 if it does not exist."""
-    try:
-        return os.stat(path).st_blocks * 512
-    except OSError:
-        return 0
-
-
-def whole_bytes(file: Path | int) -> int:
-    """Return the bytes that a file without holes takes on disk, at least its length.
-
-    Some file systems, such as ZFS, report the blocks only seconds after the file was written.
-    """
-    stat = os.stat(file)
-    return max(stat.st_blocks * 512, stat.st_size)
 
 
 def wrong_format(store: Path, version: Any) -> StoreError:  # noqa: ANN401 - whatever stands there

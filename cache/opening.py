@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .disk import disk_errors, is_temporary, remove_unfinished, sync_folder
 from .errors import IndexDamaged, StoreError, StoreFull, setting
 from .eviction import Freed, make_all_room
-from .index import ENDINGS, gate_path, is_index, wait_for_lock, wrong_format
+from .index import ENDINGS, gate_path, is_index, wrong_format
 from .keys import FORMAT_VERSION
-from .pools import is_temporary, read_group, read_pool, remove_unfinished, sync_folder, write_group
+from .lock import FileLock, wait_for_lock
+from .pools import read_group, read_pool, write_group
 from .reader import Reader
 from .recovery import Recovered, recover, set_index_aside
+from .segmentfiles import SegmentFiles
 from .state import INDEX, OPEN, POOLS, State
-from .writer import Writer, disk_errors
+from .writer import Writer
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,20 @@ class LimitChange:
     before: int | None
     after: int | None
     freed: Freed
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """How a store is opened: its folder, and what this process does with it.
+
+    `codec` is how new rows are compressed: ``""`` (not at all) or ``"lz4"``. `sealed` is where
+    sealed segments are kept.
+    """
+
+    path: Path
+    durable: bool
+    codec: str
+    sealed: SegmentFiles
 
 
 class Opened:
@@ -46,14 +63,9 @@ class Opened:
 
 
 def open_store(
-    path: Path,
-    *,
-    limit: int | None,
-    first_limit: Callable[[], int | None],
-    durable: bool,
-    codec: str,
+    options: StoreOptions, *, limit: int | None, first_limit: Callable[[], int | None]
 ) -> Opened:
-    """Open the store at `path`, creating it if there is none.
+    """Open a store, creating it if there is none.
 
     An index that is damaged or belongs to another store is moved aside and rebuilt from the
     segments. Segments that killed processes left behind are adopted or removed. Segments that
@@ -67,7 +79,7 @@ def open_store(
     StoreError
         The folder is not writable, holds other files, or is a store of another format version.
     """
-    at_first = limit
+    path, at_first = options.path, limit
     if limit is None and "limit" not in (read_group(path / POOLS) or {}):
         at_first = first_limit()  # before anything is created
     with folder_lock(path):
@@ -75,17 +87,17 @@ def open_store(
         (path / OPEN).mkdir(exist_ok=True)
         remove_unfinished(path / POOLS)  # of a process that was killed while creating the store
         try:
-            opened = _open_and_recover(path, limit, at_first, durable)
+            opened = _open_and_recover(options, limit, at_first)
         except IndexDamaged:
             set_index_aside(path / INDEX, "damaged")
-            opened = _open_and_recover(path, limit, at_first, durable)
-    return Opened(*opened, codec)
+            opened = _open_and_recover(options, limit, at_first)
+    return Opened(*opened, options.codec)
 
 
 def _open_and_recover(
-    path: Path, limit: int | None, at_first: int | None, durable: bool
+    options: StoreOptions, limit: int | None, at_first: int | None
 ) -> tuple[State, Recovered, LimitChange | None]:
-    state = _open_state(path, at_first, durable)
+    state = _open_state(options, at_first)
     recovered, change = Recovered(), None
     try:
         with contextlib.suppress(StoreFull):  # existing rows can still be read
@@ -115,17 +127,17 @@ def change_limit(state: State, limit: int | None) -> LimitChange:
     return LimitChange(before, limit, freed)
 
 
-def _open_state(path: Path, at_first: int | None, durable: bool) -> State:
-    index = path / INDEX
+def _open_state(options: StoreOptions, at_first: int | None) -> State:
+    path = options.path
     group = read_group(path / POOLS)
     if group is not None and group.get("format") != FORMAT_VERSION:
         raise wrong_format(path, group.get("format"))
     store_id = None if group is None else group.get("store")
-    state = _try_index(path, durable, store_id)
+    state = _try_index(options, store_id)
     if group is not None and state.index.store_id() != store_id:
         state.close()
-        set_index_aside(index, "foreign")
-        state = _try_index(path, durable, store_id)
+        set_index_aside(path / INDEX, "foreign")
+        state = _try_index(options, store_id)
     try:
         if not state.keeps_limit:
             with state.transaction() as transaction:
@@ -146,8 +158,8 @@ def _describe(state: State) -> None:
         sync_folder(state.path)
 
 
-def _try_index(path: Path, durable: bool, store_id: str | None) -> State:
-    state = State(path, durable=durable, store_id=store_id)
+def _try_index(options: StoreOptions, store_id: str | None) -> State:
+    state = State(options.path, durable=options.durable, store_id=store_id, sealed=options.sealed)
     try:
         state.index.store_id()
         state.sync()
@@ -189,7 +201,7 @@ def folder_lock(path: Path) -> Iterator[None]:
             raise StoreError(
                 f"{path} holds other things than a feature store; choose an empty or a new folder"
             )
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        held = FileLock(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
     except (FileExistsError, NotADirectoryError) as error:
         raise StoreError(f"{path} is not a folder; choose another place for the store") from error
     except OSError as error:
@@ -198,8 +210,8 @@ def folder_lock(path: Path) -> Iterator[None]:
             f"({setting('store')}), or ask for the right to write"
         ) from error
     try:
-        wait_for_lock(fd, f"opening {path}")
+        wait_for_lock(held, f"opening {path}")
         with disk_errors(path):
             yield
     finally:
-        os.close(fd)
+        held.close()

@@ -1,8 +1,6 @@
-"""The Zarr side of the store: a group with one array for each kind of row."""
+"""Pools, their segments, and the Zarr metadata: a group with one array for each kind of row."""
 
-import contextlib
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .disk import write_json
 from .errors import StoreError
 from .keys import FILL_VALUES, FORMAT_VERSION, SCALE_FACTORS, PoolSpec
 from .segments import CRC_BYTES, MOST_SLOTS, Compressor
@@ -22,11 +21,10 @@ if TYPE_CHECKING:
 
 SEGMENT_BYTES = 64 << 20
 SHARE_OF_LIMIT = 16  # a segment takes at most 1/16 of the store's limit
-EVICTED = ".evicted"  # suffix of a shard's name while it is being evicted
+COMPRESSOR_BYTES = 16  # what blosc adds to a row that does not shrink
 _OURS = "lpipstore"
-_TEMPORARY = ".lpipstore-unfinished-"  # followed by the PID
 
-Decompressor = Callable[[bytes, NDArray[np.generic]], None]
+Decompressor = Callable[[memoryview, NDArray[np.generic]], None]
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,32 @@ class Pool:
         return _decompressor() if self.codec else None
 
 
+@dataclass(frozen=True)
+class Segment:
+    """A segment: its id in the index, its pool, and its number within the pool."""
+
+    id: int
+    pool: Pool
+    number: int
+
+    @property
+    def key(self) -> str:
+        """Its key once it is sealed; see `segment_key`."""
+        return segment_key(self.pool.folder, self.number)
+
+    @property
+    def open_name(self) -> str:
+        """The name of its file while it is being written."""
+        return f"{self.pool.folder}.{self.number}"
+
+    @staticmethod
+    def of_open_name(name: str) -> tuple[str, int] | None:
+        """Return (pool folder, number) of an `open_name`; None for any other file name."""
+        folder, _, number = name.rpartition(".")
+        ours = is_pool_folder(folder) and number.isascii() and number.isdecimal()
+        return (folder, int(number)) if ours else None
+
+
 def _compressor() -> Compressor:
     from numcodecs import blosc
 
@@ -80,7 +104,7 @@ def _compressor() -> Compressor:
 def _decompressor() -> Decompressor:
     from numcodecs import blosc
 
-    def decompress(stored: bytes, row: NDArray[np.generic]) -> None:
+    def decompress(stored: memoryview, row: NDArray[np.generic]) -> None:
         blosc.decompress(stored, row)
 
     return decompress
@@ -97,17 +121,17 @@ def slots_for(row_bytes: int, limit: int | None) -> int:
     return max(1, min(MOST_SLOTS, room // (row_bytes + CRC_BYTES)))
 
 
-def shard_name(number: int) -> str:
-    """Return the chunk key of a shard in its array's folder."""
-    return f"c.{number}.0"
+def segment_key(folder: str, number: int) -> str:
+    """Return the key of a pool's segment: the chunk key of a shard, below the pool's folder."""
+    return f"{folder}/c.{number}.0"
 
 
-def shard_number(name: str) -> int | None:
-    """Return the number in a chunk key, or None for any other file name."""
-    parts = name.split(".")
-    if len(parts) == 3 and parts[0] == "c" and parts[2] == "0" and parts[1].isdecimal():
-        return int(parts[1])
-    return None
+def parse_key(key: str) -> tuple[str, int] | None:
+    """Return the pool folder and the number of a `segment_key`; None for any other name."""
+    folder, _, chunk = key.partition("/")
+    number = chunk.removeprefix("c.").removesuffix(".0")
+    ours = is_pool_folder(folder) and number.isdecimal()
+    return (folder, int(number)) if ours and key == segment_key(folder, int(number)) else None
 
 
 def array_metadata(spec: PoolSpec, codec: str, slots: int) -> dict[str, Any]:
@@ -244,39 +268,6 @@ def read_group(folder: Path) -> dict[str, Any] | None:
     return ours
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove unfinished files of `write_json` that killed processes left in a folder."""
-    for name in os.listdir(folder):
-        if is_temporary(name):
-            (folder / name).unlink(missing_ok=True)
-
-
-def is_temporary(name: str) -> bool:
-    """Return whether a file name is one of the temporary names of `write_json`."""
-    return re.fullmatch(rf"{re.escape(_TEMPORARY)}\d+", name, re.ASCII) is not None
-
-
 def is_pool_folder(name: str) -> bool:
     """Return whether a name is one that `pool_folder` could return."""
     return re.fullmatch(r"[A-Za-z0-9_-]+-[0-9a-f]{12}(-lz4)?", name) is not None
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the entries of a folder are on the disk (fsync)."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(value, indent=2))
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

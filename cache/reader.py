@@ -1,7 +1,6 @@
 """Reading rows: every row is verified against its checksum, and one that fails is a miss."""
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,12 +9,14 @@ import xxhash
 from numpy.typing import NDArray
 
 from .errors import StoreError, UsageError
-from .eviction import add_counts, delete_segments, finish_eviction
+from .eviction import delete_segments, finish_eviction
 from .keys import FILL_VALUES, SCALE_FACTORS
 from .keytable import SLOT_BITS, SLOT_MASK, place_of, segment_of, slot_of
-from .pools import Pool
+from .pools import COMPRESSOR_BYTES, Pool, Segment
+from .segmentfiles import SegmentFile
 from .segments import CRC_BYTES, checksum, seed_of, seeds_of, split_keys
-from .state import HELPERS, Segment, SegmentFile, State
+from .state import HELPERS, State
+from .usage import add_counts
 
 _WORTH_SHARING = 1 << 20  # reads of this many bytes or more are split among threads
 
@@ -47,7 +48,7 @@ class Reader:
         """Call `fetch`, and count hits and misses."""
         found = self.fetch(keys, out)
         hits = int(found.sum())
-        self.state.count(hits=hits, misses=len(keys) - hits)
+        self.state.usage.count(hits=hits, misses=len(keys) - hits)
         return found
 
     def fetch(self, keys: list[bytes], out: Rows) -> NDArray[np.bool_]:
@@ -67,7 +68,7 @@ class Reader:
             jobs = jobs.part(np.argsort(jobs.places, kind="stable"))
             segments = np.unique(jobs.places >> SLOT_BITS).tolist()
             self._check_buffer(segments, out)
-            state.touch(segments)
+            state.usage.touch(segments)
             failed = self._read(jobs, out)
             found[jobs.at] = True
             todo = jobs.at[failed]  # another copy may have been put meanwhile
@@ -87,13 +88,13 @@ class Reader:
             place, check = state.table.find_one(key)
         segment = state.segments.get(segment_of(place)) if place >= 0 else None
         if segment is None:
-            state.count(misses=1)
+            state.usage.count(misses=1)
             return None
         row: Rows = np.empty(segment.pool.length, segment.pool.dtype)
         read = self._row_reader(segment.id, segment.pool.dtype)
         if read is not None and read(slot_of(place), check, seed_of(key), row):
-            state.touch([segment.id])
-            state.count(hits=1)
+            state.usage.touch([segment.id])
+            state.usage.count(hits=1)
             return row
         return row if self.get_many([key], row[None])[0] else None
 
@@ -140,7 +141,7 @@ class Reader:
     def _row_reader(self, segment_id: int, dtype: str) -> ReadRow | None:
         """Return the function that reads one row of a segment, or None if the segment is gone."""
         segment = self.state.segments.get(segment_id)
-        file = None if segment is None else self.state.file_of(segment)
+        file = None if segment is None else self.state.files.get(segment)
         if segment is None or file is None:
             return None
         if segment.pool.codec:
@@ -180,7 +181,7 @@ def drop_places(state: State, transaction: Any, places: set[int]) -> None:  # no
         segment = state.segments.get(segment_id)
         if segment is None or finish_eviction(state, transaction, segment):
             continue
-        if state.sealed_path(segment).exists() or state.open_path(segment).exists():
+        if state.has_file(segment):
             single += slots
         else:
             gone.append(segment_id)
@@ -198,11 +199,11 @@ def drop_places(state: State, transaction: Any, places: set[int]) -> None:  # no
 
 def _plain_reader(pool: Pool, file: SegmentFile) -> ReadRow:
     stride, row_bytes = pool.stride, pool.row_bytes
-    preadv, xxh3 = os.preadv, xxhash.xxh3_64_intdigest  # `checksum`, without the extra call
+    xxh3 = xxhash.xxh3_64_intdigest  # `checksum`, without the extra call
 
     def read(slot: int, check: int, seed: int, row: Row) -> bool:
         try:
-            return preadv(file.fd, [row], slot * stride) == row_bytes and xxh3(row, seed) == check
+            return file.read_at([row], slot * stride) == row_bytes and xxh3(row, seed) == check
         except OSError:
             return False
 
@@ -224,17 +225,20 @@ def _converting(read_stored: ReadRow, pool: Pool) -> ReadRow:
 
 def _packed_reader(state: State, segment: Segment, file: SegmentFile) -> ReadRow:
     decompress = segment.pool.decompress
+    most: Row = np.empty(segment.pool.row_bytes + COMPRESSOR_BYTES, np.uint8)
+    scratch = memoryview(most)
 
     def read(slot: int, check: int, seed: int, row: Row) -> bool:
-        starts, sizes = state.extents_of(segment, slot)
+        starts, sizes = state.files.extents(segment, slot)
         if slot >= len(sizes) or decompress is None:
             return False
         size = int(sizes[slot]) - CRC_BYTES
+        stored = scratch[:size]
         try:
-            stored = os.pread(file.fd, size, int(starts[slot]))
+            got = file.read_at([stored], int(starts[slot]))
         except OSError:
             return False
-        if len(stored) != size or checksum(stored, seed) != check:
+        if got != size or checksum(stored, seed) != check:
             return False
         decompress(stored, row)
         return True

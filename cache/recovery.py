@@ -1,7 +1,6 @@
 """Recovery after a crash: adopts or removes segments of killed writers, rebuilds lost indexes."""
 
 import contextlib
-import fcntl
 import os
 import time
 from dataclasses import dataclass, field
@@ -9,22 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from .eviction import add_counts, delete_segments, finish_eviction, forget_pool
-from .index import ENDINGS, Transaction, whole_bytes
-from .pools import (
-    EVICTED,
-    Pool,
-    describe,
-    grow,
-    is_pool_folder,
-    is_temporary,
-    read_pool,
-    shard_name,
-    shard_number,
-)
-from .segments import Contents, Written, footer, read_footer, write_all
-from .state import OPEN, POOLS, Segment, State
-from .writer import committed, disk_errors, enter_rows
+from .disk import disk_errors, list_folder, remove_unfinished
+from .eviction import delete_segments, finish_eviction, forget_pool
+from .footer import Contents, read_footer
+from .index import ENDINGS, Transaction
+from .pools import Segment, describe, is_pool_folder, parse_key, read_pool
+from .segmentfiles import Listing
+from .segments import Written
+from .staging import StagedFile
+from .state import POOLS, State
+from .usage import add_counts
+from .writer import committed, enter_rows, enter_sealed, is_sealed, lengthen, publish
 
 
 @dataclass
@@ -39,21 +33,21 @@ class Recovered:
     lost_rows: int = 0
     notes: list[tuple[str, str, int, bool]] = field(default_factory=list)
 
-    def adopt(self, where: Path) -> None:
+    def adopt(self, where: object) -> None:
         """Record a segment that was adopted."""
         self.adopted += 1
         self.notes.append(("orphan adopted", str(where), 0, True))
 
-    def leave(self, where: Path, error: OSError) -> None:
+    def leave(self, where: object, error: OSError) -> None:
         """Record a segment that could not be adopted; it stays readable for the next recovery."""
         self.notes.append(("orphan left", f"{where}: {error.strerror}", 0, False))
 
-    def remove(self, where: Path) -> None:
+    def remove(self, where: object) -> None:
         """Record an orphaned file that was removed."""
         self.removed += 1
         self.notes.append(("orphan removed", str(where), 0, True))
 
-    def lose(self, where: Path, rows: int) -> None:
+    def lose(self, where: object, rows: int) -> None:
         """Record a segment whose file is gone."""
         self.lost_rows += rows
         self.notes.append(("missing segment", str(where), rows, True))
@@ -69,20 +63,16 @@ def recover(state: State) -> Recovered:
     """
     done = Recovered()
     # listed before the index is read, which then knows what is sealed or begun meanwhile
-    open_names = [name for name in _files(state.path / OPEN) if Segment.of_open_name(name)]
-    sealed_names = {
-        folder: _files(state.path / POOLS / folder) for folder in _listing(state.path / POOLS)
-    }
+    open_names = [name for name in state.staging.names() if Segment.of_open_name(name)]
+    listing = state.sealed.list()
     with disk_errors(state.path), state.transaction() as transaction:
-        _enter_unknown_pools(state, transaction, sealed_names)
+        _enter_unknown_pools(state, transaction)
         _mend_pools(state, transaction, done)
     with disk_errors(state.path), state.transaction() as transaction:
         for name in open_names:
             _recover_open_file(state, transaction, name, done)
-        for folder, names in sealed_names.items():
-            _recover_sealed_files(state, transaction, folder, names, done)
-        listed = {(folder, name) for folder, names in sealed_names.items() for name in names}
-        _forget_fileless(state, transaction, listed, done)
+        _recover_sealed_files(state, transaction, listing, done)
+        _forget_fileless(state, transaction, listing, done)
         add_counts(
             transaction,
             adopted_orphans=done.adopted,
@@ -92,33 +82,19 @@ def recover(state: State) -> Recovered:
     return done
 
 
-def _listing(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _files(folder: Path) -> list[str]:
-    return [name for name in _listing(folder) if not (folder / name).is_dir()]
-
-
-def _enter_unknown_pools(
-    state: State, transaction: Transaction, folders: dict[str, list[str]]
-) -> None:
+def _enter_unknown_pools(state: State, transaction: Transaction) -> None:
     """Add pools unknown to the index; remove the remains of half-created or half-removed pools."""
     known = {pool.folder for pool in state.pools.values()}
-    for folder, names in folders.items():
+    for folder in filter(is_pool_folder, list_folder(state.path / POOLS)):
         home = state.path / POOLS / folder
-        if folder in known or not is_pool_folder(folder) or not home.is_dir():
+        remove_unfinished(home)
+        if folder in known or not home.is_dir():
             continue
         pool = read_pool(home)
         if pool is not None:
             state.enter_pool(transaction, pool)
-        elif all(map(is_temporary, names)):
-            with contextlib.suppress(OSError):
-                for name in names:
-                    (home / name).unlink()
+        else:
+            with contextlib.suppress(OSError):  # it is not empty
                 home.rmdir()
 
 
@@ -135,128 +111,105 @@ def _mend_pools(state: State, transaction: Transaction, done: Recovered) -> None
             forget_pool(state, transaction, pool)
 
 
-def _segment_named(state: State, open_name: str) -> Segment | None:
-    return next((s for s in state.segments.values() if s.open_name == open_name), None)
-
-
 def _recover_open_file(state: State, transaction: Transaction, name: str, done: Recovered) -> None:
-    path = state.path / OPEN / name
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    file = state.staging.claim(name)
+    if file is None:
         return
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return  # its writer is alive
-        if not path.exists() or not os.path.samestat(os.fstat(fd), path.stat()):
-            return  # sealed since it was listed
-        segment = _segment_named(state, name)
+    with contextlib.closing(file):
+        segment = next((s for s in state.segments.values() if s.open_name == name), None)
+        if segment is not None and is_sealed(state, segment):  # published as a copy
+            state.staging.remove(name)
+            return
         if segment is not None:
             contents = committed(transaction, segment)
-            if len(contents.records) and os.fstat(fd).st_size >= contents.end:
-                _adopt(state, transaction, segment, fd, contents, done)
+            if len(contents.records) and file.size >= contents.end:
+                _adopt(state, transaction, segment, file, contents, done)
                 return
-        path.unlink()
-        done.remove(path)
+        state.staging.remove(name)
+        done.remove(file.path)
         if segment is not None:
             delete_segments(state, transaction, [segment.id])
-    finally:
-        os.close(fd)
 
 
 def _adopt(
     state: State,
     transaction: Transaction,
     segment: Segment,
-    fd: int,
+    file: StagedFile,
     contents: Contents,
     done: Recovered,
 ) -> None:
     """Truncate rows that were not committed, and seal the segment.
 
-    If the footer cannot be written, the segment stays open and readable for the next recovery.
+    If that fails, the segment stays open and readable for the next recovery.
     """
-    os.ftruncate(fd, contents.end)
     try:
-        ending = footer(contents, segment.pool.slots)
-        write_all(fd, [ending], contents.end, len(ending))
-        if state.durable:
-            os.fsync(fd)
-        grow(state.sealed_path(segment).parent, segment.number + 1, segment.pool.slots)
+        file.finish(contents, segment.pool.slots, durable=state.durable)
+        publish(state, transaction, segment, file)
     except OSError as error:
-        os.ftruncate(fd, contents.end)
-        done.leave(state.open_path(segment), error)
+        state.sealed.take_back(segment.key, file.path)
+        os.ftruncate(file.fd, contents.end)
+        done.leave(file.path, error)
         return
-    os.rename(state.open_path(segment), state.sealed_path(segment))
-    _enter_sealed(state, transaction, segment)
-    done.adopt(state.open_path(segment))
-
-
-def _enter_sealed(state: State, transaction: Transaction, segment: Segment) -> None:
-    path = state.sealed_path(segment)
-    grow(path.parent, segment.number + 1, segment.pool.slots)
-    transaction.execute(
-        "UPDATE segments SET sealed = 1, bytes = ? WHERE id = ?", (whole_bytes(path), segment.id)
-    )
+    done.adopt(file.path)
 
 
 def _recover_sealed_files(
-    state: State, transaction: Transaction, folder: str, names: list[str], done: Recovered
+    state: State, transaction: Transaction, listing: Listing, done: Recovered
 ) -> None:
-    known = {s.number: s for s in state.segments.values() if s.pool.folder == folder}
-    pool = next((p for p in state.pools.values() if p.folder == folder), None)
-    if not is_pool_folder(folder):
-        return
-    for name in names:
-        path = state.path / POOLS / folder / name
-        number = shard_number(name)
-        if number is None:
-            _finish_leftover(state, transaction, known, path)
-        elif number in known:
-            sealed = transaction.execute(
-                "SELECT sealed FROM segments WHERE id = ?", (known[number].id,)
-            ).fetchone()
-            # killed between rename and commit; or the seal failed, and was undone since the listing
-            if sealed is not None and not sealed[0] and path.exists():
-                _enter_sealed(state, transaction, known[number])
-                done.adopt(path)
-        elif pool is not None and path.exists():
-            if _take_in(state, transaction, pool, number, path):
-                done.adopt(path)
-            else:
-                done.remove(path)
-
-
-def _finish_leftover(
-    state: State, transaction: Transaction, known: dict[int, Segment], path: Path
-) -> None:
-    """Finish an eviction or remove a temporary file that a killed process left behind."""
-    number = shard_number(path.name.removesuffix(EVICTED))
-    if number is not None:
-        segment = known.get(number)
+    pools = {pool.folder: pool for pool in state.pools.values()}
+    segments = {segment.key: segment for segment in state.segments.values()}
+    for key in listing.deleted:
+        segment = segments.get(key)
         if segment is None or not finish_eviction(state, transaction, segment):
-            path.unlink(missing_ok=True)
-    elif is_temporary(path.name):
-        path.unlink(missing_ok=True)
+            state.sealed.forget(key)
+    for folder, number, key in sorted(map(_in_order, listing.published)):
+        segment = segments.get(key)
+        if segment is not None and is_sealed(state, segment):
+            continue
+        sealed = state.sealed.stat(key)
+        if sealed is None:  # sealing failed, and was undone since the listing
+            continue
+        where = f"{state.sealed.place}/{key}"
+        if segment is not None:  # killed between publishing and commit
+            lengthen(state, segment)
+            enter_sealed(transaction, segment, sealed.whole)
+            done.adopt(where)
+        elif folder in pools:
+            if _take_in(state, transaction, Segment(0, pools[folder], number)):
+                done.adopt(where)
+            else:
+                done.remove(where)
 
 
-def _take_in(state: State, transaction: Transaction, pool: Pool, number: int, path: Path) -> bool:
-    """Add a sealed segment to the index, or remove its file if damaged; True if added."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        contents = read_footer(fd, pool.slots)
-        used = os.fstat(fd).st_mtime_ns
-    finally:
-        os.close(fd)
+def _in_order(key: str) -> tuple[str, int, str]:
+    parsed = parse_key(key)
+    if parsed is None:
+        raise ValueError(f"{key!r} is no segment's key")
+    return *parsed, key
+
+
+def _take_in(state: State, transaction: Transaction, found: Segment) -> bool:
+    """Add a sealed segment to the index, or remove it if it is damaged; True if added."""
+    pool, number = found.pool, found.number
+    sealed, file = state.sealed.stat(found.key), state.sealed.open(found.key)
+    if sealed is None or file is None:
+        return False
+    contents = read_footer(file, pool.slots)
     stride = None if pool.codec else pool.stride
     if contents is None or (stride is not None and bool(np.any(contents.sizes != stride))):
-        path.unlink()
+        state.sealed.delete(found.key)
+        state.sealed.forget(found.key)
         return False
     cursor = transaction.execute(
         "INSERT INTO segments (pool, number, sealed, rows, bytes, used) VALUES (?, ?, 1, ?, ?, ?)",
-        (pool.id, number, len(contents.records), whole_bytes(path), min(used, time.time_ns())),
+        (
+            pool.id,
+            number,
+            len(contents.records),
+            sealed.whole,
+            min(sealed.modified_ns, time.time_ns()),
+        ),
     )
     segment = Segment(int(cursor.lastrowid or 0), pool, number)
     written = Written(contents.records, contents.sizes)
@@ -274,21 +227,19 @@ def _take_in(state: State, transaction: Transaction, pool: Pool, number: int, pa
 
 
 def _forget_fileless(
-    state: State, transaction: Transaction, listed: set[tuple[str, str]], done: Recovered
+    state: State, transaction: Transaction, listing: Listing, done: Recovered
 ) -> None:
     """Remove segments without a file from the index."""
     gone = []
     for segment in list(state.segments.values()):
-        if (segment.pool.folder, shard_name(segment.number)) in listed:
-            continue
-        if state.sealed_path(segment).exists() or state.open_path(segment).exists():
+        if segment.key in listing.published or state.has_file(segment):
             continue
         if finish_eviction(state, transaction, segment):
             continue
         gone.append(segment.id)
         lost = state.living_rows(segment)
         if lost:  # without rows it was only just begun, or all were put again since
-            done.lose(state.sealed_path(segment), lost)
+            done.lose(state.where(segment), lost)
     delete_segments(state, transaction, gone)
 
 

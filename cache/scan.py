@@ -1,7 +1,6 @@
 """Reading a whole pool in storage order, one batch ahead of the caller."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 from .errors import IndexReplaced
 from .keys import SCALE_FACTORS, PoolSpec
 from .keytable import place_of
+from .pools import Segment
 from .reader import Reader
 from .segments import CRC_BYTES, RECORD, checksum, seeds_of
-from .state import Segment, State
+from .state import State
 
 Rows = NDArray[Any]
 _BATCH_BYTES = 8 << 20
@@ -74,7 +74,7 @@ def scan(
             kept = np.flatnonzero(good)
             out[: len(kept)] = out[kept]
             keys = [keys[i] for i in kept.tolist()]
-        state.touch({run.segment.id for run in runs})
+        state.usage.touch({run.segment.id for run in runs})
         return keys, out[: len(keys)]
 
     ahead: Future[tuple[list[bytes], Rows]] | None = None
@@ -127,7 +127,7 @@ def _runs(state: State, spec: PoolSpec) -> Iterator[_Run]:
 def _read_run(state: State, run: _Run, out: Rows, good: NDArray[np.bool_]) -> None:
     """Read a run's rows into `out`; set `good` to True for those that were verified."""
     pool = run.segment.pool
-    file = state.file_of(run.segment)
+    file = state.files.get(run.segment)
     if file is None or pool.codec:
         return
     convert = out.dtype.name != pool.dtype
@@ -141,7 +141,7 @@ def _read_run(state: State, run: _Run, out: Rows, good: NDArray[np.bool_]) -> No
         rows = scratch[: end - start] if convert else out[start:end]
         buffers = [buffer for row in rows for buffer in (row, gap)]
         try:
-            got = os.preadv(file.fd, buffers, (run.slot + start) * pool.stride)
+            got = file.read_at(buffers, (run.slot + start) * pool.stride)
         except OSError:
             continue
         whole = got // pool.stride

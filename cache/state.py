@@ -1,58 +1,36 @@
 """One process's view of an open store: index in memory, open files, counts not yet saved."""
 
 import contextlib
-import itertools
 import json
 import os
 import threading
-import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .disk import sync_folder, write_json
 from .errors import StoreBusy, StoreError, StoreFull
 from .index import Index, Transaction
 from .keys import PoolSpec
 from .keytable import SLOT_BITS, KeyTable, place_of
-from .pools import (
-    Pool,
-    array_metadata,
-    describe,
-    is_pool_folder,
-    pool_folder,
-    read_pool,
-    shard_name,
-    slots_for,
-    sync_folder,
-    write_json,
-)
+from .openfiles import OpenFiles
+from .pools import Pool, Segment, array_metadata, describe, pool_folder, read_pool, slots_for
+from .segmentfiles import SegmentFiles
 from .segments import RECORD
+from .staging import Staging
+from .usage import Usage
 
 INDEX = "index.sqlite"
 ASIDE = ("foreign", "damaged")  # suffixes of an index that was moved out of the way
 POOLS = "pools"
 OPEN = "open"
 HELPERS = max(2, min(4, os.cpu_count() or 1))
-_MOST_FILES = 256
 _FLUSH_S = 1.0  # how long a process that only reads may delay saving its uses and counts
 _LARGEST_LOG = 1000  # pages
-
-
-class SegmentFile:
-    """A segment's file, open for reading; closed when its last reader drops it."""
-
-    def __init__(self, path: Path) -> None:
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        if hasattr(self, "fd"):
-            os.close(self.fd)
 
 
 class Keeper(Protocol):
@@ -68,35 +46,32 @@ class Keeper(Protocol):
         """Pin a segment if rows just added to it are among those that the run needs."""
 
 
-@dataclass(frozen=True)
-class Segment:
-    """A segment: its id in the index, its pool, and its number within the pool."""
-
-    id: int
-    pool: Pool
-    number: int
-
-    @property
-    def open_name(self) -> str:
-        """The name of its file while it is being written."""
-        return f"{self.pool.folder}.{self.number}"
-
-    @staticmethod
-    def of_open_name(name: str) -> tuple[str, int] | None:
-        """Return (pool folder, number) of an `open_name`; None for any other file name."""
-        folder, _, number = name.rpartition(".")
-        ours = is_pool_folder(folder) and number.isascii() and number.isdecimal()
-        return (folder, int(number)) if ours else None
-
-
 class State:
     """The index in memory, synced with the database, and what the reader and the writer share.
 
     Created when a store is opened, and anew after a fork or when the index file was replaced, so
     that nothing of the old state is used any more.
+
+    Parameters
+    ----------
+    path
+        The store's folder.
+    durable
+        Wait for the disk on each commit.
+    store_id
+        The store's id, for an index that has to be created; None for a new random id.
+    sealed
+        Where sealed segments are kept.
     """
 
-    def __init__(self, path: Path, *, durable: bool, store_id: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durable: bool,
+        store_id: str | None,
+        sealed: SegmentFiles,
+    ) -> None:
         self.path = path
         self.limit: int | None = None  # the store's; updated by `sync`
         self.keeps_limit = False  # the index has an entry for the limit, even if it is None
@@ -110,13 +85,10 @@ class State:
         self.pools: dict[int, Pool] = {}
         self.segments: dict[int, Segment] = {}
         self.helpers = ThreadPoolExecutor(HELPERS, "lpipstore")
-        self._files: dict[int, SegmentFile] = {}
-        self._lock = threading.Lock()  # guards open files, uses and counts
-        self._extents: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-        self._uses = itertools.count()
-        self._used: dict[int, int] = {}
-        self._counts: Counter[str] = Counter()
-        self._flushed = time.monotonic()
+        self.sealed = sealed
+        self.staging = Staging(path / OPEN)
+        self.files = OpenFiles(self.sealed, self.staging, self.index)
+        self.usage = Usage()
         self._version = -1
         self._last_entry = 0
         self._last_dropped = 0
@@ -140,7 +112,9 @@ class State:
                 if version != self._version:
                     self._pull(transaction)
                     self._version = version
-                self._keep_counts(transaction)
+                for pin in self.pins:
+                    pin.renew(self, transaction)
+                self.usage.save(transaction)
                 yield transaction
         except BaseException:
             self._version = -1  # an interrupt may come after the commit: load it next time
@@ -268,7 +242,7 @@ class State:
         """Add rows that this process has just committed to the index in memory."""
         with self.table_lock:
             self.table.add(segment.id, slot, records)
-        self._extents.pop(segment.id, None)
+        self.files.grown(segment)
         self._last_entry = max(self._last_entry, entry)
 
     def forget_segments(self, segments: Iterable[int]) -> None:
@@ -276,12 +250,10 @@ class State:
         gone = set(segments)
         with self.table_lock:
             self.table.discard_segments(gone)
-        with self._lock:
-            for segment in gone:
-                self.segments.pop(segment, None)
-                self._files.pop(segment, None)
-                self._extents.pop(segment, None)
-                self._used.pop(segment, None)
+        for segment in gone:
+            self.segments.pop(segment, None)
+        self.files.forget(gone)
+        self.usage.forget(gone)
 
     def segments_of(self, pool: Pool) -> int:
         """Return the number of segments that the array of a pool must have room for."""
@@ -300,66 +272,15 @@ class State:
 
     # -- files ----------------------------------------------------------------------------------
 
-    def sealed_path(self, segment: Segment) -> Path:
-        """Return the path of a segment once it is sealed."""
-        return self.path / POOLS / segment.pool.folder / shard_name(segment.number)
+    def has_file(self, segment: Segment) -> bool:
+        """Return whether the file of a segment is there, sealed or not."""
+        return self.sealed.stat(segment.key) is not None or self.staging.exists(segment.open_name)
 
-    def open_path(self, segment: Segment) -> Path:
-        """Return the path of a segment while it is being written."""
-        return self.path / OPEN / segment.open_name
-
-    def file_of(self, segment: Segment) -> SegmentFile | None:
-        """Open the file of a segment, or return None if it is gone."""
-        with self._lock:
-            known = self._files.get(segment.id)
-            return known or self._open_file(segment)
-
-    def _open_file(self, segment: Segment) -> SegmentFile | None:
-        sealed = self.sealed_path(segment)
-        for path in (sealed, self.open_path(segment), sealed):  # it may be sealed in between
-            try:
-                file = SegmentFile(path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-            while len(self._files) >= _MOST_FILES:
-                del self._files[next(iter(self._files))]
-            self._files[segment.id] = file
-            return file
-        return None
-
-    def extents_of(
-        self, segment: Segment, slot: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the offsets of a compressed segment's rows, and their sizes with crc32c, in bytes.
-
-        Both cover the rows committed when they were read, including `slot` if it was committed.
-        """
-        known = self._extents.get(segment.id)
-        if known is not None and slot < len(known[1]):
-            return known
-        with self.index.reading() as connection:
-            found = connection.execute(
-                "SELECT sizes FROM entries WHERE segment = ? ORDER BY slot", (segment.id,)
-            ).fetchall()
-        sizes = np.frombuffer(b"".join(row[0] for row in found), np.int64)
-        extents = (np.cumsum(sizes) - sizes, sizes)
-        self._extents[segment.id] = extents
-        return extents
+    def where(self, segment: Segment) -> str:
+        """Return where a segment is once it is sealed, for messages."""
+        return f"{self.sealed.place}/{segment.key}"
 
     # -- uses and counts ------------------------------------------------------------------------
-
-    def touch(self, segments: Iterable[int]) -> None:
-        """Record a use of segments."""
-        now = next(self._uses)
-        with self._lock:
-            self._used.update(dict.fromkeys(segments, now))
-
-    def count(self, **counts: int) -> None:
-        """Add to the store's counters."""
-        with self._lock:
-            self._counts.update(counts)
 
     def flush(self, *, now: bool = True) -> None:
         """Save uses and counts to the index if `now` is set or the last save was long enough ago.
@@ -367,59 +288,19 @@ class State:
         If the disk is full or, without `now`, others are writing, they stay pending and no error
         is raised.
         """
-        waiting = bool(self._used or self._counts)
-        if waiting and (now or time.monotonic() - self._flushed > _FLUSH_S):
+        if self.usage.is_due(0.0 if now else _FLUSH_S):
             accepted = (StoreFull,) if now else (StoreFull, StoreBusy)
             patience = None if now else 0.0
             with contextlib.suppress(*accepted), self.transaction(patience=patience):
                 pass
-
-    def _keep_counts(self, transaction: Transaction) -> None:
-        for pin in self.pins:
-            pin.renew(self, transaction)
-        with self._lock:
-            used, counts = dict(self._used), Counter(self._counts)
-        if used:
-            first = next_use(transaction) - min(used.values())
-            transaction.executemany(
-                "UPDATE segments SET used = ? WHERE id = ?",
-                [(first + when, segment) for segment, when in used.items()],
-            )
-        if counts:
-            transaction.executemany(
-                "INSERT INTO counters VALUES (?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-                list(counts.items()),
-            )
-
-        def kept() -> None:
-            with self._lock:
-                self._counts = self._counts - counts
-                for segment, when in used.items():
-                    if self._used.get(segment) == when:
-                        del self._used[segment]
-                self._flushed = time.monotonic()
-
-        transaction.then(kept)
 
     def close(self) -> None:
         """Save the counts and release everything."""
         with contextlib.suppress(StoreError):
             self.flush()
         self.helpers.shutdown()
-        with self._lock:
-            self._files.clear()
+        self.files.clear()
         self.index.close()
-
-
-def next_use(transaction: Transaction) -> int:
-    """Return a number for a use of a segment, greater than those of all earlier uses.
-
-    Eviction goes by these numbers. Normally it is the time in nanoseconds; if the clock went back,
-    one more than the greatest number so far.
-    """
-    newest = transaction.execute("SELECT max(used) FROM segments").fetchone()[0]
-    return max(time.time_ns(), (newest or 0) + 1)
 
 
 _POOL_COLUMNS = "id, folder, name, digest, length, dtype, recipe, codec, slots"

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .disk import real_bytes
 from .eviction import house_bytes
-from .index import real_bytes
 from .keytable import SLOT_BITS
 from .state import State
 
@@ -107,4 +107,5 @@ def _segment_bytes(state: State, segment_id: int) -> int:
     segment = state.segments.get(segment_id)
     if segment is None:
         return 0
-    return real_bytes(state.sealed_path(segment)) or real_bytes(state.open_path(segment))
+    sealed = state.sealed.stat(segment.key)
+    return sealed.occupied if sealed else real_bytes(state.staging.path(segment.open_name))

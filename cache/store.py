@@ -2,29 +2,29 @@
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import IndexDamaged, IndexReplaced, StoreError, StoreFull, UsageError
+from .disk import real_bytes
+from .errors import StoreError, StoreFull, UsageError
 from .eviction import Cleared, Freed, clear, make_all_room
 from .filetable import recall, remember
-from .index import FileIdentity, FileRecord, real_bytes
+from .handle import Handle
+from .index import FileIdentity, FileRecord
 from .keys import PoolSpec, check_keys
-from .opening import LimitChange, Opened, change_limit, folder_lock, open_store
+from .opening import LimitChange, Opened, StoreOptions, change_limit, folder_lock
 from .pins import Pin
 from .reader import check_buffer
-from .recovery import set_index_aside
 from .scan import scan
-from .state import INDEX, State
+from .segmentfiles import LocalSegments, SegmentFiles
+from .state import INDEX, POOLS, State
 from .statistics import PoolStat, StoreStat, stat
 from .verify import Finding, VerifyReport, index_problem, verify
-from .writer import disk_errors, store_error
 
 __all__ = [
     "Cleared",
@@ -36,6 +36,7 @@ __all__ = [
     "LimitChange",
     "Pin",
     "PoolStat",
+    "SegmentFiles",
     "StoreError",
     "StoreFull",
     "StoreStat",
@@ -44,7 +45,6 @@ __all__ = [
 ]
 
 SMALLEST_LIMIT = 1 << 20
-_Result = TypeVar("_Result")
 
 
 def _no_limit() -> None:
@@ -76,6 +76,8 @@ class FeatureStore:
     compress
         Compress rows with byte shuffle and lz4. Rows put without it are still found, and vice
         versa.
+    sealed
+        Where sealed segments are kept; by default in the store's folder, as Zarr shards.
 
     Raises
     ------
@@ -116,22 +118,19 @@ class FeatureStore:
         first_limit: Callable[[], int | None] = _no_limit,
         durable: bool = False,
         compress: bool = False,
+        sealed: SegmentFiles | None = None,
     ) -> None:
         _check_limit(limit)
         self.path = Path(os.path.expanduser(path)).absolute()
-        self.durable = durable
-        self.codec = "lz4" if compress else ""
-        self._guard = threading.Lock()
-        self._closed = False
-        self._left: list[Opened] = []
-        self._opened = open_store(
+        options = StoreOptions(
             self.path,
-            limit=limit,
-            first_limit=first_limit,
-            durable=self.durable,
-            codec=self.codec,
+            durable,
+            codec="lz4" if compress else "",
+            sealed=sealed or LocalSegments(self.path / POOLS, durable=durable),
         )
-        self.limit_change = self._opened.limit_change
+        self._handle = Handle(options, limit=limit, first_limit=first_limit)
+        self._run = self._handle.run
+        self.limit_change = self._handle.opened.limit_change
 
     # -- rows -----------------------------------------------------------------------------------
 
@@ -389,7 +388,7 @@ class FeatureStore:
             report.found("damaged index", f"{self.path / INDEX}: {problem}")
             return report
         if problem is not None:
-            self._heal(opened)
+            self._handle.heal(opened)
         return self._run(lambda opened: verify(opened.state, opened.recovered, repair=repair))
 
     def close(self) -> None:
@@ -397,12 +396,7 @@ class FeatureStore:
 
         In a process forked while the store was open, this leaves the parent's segments alone.
         """
-        with self._guard:
-            if self._closed:
-                return
-            self._closed = True
-        if self._opened.pid == os.getpid():
-            self._opened.close()
+        self._handle.close()
 
     def __enter__(self) -> Self:
         return self
@@ -416,52 +410,4 @@ class FeatureStore:
         self.close()
 
     def __repr__(self) -> str:
-        return f"FeatureStore({str(self.path)!r}, limit={self._opened.state.limit})"
-
-    # -- opening --------------------------------------------------------------------------------
-
-    def _run(self, action: Callable[[Opened], _Result]) -> _Result:
-        """Run `action` on the open store; reopen it after a fork or if its index was lost."""
-        if self._closed:
-            raise StoreError(f"the store at {self.path} is closed")
-        opened = self._opened
-        if opened.pid != os.getpid():
-            self._guard = threading.Lock()  # another thread of the parent may have held it
-            opened = self._reopen(opened)
-        try:
-            return action(opened)
-        except IndexReplaced:
-            return self._retry(action, self._reopen(opened))
-        except IndexDamaged:
-            return self._retry(action, self._heal(opened))
-        except OSError as error:
-            raise store_error(self.path, error) from error
-
-    def _retry(self, action: Callable[[Opened], _Result], opened: Opened) -> _Result:
-        with disk_errors(self.path):
-            return action(opened)
-
-    def _reopen(self, before: Opened) -> Opened:
-        with self._guard:
-            if self._opened is before:
-                self._left.append(before)  # kept: closing it would touch what is no longer ours
-                mine = before.pid == os.getpid()
-                if mine:
-                    before.writer.abandon()
-                self._opened = open_store(
-                    self.path,
-                    limit=None,
-                    first_limit=lambda: before.state.limit,
-                    durable=self.durable,
-                    codec=self.codec,
-                )
-                for pin in before.state.pins if mine else ():
-                    pin.attach(self._opened.state)
-            return self._opened
-
-    def _heal(self, before: Opened) -> Opened:
-        """Move a damaged index aside and rebuild it from the segments."""
-        with self._guard, folder_lock(self.path):
-            if self._opened is before and before.state.index.is_current():
-                set_index_aside(self.path / INDEX, "damaged")
-        return self._reopen(before)
+        return f"FeatureStore({str(self.path)!r}, limit={self._handle.opened.state.limit})"

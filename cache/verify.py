@@ -1,6 +1,5 @@
 """Full check of a store: rows against checksums, index against files, pools through Zarr."""
 
-import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,24 +8,15 @@ import numpy as np
 
 from .errors import StoreError
 from .eviction import delete_segments, finish_eviction, forget_pool
+from .footer import Contents, absent_slots, footer, index_bytes, read_footer, shard_index
 from .index import ENDINGS, Transaction, gate_path, translated
 from .keytable import SLOT_BITS, place_of
-from .pools import EVICTED, Pool, describe, open_array, read_pool, shard_number
+from .pools import Pool, Segment, describe, open_array, parse_key, read_pool
 from .reader import drop_places
 from .recovery import Recovered, recover
-from .segments import (
-    RECORD,
-    Contents,
-    absent_slots,
-    checksum,
-    footer,
-    index_bytes,
-    read_footer,
-    seeds_of,
-    shard_index,
-    write_all,
-)
-from .state import ASIDE, INDEX, OPEN, POOLS, Segment, State
+from .segmentfiles import EVICTED, SegmentFile, read_bytes
+from .segments import RECORD, checksum, seeds_of
+from .state import ASIDE, INDEX, OPEN, POOLS, State
 from .writer import committed
 
 _MOST_NAMED = 8  # at most this many slots are listed in a finding
@@ -155,40 +145,36 @@ def _check_segment(state: State, segment: Segment, report: VerifyReport, *, repa
             )
         }
     sealed, rows = row
-    path = state.sealed_path(segment)
-    if not sealed and not path.exists():
-        path = state.open_path(segment)
-    try:
-        fd = os.open(path, os.O_RDWR if repair else os.O_RDONLY)
-    except FileNotFoundError:
+    where, file = state.where(segment), state.sealed.open(segment.key)
+    if not sealed and file is None:
+        where = str(state.staging.path(segment.open_name))
+        file = state.staging.open(segment.open_name)
+    if file is None:
         _missing(state, segment, rows - len(dropped), report, repair=repair)
         return
-    try:
-        bad = dropped | _corrupt_slots(fd, contents, dropped)
-        report.segments += 1
-        report.rows += len(contents.sizes) - len(dropped)
-        report.bytes += contents.end
-        marked = _marked_absent(fd, segment, contents) if sealed else set()
-        if bad - dropped or (sealed and marked != bad):
-            with state.transaction() as transaction:  # no process evicts it meanwhile
-                if _left(state, transaction, segment):
-                    return
-                if repair:
-                    places = {place_of(segment.id, slot) for slot in bad - dropped}
-                    drop_places(state, transaction, places)
-                if repair and sealed:
-                    _mark_absent(fd, contents, segment.pool.slots, bad)
-    finally:
-        os.close(fd)
+    bad = dropped | _corrupt_slots(file, contents, dropped)
+    report.segments += 1
+    report.rows += len(contents.sizes) - len(dropped)
+    report.bytes += contents.end
+    marked = _marked_absent(file, segment, contents) if sealed else set()
+    repaired = repair
+    if bad - dropped or (sealed and marked != bad):
+        with state.transaction() as transaction:  # no process evicts it meanwhile
+            if _left(state, transaction, segment):
+                return
+            if repair:
+                places = {place_of(segment.id, slot) for slot in bad - dropped}
+                drop_places(state, transaction, places)
+            if repair and sealed:
+                repaired = _mark_absent(state, segment, contents, bad)
     told = sorted(bad - (marked or set()))
     if told:
         named = ", ".join(map(str, told[:_MOST_NAMED]))
         more = ", ..." if len(told) > _MOST_NAMED else ""
-        where = f"{path} slot {named}{more}"
         lost = len(told) - _put_again(state, segment, contents, told)
-        report.found("corrupt row", where, rows=lost, repaired=repair)
+        report.found("corrupt row", f"{where} slot {named}{more}", rows=lost, repaired=repaired)
     if marked is None:
-        report.found("damaged footer", path, repaired=repair)
+        report.found("damaged footer", where, repaired=repaired)
 
 
 def _missing(
@@ -197,7 +183,7 @@ def _missing(
     with state.transaction() as transaction:  # no process evicts or seals it meanwhile
         if _left(state, transaction, segment):
             return
-        sealed_since = state.sealed_path(segment).exists()
+        sealed_since = state.sealed.stat(segment.key) is not None
         lost = state.living_rows(segment)
         if repair and not sealed_since:
             delete_segments(state, transaction, [segment.id])
@@ -205,7 +191,7 @@ def _missing(
         _check_segment(state, segment, report, repair=repair)
         return
     if rows:  # a segment without rows was only just begun
-        report.found("missing segment", state.sealed_path(segment), rows=lost, repaired=repair)
+        report.found("missing segment", state.where(segment), rows=lost, repaired=repair)
 
 
 def _put_again(state: State, segment: Segment, contents: Contents, slots: list[int]) -> int:
@@ -221,7 +207,7 @@ def _left(state: State, transaction: Transaction, segment: Segment) -> bool:
     return segment.id not in state.segments or finish_eviction(state, transaction, segment)
 
 
-def _corrupt_slots(fd: int, contents: Contents, dropped: set[int]) -> set[int]:
+def _corrupt_slots(file: SegmentFile, contents: Contents, dropped: set[int]) -> set[int]:
     halves = np.stack([contents.records["hi"], contents.records["lo"]], axis=1)
     seeds, checks = seeds_of(halves).tolist(), contents.records["check"].tolist()
     starts, sizes = contents.starts.tolist(), contents.sizes.tolist()
@@ -230,34 +216,40 @@ def _corrupt_slots(fd: int, contents: Contents, dropped: set[int]) -> set[int]:
         if slot in dropped:
             continue
         try:
-            stored = os.pread(fd, size, start)
+            stored = read_bytes(file, size, start)
         except OSError:
-            stored = b""
-        row = memoryview(stored)[:-4]
+            stored = memoryview(b"")
+        row = stored[:-4]
         if len(stored) != size or checksum(row, seeds[slot]) != checks[slot]:
             bad.add(slot)
     return bad
 
 
-def _marked_absent(fd: int, segment: Segment, contents: Contents) -> set[int] | None:
+def _marked_absent(file: SegmentFile, segment: Segment, contents: Contents) -> set[int] | None:
     """Return the slots that a sealed segment's footer marks as absent; None if it is damaged."""
     slots = segment.pool.slots
-    known = read_footer(fd, slots)
-    marked = absent_slots(fd, len(contents.sizes), slots)
+    known = read_footer(file, slots)
+    marked = absent_slots(file, len(contents.sizes), slots)
     if known is None or marked is None or not np.array_equal(known.records, contents.records):
         return None
     size = index_bytes(slots)
-    found = os.pread(fd, size, max(0, os.fstat(fd).st_size - size))  # it may have just been emptied
+    found = read_bytes(file, size, max(0, file.size - size))  # it may have just been emptied
     return marked if found == shard_index(contents, slots, marked) else None
 
 
-def _mark_absent(fd: int, contents: Contents, slots: int, absent: set[int]) -> None:
-    """Rewrite a sealed segment's footer so that Zarr treats its corrupt rows as empty."""
+def _mark_absent(state: State, segment: Segment, contents: Contents, absent: set[int]) -> bool:
+    """Rewrite a sealed segment's footer so that Zarr treats its corrupt rows as empty.
+
+    Returns False if that fails. The rows can be read all the same.
+    """
+    slots = segment.pool.slots
     table = footer(contents, slots)[: -index_bytes(slots)]
     ending = table + shard_index(contents, slots, absent)
-    with contextlib.suppress(OSError):
-        os.ftruncate(fd, contents.end)
-        write_all(fd, [ending], contents.end, len(ending))
+    try:
+        state.sealed.replace_ending(segment.key, contents.end, ending)
+    except OSError:
+        return False
+    return True
 
 
 def _check_files(state: State, report: VerifyReport) -> None:
@@ -282,7 +274,7 @@ def _check_files(state: State, report: VerifyReport) -> None:
         strange += [
             home / name
             for name in (os.listdir(home) if home.exists() else [])
-            if name != "zarr.json" and shard_number(name.removesuffix(EVICTED)) is None
+            if name != "zarr.json" and parse_key(f"{folder}/{name.removesuffix(EVICTED)}") is None
         ]
     for path in strange:
         report.found("unknown file", path)

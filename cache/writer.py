@@ -1,33 +1,34 @@
 """Writing rows: to an open segment, committed in one transaction, sealed when full."""
 
 import contextlib
-import errno
-import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from .errors import StoreError, StoreFull, setting
+from .disk import disk_errors, whole_bytes
+from .errors import StoreError
 from .eviction import Reserved, delete_segments, reserve
-from .index import Transaction, whole_bytes
+from .footer import Contents
+from .index import Transaction
 from .keys import PoolSpec
 from .keytable import segment_of
-from .pools import grow, sync_folder
-from .segments import RECORD, Contents, Row, Written, footer, write_all, write_rows
-from .state import OPEN, Segment, State, next_use
+from .pools import Segment, grow
+from .segments import RECORD, Row, Written, write_rows
+from .staging import StagedFile
+from .state import POOLS, State
+from .usage import next_use
 
 
 @dataclass
 class OpenSegment:
-    """A segment that this process is writing; the lock on its file shows that we are alive."""
+    """A segment that this process is writing, and what it has committed so far."""
 
     segment: Segment
-    fd: int
+    file: StagedFile
     capacity: int
     parts: list[Written] = field(default_factory=list)
     rows: int = 0
@@ -43,11 +44,6 @@ class OpenSegment:
     def free(self) -> int:
         """Number of rows that still fit."""
         return self.capacity - self.rows
-
-    def release(self) -> None:
-        """Unlock and close the file; a forked child that inherited it holds no lock either."""
-        fcntl.flock(self.fd, fcntl.LOCK_UN)
-        os.close(self.fd)
 
 
 class Writer:
@@ -79,7 +75,7 @@ class Writer:
         with self._lock, disk_errors(self.state.path):
             self.state.sync()
             places, _ = self.state.find(list(keys))
-            self.state.touch({segment_of(place) for place in places[places >= 0].tolist()})
+            self.state.usage.touch({segment_of(place) for place in places[places >= 0].tolist()})
             wanted: dict[bytes, int] = {}
             for at in np.flatnonzero(places < 0).tolist():
                 wanted.setdefault(keys[at], at)
@@ -109,7 +105,7 @@ class Writer:
             reserved: Reserved | None = reserve(self.state, spec, self.codec)
             if reserved is None:
                 return None
-            target = OpenSegment(reserved.segment, reserved.fd, reserved.rows)
+            target = OpenSegment(reserved.segment, reserved.file, reserved.rows)
             self._open[spec.digest] = target
         return target
 
@@ -117,7 +113,7 @@ class Writer:
         """Write and commit rows; False, with nothing kept, if the segment is no longer ours."""
         try:
             written = write_rows(
-                target.fd,
+                target.file.fd,
                 target.tail,
                 rows,
                 keys,
@@ -125,9 +121,9 @@ class Writer:
                 self.state.helpers,
             )
             if self.state.durable:
-                os.fdatasync(target.fd)
+                os.fdatasync(target.file.fd)
                 if not target.rows:  # its name has not been synced either
-                    sync_folder(self.state.path / OPEN)
+                    self.state.staging.sync()
             kept = self._commit(target, written, keys)
             if kept:
                 target.take([written])
@@ -136,7 +132,7 @@ class Writer:
             raise
         if not kept:
             self._forget(target)
-            target.release()
+            target.file.close()
         return kept
 
     def _forget(self, target: OpenSegment) -> None:
@@ -151,9 +147,9 @@ class Writer:
         try:
             with self.state.index.reading() as connection:
                 contents = committed(connection, target.segment)
-            os.ftruncate(target.fd, contents.end)
+            os.ftruncate(target.file.fd, contents.end)
         except (StoreError, OSError):
-            target.release()
+            target.file.close()
             return
         target.parts, target.rows, target.tail = [], 0, 0
         target.take([Written(contents.records, contents.sizes)])
@@ -179,18 +175,18 @@ class Writer:
         """Seal a segment and forget it; if this raises, it is still open or already sealed."""
         self._forget(target)
         try:
-            seal(self.state, target.segment, target.fd, Contents.of(target.parts))
+            seal(self.state, target.segment, target.file, Contents.of(target.parts))
         except BaseException:
             try:
-                sealed = _is_sealed(self.state, target.segment)
+                sealed = is_sealed(self.state, target.segment)
             except StoreError:  # the index cannot be read: leave it to a recovery
                 sealed = True
             if sealed:
-                target.release()
+                target.file.close()
             else:
                 self._open[target.segment.pool.digest] = target
             raise
-        target.release()
+        target.file.close()
 
     def close(self) -> None:
         """Seal open segments. If the disk is full, the rows stay in the open file."""
@@ -198,10 +194,10 @@ class Writer:
             for target in self._open.values():
                 with contextlib.suppress(StoreError, OSError):
                     if target.rows:
-                        seal(self.state, target.segment, target.fd, Contents.of(target.parts))
+                        seal(self.state, target.segment, target.file, Contents.of(target.parts))
                     else:
                         _abandon(self.state, target.segment)
-                target.release()
+                target.file.close()
             self._open.clear()
 
     def abandon(self) -> None:
@@ -209,8 +205,8 @@ class Writer:
         with self._lock:
             for target in self._open.values():
                 with contextlib.suppress(OSError):
-                    os.unlink(self.state.open_path(target.segment))
-                target.release()
+                    self.state.staging.remove(target.segment.open_name)
+                target.file.close()
             self._open.clear()
 
     def seal_all(self) -> None:
@@ -244,40 +240,47 @@ def enter_rows(transaction: Transaction, segment: Segment, slot: int, written: W
     return int(cursor.lastrowid or 0)
 
 
-def seal(state: State, segment: Segment, fd: int, contents: Contents) -> None:
-    """Turn an open segment into a shard of its pool: append the footer, rename to the chunk key.
+def seal(state: State, segment: Segment, file: StagedFile, contents: Contents) -> None:
+    """Turn an open segment into a shard of its pool: append the footer, publish the file.
 
     If this raises, the segment is still open with all its rows, unless an interrupt came after it
     was sealed.
     """
-    end = contents.end
-    os.ftruncate(fd, end)
     try:
-        ending = footer(contents, segment.pool.slots)
-        write_all(fd, [ending], end, len(ending))
-        if state.durable:
-            os.fsync(fd)
+        file.finish(contents, segment.pool.slots, durable=state.durable)
         with state.transaction() as transaction:
-            transaction.execute(
-                "UPDATE segments SET sealed = 1, bytes = ? WHERE id = ?",
-                (whole_bytes(fd), segment.id),
-            )
-            sealed = state.sealed_path(segment)
-            grow(sealed.parent, segment.number + 1, segment.pool.slots)
-            os.rename(state.open_path(segment), sealed)
-            if state.durable:
-                sync_folder(sealed.parent)
-                sync_folder(state.path / OPEN)
+            publish(state, transaction, segment, file)
     except BaseException:
-        with contextlib.suppress(OSError):  # the rename may have succeeded before the failure
-            if not _is_sealed(state, segment):
-                if state.sealed_path(segment).exists():
-                    os.rename(state.sealed_path(segment), state.open_path(segment))
-                os.ftruncate(fd, end)
+        with contextlib.suppress(OSError):  # it may have been published before the failure
+            if not is_sealed(state, segment):
+                state.sealed.take_back(segment.key, file.path)
+                os.ftruncate(file.fd, contents.end)
         raise
 
 
-def _is_sealed(state: State, segment: Segment) -> bool:
+def publish(state: State, transaction: Transaction, segment: Segment, file: StagedFile) -> None:
+    """Publish a finished segment, and enter it in the index as sealed."""
+    size = whole_bytes(file.fd)
+    lengthen(state, segment)
+    state.sealed.publish(file.path, segment.key)
+    enter_sealed(transaction, segment, size)
+    transaction.then(lambda: state.staging.remove(segment.open_name))
+
+
+def lengthen(state: State, segment: Segment) -> None:
+    """Make the Zarr array of a pool long enough for a segment."""
+    grow(state.path / POOLS / segment.pool.folder, segment.number + 1, segment.pool.slots)
+
+
+def enter_sealed(transaction: Transaction, segment: Segment, size: int) -> None:
+    """Enter a segment in the index as sealed, with its bytes on disk."""
+    transaction.execute(
+        "UPDATE segments SET sealed = 1, bytes = ? WHERE id = ?", (size, segment.id)
+    )
+
+
+def is_sealed(state: State, segment: Segment) -> bool:
+    """Return whether the index has a segment as sealed, or no longer has it."""
     with state.index.reading() as connection:
         row = connection.execute(
             "SELECT sealed FROM segments WHERE id = ?", (segment.id,)
@@ -288,24 +291,4 @@ def _is_sealed(state: State, segment: Segment) -> bool:
 def _abandon(state: State, segment: Segment) -> None:
     with state.transaction() as transaction:
         delete_segments(state, transaction, [segment.id])
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(state.open_path(segment))
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn `OSError` into `StoreError`."""
-    try:
-        yield
-    except OSError as error:
-        raise store_error(path, error) from error
-
-
-def store_error(path: Path, error: OSError) -> StoreError:
-    """Return the `StoreError` for an `OSError`: `StoreFull` if no space is left."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreFull(
-            f"no space left for the store at {path} ({error.strerror}): what it holds stays; "
-            f"make room on the disk, or set a smaller {setting('limit')}"
-        )
-    return StoreError(f"the store at {path} cannot be written: {error}")
+        state.staging.remove(segment.open_name)

@@ -136,7 +136,9 @@ def examine(path, log):
         if stat.bytes > LIMIT:
             report("limit", str(stat.bytes))
         pools = [(path / "pools" / pool.folder, pool.rows) for pool in stat.pools]
-        known = {(s.pool.folder, f"c.{s.number}.0") for s in store._opened.state.segments.values()}
+        known = {
+            (s.pool.folder, f"c.{s.number}.0") for s in store._handle.opened.state.segments.values()
+        }
     for folder, rows in pools:
         array = zarr.open(folder, mode="r")
         filled = 0

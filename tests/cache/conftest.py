@@ -97,14 +97,14 @@ def crash():
     """Leave a store as a killed process would: nothing sealed, every lock gone."""
 
     def abandon(store, tail=b""):
-        opened = store._opened
+        opened = store._handle.opened
         for segment in opened.writer._open.values():
-            os.pwrite(segment.fd, tail, segment.tail)
-            segment.release()
+            os.pwrite(segment.file.fd, tail, segment.tail)
+            segment.file.close()
         opened.writer._open.clear()
         opened.state.helpers.shutdown()
-        opened.state._files.clear()
+        opened.state.files.clear()
         opened.state.index.close()
-        store._closed = True
+        store._handle.closed = True
 
     return abandon

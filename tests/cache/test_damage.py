@@ -78,10 +78,10 @@ def test_flipped_bits(folder, after, segment_files, repair_first):
 def test_a_truncated_segment(folder, after, segment_files, made, repair_first):
     file = segment_files(folder)[1]
     with FeatureStore(folder) as store:
-        state = store._opened.state
+        state = store._handle.opened.state
         segment = next(s for s in state.segments.values() if s.number == 1)
         if segment.pool.codec:
-            starts, sizes = state.extents_of(segment, 31)
+            starts, sizes = state.files.extents(segment, 31)
         else:
             sizes = np.full(32, segment.pool.stride)
             starts = np.cumsum(sizes) - sizes
@@ -349,7 +349,9 @@ def test_rows_in_two_segments_are_lost_only_where_they_are_found(tmp_path, made,
     with FeatureStore(tmp_path) as one, FeatureStore(tmp_path) as other:
         made.put(one, range(20))
         # what the other had looked up just before
-        other._opened.writer._put_new(made.spec, made.keys(range(20)), list(made.rows(range(20))))
+        other._handle.opened.writer._put_new(
+            made.spec, made.keys(range(20)), list(made.rows(range(20)))
+        )
     first, second = segment_files(tmp_path)
     first.unlink()
     with FeatureStore(tmp_path) as store:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lpipstore.cache import eviction
+from lpipstore.cache.disk import whole_bytes
 from lpipstore.cache.errors import StoreError
-from lpipstore.cache.index import whole_bytes
 from lpipstore.cache.keys import PoolSpec
 from lpipstore.cache.store import FeatureStore
 
@@ -252,7 +252,7 @@ def test_an_eviction_that_fails_halfway(small, made, monkeypatch, moment, error)
         if moment == "rename":
             patched.setattr(type(small.path), "rename", failing(type(small.path).rename))
         elif moment == "truncate":
-            patched.setattr(eviction.os, "truncate", failing(os.truncate))
+            patched.setattr(os, "truncate", failing(os.truncate))
         else:
             calls += [(), ()]
             patched.setattr(eviction, "delete_segments", failing(eviction.delete_segments))

@@ -53,7 +53,7 @@ def test_what_was_committed_stays_and_the_rest_goes_on_later(disk, made, durable
         for _ in range(3):  # it stays full, and says so each time
             with pytest.raises(StoreFull):
                 made.put(store, range(taken, taken + 10))
-            store._opened.state._flushed = -1e9  # uses and counts have waited for long
+            store._handle.opened.state.usage._saved = -1e9  # uses and counts have waited for long
             assert made.held(store, range(taken + 10)) == list(range(taken))
         assert store.stat().rows == taken
     with FeatureStore(path) as store:  # on the full disk

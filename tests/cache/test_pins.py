@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from lpipstore.cache import leases
+from lpipstore.cache import pins
 from lpipstore.cache.store import FeatureStore
 
 LIMIT = 2 << 20
@@ -105,7 +105,7 @@ def test_a_number_taken_again_by_another_process_keeps_nothing(small, made):
     pin.release()
 
 
-@pytest.mark.parametrize(("age", "stays"), [(0, True), (leases.LEASE_S + 1, False)])
+@pytest.mark.parametrize(("age", "stays"), [(0, True), (pins.LEASE_S + 1, False)])
 def test_a_lease_of_another_process_space_lasts_as_long_as_it_is_renewed(small, made, age, stays):
     made.put(small, range(100))
     small.pin("run", made.keys(range(100)))
@@ -118,7 +118,7 @@ def test_a_lease_is_renewed_while_the_run_works(small, made, monkeypatch):
     made.put(small, range(10))
     with small.pin("run", made.keys(range(10))) as pin:
         change(small, "UPDATE leases SET beat = 1")
-        pin._renewed -= leases.LEASE_S
+        pin._renewed -= pins.LEASE_S
         made.put(small, range(10, 20))
         with sqlite3.connect(small.path / "index.sqlite") as connection:
             beat = connection.execute("SELECT beat FROM leases").fetchone()[0]
@@ -147,7 +147,7 @@ def test_a_run_that_was_taken_for_gone_pins_anew(small, made):
         with FeatureStore(small.path, limit=LIMIT) as other:
             fill(other, made)
         assert small.stat().pinned_segments == 0
-        pin._renewed -= leases.LEASE_S  # it was stopped for so long
+        pin._renewed -= pins.LEASE_S  # it was stopped for so long
         made.put(small, range(100))
         fill(small, made, 20_000)
         assert made.held(small, range(100)) == list(range(100))
@@ -180,8 +180,8 @@ def test_rows_are_pinned_though_the_first_put_of_them_failed(small, made, monkey
 
 def test_a_process_keeps_its_own_pins_where_nothing_tells_when_it_started(small, made, monkeypatch):
     """As on systems without ``/proc``."""
-    monkeypatch.setattr(leases, "_started", lambda _: None)
-    monkeypatch.setattr(leases, "process_space", lambda: "unknown/1/2")
+    monkeypatch.setattr(pins, "_started", lambda _: None)
+    monkeypatch.setattr(pins, "_process_space", lambda: "unknown/1/2")
     made.put(small, range(100))
     with small.pin("run", made.keys(range(100))):
         small.evict(0)

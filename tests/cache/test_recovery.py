@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import zarr
 
-from lpipstore.cache import recovery, writer
+from lpipstore.cache import writer
 from lpipstore.cache.index import Index
+from lpipstore.cache.segmentfiles import Listing, LocalSegments
 from lpipstore.cache.store import FeatureStore
 
 
@@ -75,12 +76,11 @@ def test_killed_while_it_made_the_store(tmp_path, made):
 def test_killed_between_rename_and_commit(tmp_path, made, crash):
     store = FeatureStore(tmp_path)
     made.put(store, range(10))
-    state = store._opened.state
-    target = next(iter(store._opened.writer._open.values()))
+    state = store._handle.opened.state
+    target = next(iter(store._handle.opened.writer._open.values()))
     contents = writer.Contents.of(target.parts)
-    footer = writer.footer(contents, target.segment.pool.slots)
-    writer.write_all(target.fd, [footer], target.tail, len(footer))
-    state.open_path(target.segment).rename(state.sealed_path(target.segment))
+    target.file.finish(contents, target.segment.pool.slots, durable=False)
+    state.sealed.publish(target.file.path, target.segment.key)
     crash(store)
     with FeatureStore(tmp_path) as store:
         assert made.held(store, range(10)) == list(range(10))
@@ -146,7 +146,7 @@ def test_an_interrupt_after_the_commit_of_rows_leaves_them(tmp_path, made, monke
     with FeatureStore(tmp_path) as store:
         made.put(store, range(10))
         with monkeypatch.context() as patched:
-            patched.setattr(store._opened.state, "entered", interrupt)
+            patched.setattr(store._handle.opened.state, "entered", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 made.put(store, range(10, 18))
         assert made.held(store, range(20)) == list(range(18))
@@ -192,15 +192,14 @@ def test_an_interrupt_while_a_segment_is_sealed_loses_nothing(tmp_path, made, mo
 
 
 def test_a_seal_that_was_undone_meanwhile_is_not_taken_for_one(tmp_path, made, monkeypatch):
-    listed = recovery._files
-
-    def with_sealed(folder):
-        return [*listed(folder), *(["c.0.0"] if folder.parent.name == "pools" else [])]
+    def with_sealed(files):
+        key = f"{next(files.root.glob('made*')).name}/c.0.0"
+        return Listing(frozenset([key]), frozenset())
 
     with FeatureStore(tmp_path) as store:
         made.put(store, range(10))
         with monkeypatch.context() as patched:
-            patched.setattr(recovery, "_files", with_sealed)
+            patched.setattr(LocalSegments, "list", with_sealed)
             with FeatureStore(tmp_path) as other:
                 assert made.held(other, range(10)) == list(range(10))
                 assert other.stat().adopted_orphans == 0

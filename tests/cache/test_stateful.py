@@ -121,10 +121,10 @@ class Histories(RuleBasedStateMachine):
         """Leave everything as it is, as a killed process does."""
         import os
 
-        opened = self.store._opened
+        opened = self.store._handle.opened
         for segment in opened.writer._open.values():
-            os.pwrite(segment.fd, tail, segment.tail)
-            segment.release()
+            os.pwrite(segment.file.fd, tail, segment.tail)
+            segment.file.close()
         opened.writer._open.clear()
         opened.state.helpers.shutdown()
         opened.state.index.close()

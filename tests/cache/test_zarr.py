@@ -19,7 +19,7 @@ def array_of(store, at=0):
 
 def zarr_row(store, key):
     """Return the number of a key's row in its pool's array."""
-    state = store._opened.state
+    state = store._handle.opened.state
     place = int(state.find([key])[0][0])
     segment = state.segments[segment_of(place)]
     return segment.number * segment.pool.slots + slot_of(place)

@@ -24,17 +24,3 @@ def jobs(pictures, tmp_path, draw):
         "top-k": ("pairs", pictures, tmp_path / "others", "--top-k", "3"),
         "both": ("pairs", pictures, tmp_path / "others", "--top-k", "3", "--below", "0.9"),
     }
-
-
-@pytest.fixture
-def files_of():
-    """The function that reads all files of a run but the JSON, which tells times and places."""
-
-    def read(folder):
-        return {
-            path.relative_to(folder): path.read_bytes()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name not in ("manifest.json", "summary.json")
-        }
-
-    return read

@@ -58,7 +58,7 @@ def _draw(folder: Path, count: int, side: int | tuple[int, int] = 32, seed: int 
     return paths
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw():
     """The function that draws pictures into a folder."""
     return _draw

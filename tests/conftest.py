@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from lpipstore.workflows.cli.app import run_command
@@ -18,10 +19,29 @@ PHOTOS = "LPIPSTORE_TEST_DATA"
 WEIGHTS = "LPIPSTORE_WEIGHTS"
 
 
+# The same examples in every run of CI; elsewhere each run tries new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("new", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "new")
+
+
 def pytest_configure():
-    """Share the cores between processes that test side by side; torch is not imported yet."""
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    """Share the cores between the workers; torch is not imported yet.
+
+    Only a worker sets the number of threads: what the process that starts the workers sets, they
+    inherit. Threads that wait give their core away, or they keep those from working that they wait
+    for.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    if workers:
+        threads = max(1, (os.cpu_count() or 1) // int(workers))
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def pytest_collection_modifyitems(items):
+    """Move slow tests to the end, where workers steal what is left from one another."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
 def _draw(folder: Path, count: int, side: int | tuple[int, int] = 32, seed: int = 0) -> list[Path]:
@@ -38,7 +58,7 @@ def _draw(folder: Path, count: int, side: int | tuple[int, int] = 32, seed: int 
     return paths
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw():
     """The function that draws pictures into a folder."""
     return _draw
@@ -110,6 +130,20 @@ def cli(monkeypatch, capsys, tmp_path):
         return Outcome(code, printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture
+def files_of():
+    """The function that reads all files of a run but the JSON, which tells times and places."""
+
+    def read(folder):
+        return {
+            path.relative_to(folder): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name not in ("manifest.json", "summary.json")
+        }
+
+    return read
 
 
 @pytest.fixture

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CAMPAIGN = Path(__file__).parents[1] / "benchmarks" / "store_kills.py"
 
 
+@pytest.mark.slow
 def test_fifty_kills_leave_nothing_bad(tmp_path):
     done = subprocess.run(
         [sys.executable, str(CAMPAIGN), "--kills", "50", "--folder", str(tmp_path)],

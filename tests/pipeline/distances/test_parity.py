@@ -69,7 +69,12 @@ def both(reference, version, mode):
 @pytest.mark.parametrize("version", ["0.1", "0.0"])
 @pytest.mark.parametrize(
     ("batch", "height", "width"),
-    [(7, 64, 64), (1, 65, 97), (7, 65, 97), (1, 224, 224)],
+    [
+        (7, 64, 64),
+        (1, 65, 97),
+        (7, 65, 97),
+        pytest.param(1, 224, 224, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_values_and_layers_equal_the_package(reference, version, mode, batch, height, width):
@@ -85,6 +90,7 @@ def test_values_and_layers_equal_the_package(reference, version, mode, batch, he
         assert_near(layer, layer_theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["value", "spatial"])
 def test_seven_pairs_at_224_equal_the_package(reference, mode):
     if (reference.pnet_type, mode) == ("vgg", "spatial"):

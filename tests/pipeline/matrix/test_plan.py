@@ -3,10 +3,11 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lpipstore.cache.errors import UsageError
+from lpipstore.pipeline.distances.panels import PANEL
 from lpipstore.pipeline.matrix.plan import MatrixPlan, plan_matrix
 
 plans = st.builds(
@@ -44,6 +45,45 @@ def test_each_step_reads_one_slab_at_most(plan):
     assert len(list(plan.loads())) <= len(steps) + 1
 
 
+def tiles_in(plan, rows, columns):
+    """List the tiles that begin in a range of rows and one of columns."""
+    down, across = (
+        range(-(-part.start // plan.tile), -(-part.stop // plan.tile)) for part in (rows, columns)
+    )
+    return list(itertools.product(down, across))
+
+
+@given(plans)
+def test_every_tile_lies_in_one_piece(plan):
+    seen = []
+    for step in plan.steps():
+        for top, left in plan.pieces(step):
+            assert top.start % plan.tile == left.start % plan.tile == 0
+            assert top.stop % plan.tile == 0 or top.stop == plan.rows
+            assert left.stop % plan.tile == 0 or left.stop == (plan.columns or plan.rows)
+            seen += tiles_in(plan, top, left)
+    computed = [(i, j) for i, j in seen if plan.columns is not None or j >= i]
+    assert sorted(computed) == sorted(plan.tiles())
+    assert sum(plan.pairs_in(*tile) for tile in plan.tiles()) == plan.pairs
+
+
+@given(plans, st.data())
+def test_slabs_are_read_before_they_are_used_and_only_for_tiles_to_do(plan, data):
+    tiles = plan.tiles()
+    todo = data.draw(st.none() | st.sets(st.sampled_from(tiles)))
+    loads = plan.loads(todo)
+    held = set()
+    for step in plan.steps():
+        inside = set(tiles_in(plan, step.down.rows, step.across.rows))
+        if todo is not None and not inside & todo:
+            continue
+        needed = {step.down, step.across}
+        read = {next(loads) for _ in needed - held}
+        assert read == needed - held
+        held = needed  # others make room
+    assert next(loads, None) is None
+
+
 def test_the_last_rows_are_read_once():
     plan = MatrixPlan(40, None, 4, 2, 8, 8, False)
     starts = [slab.start for slab in plan.loads()]
@@ -64,6 +104,34 @@ def test_memory_decides_over_nothing_that_can_be_seen(count, row_bytes):
         assert plan.tile % plan.block == 0 or plan.tile == count
         plans.append((plan.tile, plan.block))
     assert len(set(plans)) == 1
+
+
+@given(
+    st.integers(1, 60_000),
+    st.none() | st.integers(1, 60_000),
+    st.integers(2, 20_000_000),
+    st.integers(1, 1 << 36),
+)
+@example(1, None, 2, 1)
+def test_a_plan_keeps_to_its_memory_or_says_how_much_it_needs(rows, columns, row_bytes, memory):
+    try:
+        plan = plan_matrix(rows, row_bytes, memory, columns=columns)
+    except UsageError as error:
+        least = int(str(error).rpartition("takes ")[2].partition("MB")[0]) * 1_000_000
+        assert memory < least
+        plan, memory = plan_matrix(rows, row_bytes, least, columns=columns), least
+    longest = max(rows, columns or 0)
+    count = rows + (columns or 0)
+    slabs = 3 if plan.ahead else 2
+    held = count if plan.slab >= longest else min(count, slabs * plan.slab)
+    side = min(plan.piece, plan.slab)
+    assert held * row_bytes + side * side * 28 + 2 * side * PANEL * 4 <= memory
+    assert 1 <= plan.tile <= plan.piece <= longest
+    assert plan.slab % plan.tile == 0 or plan.slab >= longest
+    assert plan.piece % plan.tile == 0 or plan.piece == longest
+    assert plan.tile % plan.block == 0 or plan.tile == longest
+    plenty = plan_matrix(rows, row_bytes, 1 << 60, columns=columns)
+    assert (plenty.tile, plenty.block) == (plan.tile, plan.block)  # which decide over bits
 
 
 def test_too_little_memory_is_told_with_what_it_takes():

@@ -56,9 +56,10 @@ def no_trunk(monkeypatch):
     "kind", ["pairs", "groups", "compare", "paired", "score", "below", "top-k", "both"]
 )
 def test_each_head_gives_the_bytes_of_a_fresh_run(
-    cli, jobs, heads, tmp_path, no_trunk, kind, files_of
+    cli, finished, finished_runs, heads, tmp_path, no_trunk, kind, files_of
 ):
-    assert cli(*jobs[kind], *MODEL, "--out", tmp_path / "run").code == 0
+    finished(kind)
+    jobs = finished_runs.jobs
     for number, head in enumerate(heads):
         fresh = (*jobs[kind], *MODEL, "--heads", head, "--out", tmp_path / f"fresh{number}")
         assert cli(*fresh).code == 0
@@ -80,8 +81,8 @@ def test_each_head_gives_the_bytes_of_a_fresh_run(
         assert again == fresh
 
 
-def test_rows_are_read_once_for_all_heads(cli, pictures, heads, tmp_path, monkeypatch):
-    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+def test_rows_are_read_once_for_all_heads(cli, finished, heads, tmp_path, monkeypatch):
+    finished()
     counts = []
     for chosen in (heads[:1], heads):
         options = [argument for head in chosen for argument in ("--heads", head)]
@@ -146,8 +147,8 @@ def test_rows_of_a_search_that_left_the_store(cli, jobs, heads, tmp_path, files_
     assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
 
 
-def test_a_search_that_was_cut_short_goes_on(cli, jobs, heads, tmp_path, files_of):
-    assert cli(*jobs["top-k"], *MODEL, "--out", tmp_path / "run").code == 0
+def test_a_search_that_was_cut_short_goes_on(cli, finished, heads, tmp_path, files_of):
+    finished("top-k")
     command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
     assert cli(*command).code == 0
     before = files_of(tmp_path / "two")
@@ -176,8 +177,8 @@ def test_lost_rows_of_images_that_are_gone(cli, pictures, heads, tmp_path):
     assert "004.png" in outcome.err
 
 
-def test_lost_rows_of_other_weights(cli, pictures, heads, tmp_path, real_weights):
-    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+def test_lost_rows_of_other_weights(cli, finished, heads, tmp_path, real_weights):
+    finished()
     cli("store", "clear")
     (weights,) = real_weights.glob("squeezenet1_1*.pth")
     command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
@@ -216,11 +217,10 @@ def test_backbones_of_torchvision(cli, pictures, tmp_path, no_trunk, files_of):
     assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
 
 
-def test_kept_statistics_need_no_rows(cli, jobs, heads, tmp_path, no_trunk):
-    keep = ("--keep-statistics", "--out", tmp_path / "run")
-    assert cli(*jobs["score"], *MODEL, *keep).code == 0
+def test_kept_statistics_need_no_rows(cli, finished, finished_runs, heads, tmp_path, no_trunk):
+    finished("score with statistics")
     fresh = ("--heads", heads[2], "--out", tmp_path / "fresh")
-    assert cli(*jobs["score"], *MODEL, *fresh).code == 0
+    assert cli(*finished_runs.jobs["score"], *MODEL, *fresh).code == 0
     assert cli("store", "clear").code == 0
     no_trunk()
     command = ("rescore", tmp_path / "run", "--heads", heads[2], "--out", tmp_path / "two")
@@ -239,18 +239,17 @@ def test_kept_statistics_need_no_rows(cli, jobs, heads, tmp_path, no_trunk):
     assert summary_of(tmp_path / "two")["mean"] == pytest.approx(one.summary["mean"], abs=1e-6)
 
 
-def test_rows_are_read_if_that_is_asked(cli, jobs, heads, tmp_path, files_of):
-    keep = ("--keep-statistics", "--out", tmp_path / "run")
-    assert cli(*jobs["score"], *MODEL, *keep).code == 0
+def test_rows_are_read_if_that_is_asked(cli, finished, finished_runs, heads, tmp_path, files_of):
+    finished("score with statistics")
     fresh = ("--heads", heads[2], "--out", tmp_path / "fresh")
-    assert cli(*jobs["score"], *MODEL, *fresh).code == 0
+    assert cli(*finished_runs.jobs["score"], *MODEL, *fresh).code == 0
     command = ("rescore", tmp_path / "run", "--heads", heads[2], "--out", tmp_path / "two")
     assert cli(*command, "--from-rows").code == 0
     assert files_of(tmp_path / "two") == files_of(tmp_path / "fresh")
 
 
-def test_a_matrix_that_was_cut_short_goes_on(cli, pictures, heads, tmp_path, files_of):
-    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+def test_a_matrix_that_was_cut_short_goes_on(cli, finished, heads, tmp_path, files_of):
+    finished()
     options = ("--heads", heads[0], "--heads", heads[1], "--out", tmp_path / "two")
     cli("rescore", tmp_path / "run", *options)
     before = files_of(tmp_path / "two")
@@ -260,8 +259,8 @@ def test_a_matrix_that_was_cut_short_goes_on(cli, pictures, heads, tmp_path, fil
     assert files_of(tmp_path / "two") == before
 
 
-def test_heads_with_one_name_get_folders_of_their_own(cli, pictures, heads, tmp_path):
-    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+def test_heads_with_one_name_get_folders_of_their_own(cli, finished, heads, tmp_path):
+    finished()
     for number in (0, 1):
         (tmp_path / f"trained{number}").mkdir()
         shutil.copy(heads[number], tmp_path / f"trained{number}" / "head.pth")
@@ -289,8 +288,8 @@ def test_heads_with_one_name_get_folders_of_their_own(cli, pictures, heads, tmp_
         ({"command": "train"}, "rescore takes runs of pairs"),
     ],
 )
-def test_manifests_that_are_wrong(cli, pictures, heads, tmp_path, change, words):
-    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+def test_manifests_that_are_wrong(cli, finished, heads, tmp_path, change, words):
+    finished()
     manifest = tmp_path / "run" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **change}))
     outcome = cli("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
@@ -298,8 +297,8 @@ def test_manifests_that_are_wrong(cli, pictures, heads, tmp_path, change, words)
     assert words in outcome.err
 
 
-def test_a_head_of_another_backbone(cli, pictures, tmp_path):
-    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+def test_a_head_of_another_backbone(cli, finished, tmp_path):
+    finished()
     head = {f"lin{n}.model.1.weight": torch.ones(1, 8, 1, 1) for n in range(5)}
     torch.save(head, tmp_path / "other.pth")
     command = ("rescore", tmp_path / "run", "--heads", tmp_path / "other.pth")
@@ -308,8 +307,8 @@ def test_a_head_of_another_backbone(cli, pictures, tmp_path):
     assert not (tmp_path / "two").exists()
 
 
-def test_a_damaged_table_of_images(cli, pictures, heads, tmp_path):
-    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+def test_a_damaged_table_of_images(cli, finished, heads, tmp_path):
+    finished()
     images = tmp_path / "run" / "images.parquet"
     table = pyarrow.parquet.read_table(images)
     command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
@@ -330,8 +329,8 @@ def test_a_list_of_equal_images_from_its_statistics(cli, pictures, heads, tmp_pa
     assert lpipstore.open_run(tmp_path / "two").pairs["distance"].to_pylist() == [0, 0, None]
 
 
-def test_groups_are_told_by_their_mean(cli, jobs, heads, tmp_path):
-    cli(*jobs["groups"], *MODEL, "--out", tmp_path / "run")
+def test_groups_are_told_by_their_mean(cli, finished, heads, tmp_path):
+    finished("groups")
     command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
     outcome = cli(*command)
     groups = summary_of(tmp_path / "two")["groups"]
@@ -339,8 +338,8 @@ def test_groups_are_told_by_their_mean(cli, jobs, heads, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["pairs", "score", "below"])
-def test_failed_images_are_counted(cli, jobs, heads, tmp_path, kind):
-    cli(*jobs[kind], *MODEL, "--out", tmp_path / "run")
+def test_failed_images_are_counted(cli, finished, heads, tmp_path, kind):
+    finished(kind)
     failed = summary_of(tmp_path / "run")["failed"]
     assert failed > 0
     command = ("rescore", tmp_path / "run", "--heads", heads[0], "--out", tmp_path / "two")
@@ -349,9 +348,9 @@ def test_failed_images_are_counted(cli, jobs, heads, tmp_path, kind):
 
 
 def test_runs_lie_in_folders_of_their_own_wherever_heads_are(
-    cli, pictures, heads, tmp_path, monkeypatch
+    cli, finished, heads, tmp_path, monkeypatch
 ):
-    cli("pairs", pictures, *MODEL, "--out", tmp_path / "run")
+    finished()
     training = tmp_path / "training"
     (training / "sub").mkdir(parents=True)
     shutil.copy(heads[0], training / "head.pth")

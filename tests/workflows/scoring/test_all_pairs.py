@@ -301,6 +301,7 @@ def test_paths_of_any_bytes(cli, pictures, tmp_path):
     assert run.distances[0, 8].compute() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [False, True], ids=["one", "group"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_says_how_to_go_on_and_loses_nothing(tmp_path, draw, number, whole_group):

@@ -244,6 +244,7 @@ def some_search(folder, count=1300):
     return contents, lambda: Search(features, pooled, contents, weights, 1_000_000_000)
 
 
+@pytest.mark.slow
 def test_a_search_that_is_interrupted_anywhere_ends_the_same_across_the_switch(
     tmp_path, monkeypatch
 ):
@@ -308,6 +309,7 @@ def start(folder, out, store, *question):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("images", "question", "part"),
     [

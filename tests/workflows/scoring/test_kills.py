@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CAMPAIGN = Path(__file__).parents[2] / "benchmarks" / "run_kills.py"
 
 
+@pytest.mark.slow
 def test_twenty_killed_runs_end_in_the_same_bytes(tmp_path):
     done = subprocess.run(
         [sys.executable, str(CAMPAIGN), "--runs", "20", "--folder", str(tmp_path)],

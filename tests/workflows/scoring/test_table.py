@@ -241,6 +241,7 @@ def test_statistics_give_other_heads_without_rows(cli, many, tmp_path):
         assert np.abs(found - fresh).max() < 1e-6 * max(1, fresh.max())
 
 
+@pytest.mark.slow
 def test_kills_leave_a_run_that_goes_on(tmp_path, draw):
     draw(tmp_path / "many", 150, side=40)
     numbers = np.random.default_rng(0).integers(0, 150, (900, 2))

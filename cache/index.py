@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .disk import real_bytes
-from .errors import IndexDamaged, IndexReplaced, StoreError, StoreFull
+from .errors import IndexDamaged, IndexReplaced, StoreError, StoreFull, setting
 from .keys import FORMAT_VERSION
 from .lock import PATIENCE_S, FileLock, wait_for_lock
 

@@ -70,7 +70,7 @@ def survey(
                 and record.content is not None
                 and isinstance(version, FileIdentity)
             ):
-                news.append((version, FileRecord(record.content, _note(record))))
+                news.append((version, FileRecord(record.content, _note(record, version))))
             report("hash", len(records), len(names))
     table.remember_files(news)
     return records
@@ -84,8 +84,10 @@ def _version(name: str, sources: Sources) -> FileIdentity | str | None:
         return f"cannot be read: {error.strerror}"
 
 
-def _note(record: ImageRecord) -> str:
-    return f"{record.width}x{record.height}"
+def _note(record: ImageRecord, version: FileIdentity) -> str:
+    """Return the size of an image, and its bytes where they are not those of the whole file."""
+    size = f"{record.width}x{record.height}"
+    return size if record.bytes == version.size else f"{size} {record.bytes}"
 
 
 def _examine(
@@ -94,9 +96,9 @@ def _examine(
     if isinstance(version, str):
         return ImageRecord(name, error=version)
     size = 0 if version is None else version.size
-    if known is not None and re.fullmatch(r"\d+x\d+", known.note):  # else known as a weights file
-        width, height = map(int, known.note.split("x"))
-        return ImageRecord(name, known.content, width, height, size)
+    note = known and re.fullmatch(r"(\d+)x(\d+)(?: (\d+))?", known.note)
+    if known and note:  # else unknown, or known as a weights file
+        return ImageRecord(name, known.content, int(note[1]), int(note[2]), int(note[3] or size))
     try:
         data = sources.read(name)
         width, height = size_of(data)

@@ -10,13 +10,14 @@ from ...cache.errors import UsageError
 from ..common.text import printable
 from .decode import ImageError
 from .files import Files, is_image_name
+from .image_tables import ImageTable
 from .names import MEMBER, absolute, member_name, split_name
 from .source import ImageData, Source, SourceKind, SourceOptions
 
 if TYPE_CHECKING:
     from ...cache.index import FileIdentity
 
-KINDS: tuple[SourceKind, ...] = (Files,)
+KINDS: tuple[SourceKind, ...] = (ImageTable, Files)
 """The kinds of sources; the first that takes a place has it."""
 
 Given: TypeAlias = str | os.PathLike[str]

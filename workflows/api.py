@@ -3,8 +3,9 @@
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,14 +23,21 @@ from ..pipeline.images.arrays import (
     take_image,
     take_range,
 )
+from ..pipeline.images.hf_dataset import DatasetImages, is_dataset
 from ..pipeline.images.memory import InMemory
 from ..pipeline.images.names import member_name
+from ..pipeline.images.source import Source, SourceOptions
+from ..pipeline.images.sources import Sources
+from ..pipeline.images.survey import ImageRecord
 from ..pipeline.matrix.plan import plan_matrix
 from ..pipeline.matrix.score import score_matrix
 from .session.collection import STAGES, Collection, make_extractor
 from .session.screen import Screen
 from .session.session import Session, bind, find_collection, make_collection
 from .session.settings import Settings, first_limit, parse_bytes, parse_size
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 PathLike = str | os.PathLike[str]
 _GIVEN = "images"  # the name of the source of images that a program gives
@@ -55,7 +63,7 @@ class MatrixInMemory:
 
 
 def distance_matrix(
-    images: PathLike | torch.Tensor | Iterable[PathLike | ArrayLike],
+    images: "PathLike | torch.Tensor | Iterable[PathLike | ArrayLike] | Dataset",
     *,
     store: PathLike | FeatureStore | None = None,
     backbone: str = "alex",
@@ -65,6 +73,7 @@ def distance_matrix(
     taps: str | Sequence[str] = (),
     size: str | int = "auto",
     value_range: ValueRange | None = None,
+    image_column: str | None = None,
     row_dtype: str = "uint16",
     memory: str | int = "4GB",
     device: str = "auto",
@@ -76,7 +85,7 @@ def distance_matrix(
     ----------
     images
         A folder or a glob pattern, a list of files, a tensor [N, 3, height, width], or a list of
-        tensors [3, height, width] or arrays [height, width, 3].
+        tensors [3, height, width] or arrays [height, width, 3], or a `datasets.Dataset`.
     store
         A `FeatureStore` or its folder (``~`` is your home), where rows are kept for later calls
         within the store's limit; None keeps them only during this call.
@@ -90,6 +99,8 @@ def distance_matrix(
     value_range
         (lowest, highest) possible value of floating-point images, such as (0, 1) or (-1, 1);
         required for them. uint8 images range from 0 to 255.
+    image_column
+        The column of a table or dataset that holds images; None takes the only one.
     row_dtype, memory, device
         As for ``lpipstore pairs``.
     progress
@@ -126,9 +137,11 @@ def distance_matrix(
         memory=str(memory),
         device=device,
     )
-    listed = [images] if isinstance(images, str | os.PathLike) else list(images)
+    dataset = DatasetImages(images, image_column) if is_dataset(images) else None
+    items: Any = [images] if isinstance(images, str | os.PathLike) else images
+    listed = [] if dataset else list(items)
     files = [image for image in listed if isinstance(image, str | os.PathLike)]
-    if not listed:
+    if not listed and dataset is None:
         raise UsageError("an empty list of images came")
     if 0 < len(files) < len(listed):
         raise UsageError("give either files or images in memory, not both in one list")
@@ -139,8 +152,11 @@ def distance_matrix(
             opened = FeatureStore(path, first_limit=lambda: first_limit(path))
             store = stack.enter_context(opened)
         screen = stack.enter_context(Screen(quiet=not progress))
-        session = Session(store, settings, Stopwatch(*STAGES), screen)
-        if files:
+        sources = stack.enter_context(closing(Sources(SourceOptions(image_column=image_column))))
+        session = Session(store, settings, Stopwatch(*STAGES), screen, sources)
+        if dataset is not None:
+            collection = _collect_source(dataset, session)
+        elif files:
             collection = _collect_files(files, session)
         else:
             collection = _collect_arrays(listed, take_range(value_range), session)
@@ -165,7 +181,18 @@ def _score(collection: Collection, session: Session) -> NDArray[np.float32]:
 
 
 def _collect_files(sources: Sequence[PathLike], session: Session) -> Collection:
-    records = find_collection(sources, session)
+    return _collect(find_collection(sources, session), session)
+
+
+def _collect_source(source: Source, session: Session) -> Collection:
+    session.sources.add(_GIVEN, source)
+    names = [member_name(_GIVEN, member) for member in source.list().members]
+    if not names:
+        raise LpipstoreError("the dataset has no rows")
+    return _collect(session.survey(names), session)
+
+
+def _collect(records: list[ImageRecord], session: Session) -> Collection:
     for record in records:
         if record.error:
             raise LpipstoreError(f"{printable(record.path)}: {record.error}")

@@ -13,11 +13,12 @@ from .files import Files, is_image_name
 from .image_tables import ImageTable
 from .names import MEMBER, absolute, member_name, split_name
 from .source import ImageData, Source, SourceKind, SourceOptions
+from .video import Video
 
 if TYPE_CHECKING:
     from ...cache.index import FileIdentity
 
-KINDS: tuple[SourceKind, ...] = (ImageTable, Files)
+KINDS: tuple[SourceKind, ...] = (ImageTable, Video, Files)
 """The kinds of sources; the first that takes a place has it."""
 
 Given: TypeAlias = str | os.PathLike[str]

@@ -494,7 +494,7 @@ def _close(
 
 
 def _given(images: Images, options: OptionsWithoutHead, place: str = "images") -> list[Any]:
-    return sources_of(images, options.get("value_range"), place)
+    return sources_of(images, options.get("value_range"), options.get("image_column"), place)
 
 
 def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:

@@ -10,13 +10,15 @@ from ...cache.errors import UsageError
 from ..common.text import printable
 from .decode import ImageError
 from .files import Files, is_image_name
+from .image_tables import ImageTable
 from .names import absolute, given_name, member_name, split_given, split_name
 from .source import GivenSource, ImageData, Source, SourceKind, SourceOptions
+from .video import Video
 
 if TYPE_CHECKING:
     from ...cache.index import FileIdentity
 
-KINDS: tuple[SourceKind, ...] = (Files,)
+KINDS: tuple[SourceKind, ...] = (ImageTable, Video, Files)
 """The kinds of sources; the first that takes a place has it."""
 
 Given: TypeAlias = str | os.PathLike[str] | GivenSource

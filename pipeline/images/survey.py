@@ -96,10 +96,8 @@ def _examine(
     if isinstance(version, str):
         return ImageRecord(name, error=version)
     size = 0 if version is None else version.size
-    noted = known and re.fullmatch(
-        r"(\d+)x(\d+) (\d+) (.*)", known.note
-    )  # else known as a weights file
-    if known and noted:
+    noted = known and re.fullmatch(r"(\d+)x(\d+) (\d+) (.*)", known.note)
+    if known and noted:  # else unknown, or known as a weights file
         width, height, size = map(int, noted.groups()[:3])
         return ImageRecord(name, known.content, width, height, size, profile=noted[4])
     try:

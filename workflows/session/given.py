@@ -11,6 +11,7 @@ from PIL import Image
 
 from ...cache.errors import UsageError
 from ...pipeline.images.arrays import ValueRange
+from ...pipeline.images.hf_dataset import DatasetImages, is_dataset
 from ...pipeline.images.memory import InMemory
 from ...pipeline.images.names import given_name
 from ...pipeline.images.sources import Given
@@ -25,9 +26,14 @@ source; or an iterable of those."""
 
 
 def sources_of(
-    images: Images, value_range: ValueRange | None = None, place: str = "images"
+    images: Images,
+    value_range: ValueRange | None = None,
+    image_column: str | None = None,
+    place: str = "images",
 ) -> list[Given]:
     """Return images as sources, in order; those in memory are called ``python://PLACE/NUMBER``.
+
+    `image_column` is that of a dataset.
 
     Raises
     ------
@@ -59,8 +65,8 @@ def sources_of(
             count += len(one)
         elif isinstance(one, str) or hasattr(one, "__fspath__") or _is_source(one):
             add(one)
-        elif _is_dataset(one):
-            add(_dataset(one, f"{place}-{len(found)}" if found else place))
+        elif is_dataset(one):
+            add(DatasetImages(one, image_column, place=f"{place}-{len(found)}" if found else place))
         elif isinstance(one, Iterable) and not isinstance(one, bytes | dict):
             for item in one:
                 take(item, depth + 1)
@@ -84,16 +90,6 @@ def _is_array(one: object) -> bool:
 
 def _is_source(one: object) -> bool:
     return all(hasattr(one, name) for name in ("place", "list", "version", "read"))
-
-
-def _is_dataset(one: object) -> bool:
-    return type(one).__module__.partition(".")[0] == "datasets"
-
-
-def _dataset(one: object, place: str) -> Given:
-    from ...pipeline.images.hf_dataset import DatasetImages
-
-    return DatasetImages(one, place=place)
 
 
 def pairs_of(

@@ -159,7 +159,9 @@ def source_options(settings: Settings) -> "SourceOptions":
     """
     from ...pipeline.images.arrays import take_range
     from ...pipeline.images.source import SourceOptions
+    from ...pipeline.images.video_index import parse_step
 
+    parse_step(settings.every)
     wanted = settings.value_range
     return SourceOptions(
         value_range=None if wanted is None else take_range(wanted.split(",")),

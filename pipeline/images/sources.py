@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...cache.errors import UsageError
 from ..common.text import printable
+from .array_files import ArrayFile
 from .decode import ImageError
 from .files import Files, is_image_name
 from .names import MEMBER, absolute, member_name, split_name
@@ -16,7 +17,7 @@ from .source import ImageData, Source, SourceKind, SourceOptions
 if TYPE_CHECKING:
     from ...cache.index import FileIdentity
 
-KINDS: tuple[SourceKind, ...] = (Files,)
+KINDS: tuple[SourceKind, ...] = (ArrayFile, Files)
 """The kinds of sources; the first that takes a place has it."""
 
 Given: TypeAlias = str | os.PathLike[str]
@@ -136,10 +137,11 @@ class Sources:
         return self._resolve(name)[0].sequential
 
     def _resolve(self, name: str) -> tuple[Source, str]:
-        if self._given:
-            place, _, member = name.partition(MEMBER)
-            if place in self._given:
-                return self._given[place], member
+        place, separator, member = name.partition(MEMBER)
+        if separator:  # what is open needs no look at the disk
+            source = self._given.get(place) or self._open.get(place)
+            if source is not None and not isinstance(source, Files):
+                return source, member
         place, within = split_name(name)
         if within is None:
             return self._files, name

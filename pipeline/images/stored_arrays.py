@@ -71,6 +71,7 @@ class Rows:
         OSError
             It cannot be read.
         """
+        self._array.data.verify()
         part = np.empty(self._shape, self._array.dtype)
         room = part.reshape(-1).view(np.uint8).data
         self._array.data.read_into(self._array.start + number * self._bytes, room)
@@ -94,6 +95,7 @@ class FortranRows(Rows):
         with self._lock:
             first = number - number % self._each
             if first != self._first:
+                self._array.data.verify()
                 self._first = -1
                 self._block = self._read_block(first)
                 self._first = first
@@ -154,7 +156,7 @@ def arrays_in(file: io.FileIO) -> dict[str, StoredArray | str]:
 
 @dataclass(frozen=True)
 class _Member:
-    """One file in a zip. `size` is None if nobody knows."""
+    """One file in a zip. `size` and `checksum` are None if nobody knows."""
 
     name: str
     offset: int
@@ -162,6 +164,7 @@ class _Member:
     method: int
     packed: int
     size: int | None
+    checksum: int | None
 
 
 def _members(file: io.FileIO, size: int) -> list[_Member]:
@@ -175,6 +178,7 @@ def _members(file: io.FileIO, size: int) -> list[_Member]:
                     info.compress_type,
                     info.compress_size,
                     info.file_size,
+                    info.CRC,
                 )
                 for info in archive.infolist()
             ]
@@ -197,7 +201,7 @@ def _walk(file: io.FileIO, size: int) -> Iterator[_Member]:
         known = bool(packed) and not flags & _SIZES_BEHIND and start + packed <= size
         name = rest[:naming].decode(errors="replace")
         left = packed if known else max(0, size - start)
-        yield _Member(name, place, flags, method, left, full if known else None)
+        yield _Member(name, place, flags, method, left, full if known else None, None)
         place = start + left
 
 
@@ -228,7 +232,7 @@ def _data(member: _Member, file: io.FileIO, size: int) -> Data:
     if member.method == zipfile.ZIP_STORED:
         return Plain(file, start, length)
     if member.method == zipfile.ZIP_DEFLATED:
-        return Deflated(file, start, packed, length)
+        return Deflated(file, start, packed, length, member.checksum)
     raise ImageError(
         f"it is compressed by a method ({member.method}) that NumPy does not write: "
         "save it with numpy.savez or numpy.savez_compressed"

@@ -3,6 +3,7 @@
 import io
 import os
 import zlib
+from contextlib import suppress
 from threading import Lock
 from typing import Protocol
 
@@ -34,6 +35,12 @@ class Data(Protocol):
     def read_into(self, start: int, room: memoryview) -> None:
         """Fill `room` with the bytes from `start` on; raise `ImageError` where they end."""
 
+    def verify(self) -> None:
+        """Compare a checksum, if there is one and this was not yet done.
+
+        If it is another, nothing can be read any more.
+        """
+
 
 class Plain:
     """Bytes that lie in a file as they are.
@@ -58,6 +65,9 @@ class Plain:
                 raise ImageError("the file ends in the middle of it")
             done += count
 
+    def verify(self) -> None:
+        """Do nothing: like a mapped file, what is read later is not read now."""
+
 
 class Deflated:
     """Bytes that were compressed with deflate: inflated from the beginning on, little by little.
@@ -71,11 +81,15 @@ class Deflated:
         Where the compressed bytes lie, and how many there are.
     length
         Number of bytes that they make.
+    checksum
+        CRC-32 of these; None if nobody knows.
     """
 
     sequential = True
 
-    def __init__(self, file: io.FileIO, start: int, packed: int, length: int) -> None:
+    def __init__(
+        self, file: io.FileIO, start: int, packed: int, length: int, checksum: int | None
+    ) -> None:
         self.length = length
         self._file = file
         self._stop = start + packed
@@ -87,6 +101,7 @@ class Deflated:
         self._marks = [(0, start, self._inflater.copy())]
         self._spacing = max(_MARK_EVERY, length // _MOST_MARKS)
         self._broken: tuple[int, str] | None = None
+        self._unverified = checksum
 
     def read_into(self, start: int, room: memoryview) -> None:
         """Fill `room` with the bytes from `start` on."""
@@ -100,15 +115,36 @@ class Deflated:
                 room[done : done + len(part)] = part
                 done += len(part)
 
+    def verify(self) -> None:
+        """Inflate all of it once, and compare the checksum.
+
+        Damage hardly ever breaks the compressed stream itself: what comes out is just wrong, from
+        an unknown place on.
+        """
+        with self._lock:
+            if self._unverified is None:
+                return
+            self._go_to(0)
+            found = 0
+            with suppress(ImageError):  # it ends too early, which the checksum tells
+                while self._position < self.length:
+                    found = zlib.crc32(self._inflate(_STEP), found)
+            if found != self._unverified:
+                self._broken = 0, "the compressed data are damaged: their checksum is another"
+            self._unverified = None
+
     def _seek(self, start: int) -> None:
-        position, offset, state = max(
-            (mark for mark in self._marks if mark[0] <= start), key=lambda mark: mark[0]
-        )
+        position = max(mark[0] for mark in self._marks if mark[0] <= start)
         if not position <= self._position <= start:
-            self._position, self._offset, self._input = position, offset, b""
-            self._inflater = state.copy()
+            self._go_to(position)
         while self._position < start:
             self._inflate(min(start - self._position, _STEP))
+
+    def _go_to(self, position: int) -> None:
+        """Go on at a mark."""
+        state = next(mark for mark in self._marks if mark[0] == position)
+        self._position, self._offset, self._input = *state[:2], b""
+        self._inflater = state[2].copy()
 
     def _inflate(self, most: int) -> bytes:
         """Return the next bytes, one at least and `most` at most."""

@@ -182,7 +182,7 @@ def _members(file: io.FileIO, size: int) -> list[_Member]:
                 )
                 for info in archive.infolist()
             ]
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error):
         return list(_walk(file, size))  # the list of members is at the end
 
 
@@ -221,7 +221,7 @@ def _zip64_sizes(fields: bytes, full: int, packed: int) -> tuple[int, int]:
 def _data(member: _Member, file: io.FileIO, size: int) -> Data:
     if member.flags & _ENCRYPTED:
         raise ImageError("it is encrypted: decrypt the file first")
-    header = os.pread(file.fileno(), _LOCAL.size, member.offset)
+    header = os.pread(file.fileno(), _LOCAL.size, max(0, member.offset))
     if len(header) < _LOCAL.size or not header.startswith(_LOCAL_MAGIC):
         raise ImageError("the zip is damaged: no member begins where it says")
     *_, naming, more = _LOCAL.unpack(header)

@@ -149,6 +149,8 @@ class Deflated:
     def _inflate(self, most: int) -> bytes:
         """Return the next bytes, one at least and `most` at most."""
         while True:
+            if self._inflater.eof:  # what lies behind would stay in `_input` for ever
+                raise self._end("the compressed data end before it")
             try:
                 part = self._inflater.decompress(self._input, most)
             except zlib.error as error:
@@ -156,11 +158,11 @@ class Deflated:
             self._input = self._inflater.unconsumed_tail
             if part:
                 break
-            if not self._input:
+            if not self._input and not self._inflater.eof:
                 left = self._stop - self._offset
                 self._input = os.pread(self._file.fileno(), min(left, _CHUNK), self._offset)
                 self._offset += len(self._input)
-                if self._inflater.eof or not self._input:
+                if not self._input:
                     raise self._end("the compressed data end before it")
         self._position += len(part)
         if self._position >= self._marks[-1][0] + self._spacing:

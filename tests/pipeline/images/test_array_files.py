@@ -41,6 +41,10 @@ def colours(count=5, height=6, width=7, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
+def random_bytes(count):
+    return np.random.default_rng(2).bytes(count)
+
+
 def write(path, *arrays, pack=False, **named):
     if path.suffix == ".npy":
         np.save(path, *arrays)
@@ -320,8 +324,27 @@ def test_a_compressed_file_cut_short(tmp_path):
     np.testing.assert_array_equal(source.read("0").numpy(), images[0])
 
 
+@pytest.mark.parametrize("cut", [0, 30])
+def test_compressed_data_that_end_before_the_array(tmp_path, cut):
+    images = colours(10)
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("arr_0.npy", header((12, 6, 7, 3)) + images.tobytes())
+        archive.writestr("other.txt", random_bytes(100))
+    content = bytearray(path.read_bytes())
+    if cut:  # without the list of members, what follows is taken for the array's data
+        content[18:22] = bytes(4)
+        content = content[:-cut]
+    path.write_bytes(content)
+    source = source_of(path)
+    np.testing.assert_array_equal(source.read("9").numpy(), images[9])
+    for member in ("10", "11", "10"):
+        with pytest.raises(ImageError, match="end"):
+            source.read(member)
+
+
 @pytest.mark.parametrize("order", "CF")
-def test_compressed_data_that_are_damaged(tmp_path, order):
+def test_compressed_data_that_are_are_damaged(tmp_path, order):
     """Deflate would go on with wrong pixels."""
     images = np.array(colours(50) // 64, order=order)
     path = write(tmp_path / "a.npz", images, pack=True)

@@ -75,7 +75,7 @@ def survey(
                     and record.content is not None
                     and isinstance(version, FileIdentity)
                 ):
-                    news.append((version, FileRecord(record.content, _note(record))))
+                    news.append((version, FileRecord(record.content, _note(record, version))))
                 report("hash", len(records), len(names))
     table.remember_files(news)
     return records
@@ -101,8 +101,10 @@ def _version(name: str, sources: Sources) -> FileIdentity | str | None:
         return f"cannot be read: {error.strerror}"
 
 
-def _note(record: ImageRecord) -> str:
-    return f"{record.width}x{record.height}"
+def _note(record: ImageRecord, version: FileIdentity) -> str:
+    """Return the size in pixels and, for one of several images in a file, its bytes."""
+    size = f"{record.width}x{record.height}"
+    return size if record.bytes == version.size else f"{size} {record.bytes}"
 
 
 def _examine(
@@ -111,9 +113,10 @@ def _examine(
     if isinstance(version, str):
         return ImageRecord(name, error=version)
     size = 0 if version is None else version.size
-    if known is not None and re.fullmatch(r"\d+x\d+", known.note):  # else known as a weights file
-        width, height = map(int, known.note.split("x"))
-        return ImageRecord(name, known.content, width, height, size)
+    # Other notes are those of weights files
+    if known is not None and (noted := re.fullmatch(r"(\d+)x(\d+)(?: (\d+))?", known.note)):
+        width, height = map(int, noted.group(1, 2))
+        return ImageRecord(name, known.content, width, height, int(noted[3] or size))
     try:
         data = sources.read(name)
         width, height = size_of(data)

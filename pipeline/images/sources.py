@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...cache.errors import UsageError
 from ..common.text import printable
+from .array_files import ArrayFile
 from .decode import ImageError
 from .files import Files, is_image_name
 from .image_tables import ImageTable
-from .names import absolute, given_name, member_name, split_given, split_name
+from .names import MEMBER, absolute, given_name, member_name, split_given, split_name
 from .source import GivenSource, ImageData, Source, SourceKind, SourceOptions
 from .video import Video
 
 if TYPE_CHECKING:
     from ...cache.index import FileIdentity
 
-KINDS: tuple[SourceKind, ...] = (ImageTable, Video, Files)
+KINDS: tuple[SourceKind, ...] = (ArrayFile, ImageTable, Video, Files)
 """The kinds of sources; the first that takes a place has it."""
 
 Given: TypeAlias = str | os.PathLike[str] | GivenSource
@@ -151,7 +152,10 @@ class Sources:
 
     def sequential(self, name: str) -> bool:
         """Return whether an image's source is read quickly only in order."""
-        return self._resolve(name)[0].sequential
+        try:
+            return self._resolve(name)[0].sequential
+        except ImageError:  # reading it will say why
+            return False
 
     def _resolve(self, name: str) -> tuple[Source, str]:
         given = split_given(name)
@@ -159,6 +163,11 @@ class Sources:
             if name not in self._given:
                 raise ImageError("was in the memory of a program that has ended, or of another")
             return self._given[name], given[1]
+        place, separator, member = name.partition(MEMBER)
+        if separator:  # what is open needs no look at the disk
+            source = self._open.get(place)
+            if source is not None and not isinstance(source, Files):
+                return source, member
         place, within = split_name(name)
         if within is None:
             return self._files, name

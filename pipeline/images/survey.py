@@ -1,9 +1,10 @@
 """Hash each image file and read its size, without decoding pixels."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 
 from ...cache.index import FileIdentity, FileRecord
 from ..common.progress import Report, silent
@@ -13,6 +14,7 @@ from .identity import FileTable
 from .sources import Sources
 
 _HASHING_THREADS = 4  # reading waits for the disk and hashing releases the interpreter lock
+_MOST_AT_ONCE = 64  # images examined by one thread before another has a turn
 
 
 @dataclass(frozen=True)
@@ -57,23 +59,39 @@ def survey(
     records: list[ImageRecord] = []
     news: list[tuple[FileIdentity, FileRecord]] = []
     with ThreadPoolExecutor(_HASHING_THREADS) as pool, ThreadPoolExecutor(1) as in_order:
-        examined = []
-        for name, version, old in zip(names, versions, known, strict=True):
-            waits = not isinstance(version, str) and sources.sequential(name)
-            threads = in_order if waits else pool
-            examined.append(threads.submit(_examine, name, version, old, sources))
-        for future, version, old in zip(examined, versions, known, strict=True):
-            record = future.result()
-            records.append(record)
-            if (
-                (old is None or old.content != record.content)
-                and record.content is not None
-                and isinstance(version, FileIdentity)
-            ):
-                news.append((version, FileRecord(record.content, _note(record))))
-            report("hash", len(records), len(names))
+
+        def examine(part: Sequence[int]) -> list[ImageRecord]:
+            return [_examine(names[i], versions[i], known[i], sources) for i in part]
+
+        examined = [
+            (part, (in_order if sequential else pool).submit(examine, part))
+            for sequential, part in _parts(names, sources)
+        ]
+        for part, future in examined:
+            for i, record in zip(part, future.result(), strict=True):
+                records.append(record)
+                version, old = versions[i], known[i]
+                if (
+                    (old is None or old.content != record.content)
+                    and record.content is not None
+                    and isinstance(version, FileIdentity)
+                ):
+                    news.append((version, FileRecord(record.content, _note(record))))
+                report("hash", len(records), len(names))
     table.remember_files(news)
     return records
+
+
+def _parts(names: Sequence[str], sources: Sources) -> Iterator[tuple[bool, list[int]]]:
+    """Yield images to examine in one go, and whether that must be in order.
+
+    Small images are hashed more quickly than threads take turns.
+    """
+    most = max(1, min(_MOST_AT_ONCE, len(names) // (_HASHING_THREADS * _MOST_AT_ONCE)))
+    for sequential, group in groupby(range(len(names)), lambda i: sources.sequential(names[i])):
+        numbers = list(group)
+        for start in range(0, len(numbers), most):
+            yield sequential, numbers[start : start + most]
 
 
 def _version(name: str, sources: Sources) -> FileIdentity | str | None:

@@ -157,7 +157,8 @@ def find_collection(
         places = ", ".join(printable(os.fspath(source)) for source in sources)
         raise LpipstoreError(
             f"no images in {places}: looked for files ending in "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))} in all its folders"
+            f"{', '.join(sorted(IMAGE_SUFFIXES))} in all its folders, and then for archives and "
+            "other files that hold images"
         )
     records = session.survey(found.names)
     records += [ImageRecord(path, error=reason) for path, reason in found.unreadable]

@@ -18,13 +18,13 @@ _ESCAPE = re.compile(
 )
 
 
-def unprinted(text: str) -> str:
+def unprinted(text: str, exists: Callable[[str], bool] = os.path.lexists) -> str:
     """Return the path that `printable` turned into `text`, preferring a path that exists.
 
     The inverse is ambiguous (a name can itself contain the characters of an escape), so callers
     must check the file that they find. If no candidate exists, `text` is returned.
     """
-    return next((path for path in _readings(text) if os.path.lexists(path)), text)
+    return next((path for path in _readings(text) if exists(path)), text)
 
 
 def _readings(text: str) -> Iterator[str]:

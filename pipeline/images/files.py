@@ -1,7 +1,7 @@
 """Image files: by themselves, or all of a folder."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .decode import ImageError
@@ -43,7 +43,7 @@ class Files:
         if not os.path.isdir(self.place):
             return Listing([self.place])
         listing = Listing()
-        listing.members += _walk(self.place, listing.unreadable)
+        listing.members += walk(self.place, listing.unreadable)
         return listing
 
     def version(self, member: str) -> "FileIdentity":
@@ -67,8 +67,15 @@ def is_image_name(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
-def _walk(folder: str, unreadable: list[tuple[str, str]]) -> Iterator[str]:
-    """Yield the image files below `folder` in order; append unreadable folders to `unreadable`."""
+def walk(
+    folder: str,
+    unreadable: list[tuple[str, str]],
+    wanted: Callable[[str], bool] = is_image_name,
+) -> Iterator[str]:
+    """Yield the wanted files below `folder` in order, by default image files.
+
+    Appends folders that cannot be read to `unreadable`, with the reason.
+    """
     seen: set[tuple[int, int]] = set()
 
     def note(error: OSError) -> None:
@@ -82,5 +89,6 @@ def _walk(folder: str, unreadable: list[tuple[str, str]]) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if is_image_name(name) and not name.startswith("."):
-                yield os.path.join(root, name)
+            path = os.path.join(root, name)
+            if not name.startswith(".") and wanted(path):
+                yield path

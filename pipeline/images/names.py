@@ -45,9 +45,17 @@ def split_given(name: str) -> tuple[str, str] | None:
     return place, member
 
 
+def is_there(name: str) -> bool:
+    """Return whether a path exists, or that of the archive in which an image lies."""
+    return os.path.lexists(name) or split_name(name)[1] is not None
+
+
 def absolute(name: str) -> str:
     """Return a name that does not depend on the working directory."""
-    return name if is_url(name) else os.path.abspath(name)
+    if is_url(name):
+        return name
+    place, member = split_name(name)
+    return os.path.abspath(place) if member is None else member_name(os.path.abspath(place), member)
 
 
 def joined(folder: str, name: str) -> str:

@@ -93,7 +93,7 @@ class Source(Protocol):
         """
 
     def close(self) -> None:
-        """Close what is open; the next call opens it again."""
+        """Close what is open, once no thread is reading; the next call opens it again."""
 
 
 class GivenSource(Source, Protocol):

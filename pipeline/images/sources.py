@@ -1,7 +1,7 @@
 """All sources of a command together: find images by what was given, and open them by name."""
 
-import glob
 import os
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -10,17 +10,22 @@ from ...cache.errors import UsageError
 from ..common.text import printable
 from .array_files import ArrayFile
 from .decode import ImageError
-from .files import Files, is_image_name
+from .files import Files, walk
 from .image_tables import ImageTable
+from .lists import PIPED, expand, is_list
 from .names import MEMBER, absolute, given_name, member_name, split_given, split_name
 from .source import GivenSource, ImageData, Source, SourceKind, SourceOptions
+from .tar_archive import TarArchive
 from .video import Video
+from .zip_archive import ZipArchive
 
 if TYPE_CHECKING:
     from ...cache.index import FileIdentity
 
-KINDS: tuple[SourceKind, ...] = (ArrayFile, ImageTable, Video, Files)
+KINDS: tuple[SourceKind, ...] = (ZipArchive, TarArchive, ArrayFile, ImageTable, Video, Files)
 """The kinds of sources; the first that takes a place has it."""
+
+_MOST_OPEN = 64  # sources that keep their files open: far below what a process may open
 
 Given: TypeAlias = str | os.PathLike[str] | GivenSource
 
@@ -34,7 +39,8 @@ class Found:
     names
         The images.
     within
-        The name of each within what was given: relative to the folder, or behind the ``#``.
+        The name of each within what was given: relative to the folder, or behind the ``#``; of an
+        archive in a folder, both.
     unreadable
         (name, reason) of what cannot be read.
     """
@@ -60,10 +66,16 @@ class Sources:
         self.options = options or SourceOptions()
         self._files = Files("")
         self._open: dict[str, Source] = {}
+        self._recent: dict[str, Source] = {}
         self._given: dict[str, Source] = {}
+        self._lock = threading.Lock()
+        self._piped = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+        return {**self.__dict__, "_open": {}, "_recent": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "_lock": threading.Lock()}
 
     def close(self) -> None:
         """Close every source."""
@@ -86,47 +98,76 @@ class Sources:
         return [given_name(source.place, member) for member in members]
 
     def find(self, given: Iterable[Given]) -> Found:
-        """List the images of folders, files, glob patterns and every other kind of source.
+        """List the images of folders, files, patterns, lists and every other kind of source.
 
-        An image found twice is listed once.
+        An image found twice is listed once. What a list names and does not exist is found, too: it
+        fails when it is read.
 
         Raises
         ------
         UsageError
-            Something that was given does not exist, or a pattern matches nothing.
+            Something that was given does not exist, a pattern matches nothing, or a list cannot be
+            read.
         """
         found = Found()
         seen: set[str] = set()
-        for one in given:
-            if not isinstance(one, str | os.PathLike):
-                names = self.add(one)
+        for each in given:
+            if not isinstance(each, str | os.PathLike):
+                names = self.add(each)
                 found.names.extend(names)
                 found.within.extend(name.rpartition("/")[2] for name in names)
                 continue
-            for place in _expand(os.fspath(one)):
+            one = os.fspath(each)
+            if one == PIPED and self._piped:
+                raise UsageError("- stands for standard input, which is read once: give it once")
+            self._piped = self._piped or one == PIPED
+            for place in expand(one, _holds_images):
                 self._list(place, found, seen)
         return found
 
     def _list(self, place: str, found: Found, seen: set[str]) -> None:
         kind = _kind_of(place)
+        if kind is not Files:
+            self._list_members(place, kind, found, seen)
+        elif not os.path.isdir(place):
+            _add(found, seen, place, absolute(place), split_name(place)[1] or place)
+        else:
+            self._list_folder(place, found, seen)
+
+    def _list_folder(self, place: str, found: Found, seen: set[str]) -> None:
+        """List the image files of a folder or, if there is none, what else in it holds images."""
+        folder = os.path.join(place, "")
+        listing = Files(place).list()
+        found.unreadable.extend(listing.unreadable)
+        for path in listing.members:
+            _add(found, seen, path, absolute(path), path.removeprefix(folder))
+        if not listing.members:
+            for path in walk(place, [], _holds_images):
+                self._list_members(path, _kind_of(path), found, seen, path.removeprefix(folder))
+
+    def _list_members(
+        self, place: str, kind: SourceKind, found: Found, seen: set[str], within: str = ""
+    ) -> None:
+        """List the images that a file holds; `within` is its name in a folder that was given."""
         try:
             listing = self._source(place, kind).list()
         except ImageError as error:
             found.unreadable.append((place, str(error)))
             return
         found.unreadable.extend(listing.unreadable)
-        folder = os.path.join(place, "") if os.path.isdir(place) else ""
+        known = absolute(place)
         for member in listing.members:
-            name = member if kind is Files else member_name(place, member)
-            known = absolute(name)
-            if known not in seen:
-                seen.add(known)
-                found.names.append(name)
-                found.within.append(member.removeprefix(folder))
+            _add(
+                found,
+                seen,
+                member_name(place, member),
+                member_name(known, member),
+                member_name(within, member) if within else member,
+            )
 
     def is_one_image(self, place: str) -> bool:
         """Return whether a place is a single image file, or nothing, rather than many images."""
-        return _kind_of(place) is Files and not os.path.isdir(place)
+        return _kind_of(place) is Files and not os.path.isdir(place) and not is_list(place)
 
     def version(self, name: str) -> "FileIdentity | None":
         """Return what tells versions of an image apart; None if nothing does.
@@ -165,18 +206,27 @@ class Sources:
             return self._given[name], given[1]
         place, separator, member = name.partition(MEMBER)
         if separator:  # what is open needs no look at the disk
-            source = self._open.get(place)
-            if source is not None and not isinstance(source, Files):
+            source = self._recent.get(place)
+            if source is not None:
                 return source, member
         place, within = split_name(name)
         if within is None:
             return self._files, name
-        return self._source(place, _kind_of(place)), within
+        return self._source(place), within
 
-    def _source(self, place: str, kind: SourceKind) -> Source:
-        source = self._open.get(place)
-        if source is None:
-            source = self._open.setdefault(place, kind(place, self.options))
+    def _source(self, place: str, kind: SourceKind | None = None) -> Source:
+        """Return the source at a place; the one that was used least recently is closed for it."""
+        oldest = None
+        with self._lock:
+            source = self._recent.pop(place, None) or self._open.get(place)
+            if source is None:
+                source = (kind or _kind_of(place))(place, self.options)
+                self._open[place] = source
+            self._recent[place] = source
+            if len(self._recent) > _MOST_OPEN:
+                oldest = self._recent.pop(next(iter(self._recent)))
+        if oldest is not None:
+            oldest.close()
         return source
 
 
@@ -189,15 +239,12 @@ def _kind_of(place: str) -> SourceKind:
     return next(kind for kind in KINDS if kind.takes(place))
 
 
-def _expand(given: str) -> list[str]:
-    """Return the places that a pattern matches; anything else stands for itself."""
-    if os.path.lexists(given):
-        return [given]
-    if glob.has_magic(given):
-        matches = sorted(glob.glob(given, recursive=True))
-        if not os.path.splitext(given)[1]:  # without a suffix it is filtered like a folder
-            matches = [m for m in matches if is_image_name(m) or os.path.isdir(m)]
-        if matches:
-            return matches
-        raise UsageError(f"no image matches the pattern {printable(given)}")
-    raise UsageError(f"no such file or folder: {printable(given)}")
+def _holds_images(path: str) -> bool:
+    return _kind_of(path) is not Files
+
+
+def _add(found: Found, seen: set[str], name: str, known: str, within: str) -> None:
+    if known not in seen:
+        seen.add(known)
+        found.names.append(name)
+        found.within.append(within)

@@ -18,7 +18,7 @@ from ..backbones.load import FAMILIES, family_of
 from ..backbones.weights import RANDOM_ORIGIN
 from ..common.text import printable, unprinted
 from ..features.extractor import TRUNK_DTYPES, Extractor
-from ..images.names import joined
+from ..images.names import is_there, joined
 from ..images.preparation import Preparation
 from ..images.source import SourceOptions
 from ..images.survey import ImageRecord
@@ -178,7 +178,7 @@ def reopen_records(run: Run) -> list[ImageRecord]:
         columns = [run.images.column(name).to_pylist() for name in names]
         return [
             ImageRecord(
-                unprinted(joined(folder, path)) if path else "",  # a list left it empty
+                unprinted(joined(folder, path), is_there) if path else "",  # a list left it empty
                 None if content is None else bytes.fromhex(content),
                 width,
                 height,

@@ -288,7 +288,15 @@ def _find(side: Sequence[Given], sources: Sources) -> Found:
 
 
 def _by_name(found: Found) -> dict[str, str]:
-    return dict(zip(found.within, found.names, strict=True))
+    names: dict[str, str] = {}
+    for name, path in zip(found.within, found.names, strict=True):
+        other = names.setdefault(name, path)
+        if other != path:
+            raise UsageError(
+                f"{printable(other)} and {printable(path)} are both called {printable(name)}: "
+                "remove one of them, or compare the archives one by one"
+            )
+    return names
 
 
 def _by_stem(found: Found) -> dict[str, str]:

@@ -10,13 +10,14 @@ from ...cache.errors import UsageError
 from ..common.text import printable
 from .decode import ImageError
 from .files import Files, is_image_name
-from .names import MEMBER, absolute, member_name, split_name
+from .names import MEMBER, absolute, is_url, member_name, split_name
+from .remote import Remote, is_folder
 from .source import ImageData, Source, SourceKind, SourceOptions
 
 if TYPE_CHECKING:
     from ...cache.index import FileIdentity
 
-KINDS: tuple[SourceKind, ...] = (Files,)
+KINDS: tuple[SourceKind, ...] = (Remote, Files)
 """The kinds of sources; the first that takes a place has it."""
 
 Given: TypeAlias = str | os.PathLike[str]
@@ -56,6 +57,7 @@ class Sources:
     def __init__(self, options: SourceOptions | None = None) -> None:
         self.options = options or SourceOptions()
         self._files = Files("")
+        self._remote = Remote("")  # all URLs share its connections
         self._open: dict[str, Source] = {}
         self._given: dict[str, Source] = {}
 
@@ -64,7 +66,7 @@ class Sources:
 
     def close(self) -> None:
         """Close every source."""
-        for source in (*self._open.values(), *self._given.values()):
+        for source in (self._remote, *self._open.values(), *self._given.values()):
             source.close()
 
     def add(self, name: str, source: Source) -> None:
@@ -96,9 +98,9 @@ class Sources:
             found.unreadable.append((place, str(error)))
             return
         found.unreadable.extend(listing.unreadable)
-        folder = os.path.join(place, "") if os.path.isdir(place) else ""
+        folder = os.path.join(place, "") if self._is_folder(place) else ""
         for member in listing.members:
-            name = member if kind is Files else member_name(place, member)
+            name = member if kind in (Files, Remote) else member_name(place, member)
             known = absolute(name)
             if known not in seen:
                 seen.add(known)
@@ -107,7 +109,11 @@ class Sources:
 
     def is_one_image(self, place: str) -> bool:
         """Return whether a place is a single image file, or nothing, rather than many images."""
-        return _kind_of(place) is Files and not os.path.isdir(place)
+        return _kind_of(place) in (Files, Remote) and not self._is_folder(place)
+
+    @staticmethod
+    def _is_folder(place: str) -> bool:
+        return is_folder(place) if is_url(place) else os.path.isdir(place)
 
     def version(self, name: str) -> "FileIdentity | None":
         """Return what tells versions of an image apart; None if nothing does.
@@ -135,6 +141,14 @@ class Sources:
         """Return whether an image's source is read quickly only in order."""
         return self._resolve(name)[0].sequential
 
+    def remote(self, name: str) -> bool:
+        """Return whether reading an image waits for a network: many can be read side by side."""
+        return self._resolve(name)[0] is self._remote
+
+    def size(self, name: str) -> int:
+        """Return the bytes of an image behind a URL; a guess if nobody has asked for them yet."""
+        return self._remote.size(name)
+
     def _resolve(self, name: str) -> tuple[Source, str]:
         if self._given:
             place, _, member = name.partition(MEMBER)
@@ -142,10 +156,12 @@ class Sources:
                 return self._given[place], member
         place, within = split_name(name)
         if within is None:
-            return self._files, name
+            return (self._remote if is_url(name) else self._files), name
         return self._source(place, _kind_of(place)), within
 
     def _source(self, place: str, kind: SourceKind) -> Source:
+        if kind is Remote:
+            return self._remote.at(place)
         source = self._open.get(place)
         if source is None:
             source = self._open.setdefault(place, kind(place, self.options))
@@ -158,7 +174,7 @@ def _kind_of(place: str) -> SourceKind:
 
 def _expand(given: str) -> list[str]:
     """Return the places that a pattern matches; anything else stands for itself."""
-    if os.path.lexists(given):
+    if is_url(given) or os.path.lexists(given):
         return [given]
     if glob.has_magic(given):
         matches = sorted(glob.glob(given, recursive=True))

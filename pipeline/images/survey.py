@@ -1,8 +1,9 @@
 """Hash each image file and read its size, without decoding pixels."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ...cache.index import FileIdentity, FileRecord
@@ -10,6 +11,7 @@ from ..common.progress import Report, silent
 from .data import bytes_of, content_of, size_of
 from .decode import ImageError
 from .identity import FileTable
+from .objects import REQUESTS
 from .sources import Sources
 
 _HASHING_THREADS = 4  # reading waits for the disk and hashing releases the interpreter lock
@@ -44,9 +46,9 @@ def survey(
     """Hash each image and read its width and height, without decoding pixels.
 
     Images whose version matches the table are not opened, unless `rehash` is set. Images that
-    cannot be read come back with an `error`.
+    cannot be read come back with an `error`. Many images behind URLs are read at the same time.
     """
-    versions = [_version(name, sources) for name in names]
+    versions = _versions(names, sources)
     known: list[FileRecord | None] = [None] * len(names)
     if not rehash:
         askable = [i for i, version in enumerate(versions) if isinstance(version, FileIdentity)]
@@ -55,11 +57,11 @@ def survey(
             known[i] = answer
     records: list[ImageRecord] = []
     news: list[tuple[FileIdentity, FileRecord]] = []
-    with ThreadPoolExecutor(_HASHING_THREADS) as pool, ThreadPoolExecutor(1) as in_order:
+    with _threads(_HASHING_THREADS) as pool, _threads(1) as in_order, _threads(REQUESTS) as remote:
         examined = [
-            (in_order if sources.sequential(name) else pool).submit(
-                _examine, name, version, old, sources
-            )
+            (
+                remote if sources.remote(name) else in_order if sources.sequential(name) else pool
+            ).submit(_examine, name, version, old, sources)
             for name, version, old in zip(names, versions, known, strict=True)
         ]
         for future, version, old in zip(examined, versions, known, strict=True):
@@ -74,6 +76,30 @@ def survey(
             report("hash", len(records), len(names))
     table.remember_files(news)
     return records
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of threads; what they have not begun when the block ends is left undone."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _versions(names: Sequence[str], sources: Sources) -> list[FileIdentity | str | None]:
+    """Return the version of each image, or the reason why it cannot be determined."""
+    with _threads(REQUESTS) as remote:
+        asked = {
+            place: remote.submit(_version, name, sources)
+            for place, name in enumerate(names)
+            if sources.remote(name)
+        }
+        return [
+            asked[place].result() if place in asked else _version(name, sources)
+            for place, name in enumerate(names)
+        ]
 
 
 def _version(name: str, sources: Sources) -> FileIdentity | str | None:

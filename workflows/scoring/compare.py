@@ -190,7 +190,7 @@ def compare_paired(
     pairs = _pair([(names[0][name], names[1][name]) for name in common], common)
     unreadable = [ImageRecord(path, error=why) for found in sides for path, why in found.unreadable]
 
-    with open_session(settings, screen, clock) as session:
+    with open_session(settings, screen, clock, sources=sources) as session:
         records = survey_list(pairs.paths, session) + unreadable
         return run_job(Namesakes(pairs, statistics, alone, match), records, out, session)
 

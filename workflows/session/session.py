@@ -80,11 +80,13 @@ def open_session(
     screen: Screen,
     clock: Stopwatch | None = None,
     check: Callable[[Collection], None] | None = None,
+    sources: Sources | None = None,
 ) -> Iterator[Session]:
     """Open the store that the settings name, and close it after the ``with`` block.
 
-    Without a `clock` that runs already, one is started. For a dry run no store is made, and the
-    limit of the one that is there stays what it is.
+    Without a `clock` that runs already, one is started. `sources` that found images already know
+    what listings told of them. For a dry run no store is made, and the limit of the one that is
+    there stays what it is.
 
     Raises
     ------
@@ -96,11 +98,11 @@ def open_session(
     with (
         _spared(settings) as chosen,
         open_store(chosen) as store,
-        closing(Sources(source_options(settings))) as sources,
+        closing(sources or Sources(source_options(settings))) as opened,
     ):
         if store.limit_change is not None:
             tell_limit_change(store.limit_change, screen)
-        yield Session(store, settings, clock, screen, sources, check)
+        yield Session(store, settings, clock, screen, opened, check)
 
 
 def tell_limit_change(change: LimitChange, screen: Screen) -> None:

@@ -215,7 +215,7 @@ def identity_of(url: str, info: Info, now: int) -> "FileIdentity | None":
 
 
 def _nanoseconds(moment: object) -> int:
-    """Return a time as nanoseconds since 1970, to the microsecond; 0 if it is in no known notation."""
+    """Return a time as nanoseconds since 1970, to the microsecond; 0 in an unknown notation."""
     if isinstance(moment, str):
         moment = _read_time(moment)
     if isinstance(moment, datetime):

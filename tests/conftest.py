@@ -4,8 +4,10 @@ import os
 import socket
 import struct
 import sys
+import threading
+import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +162,93 @@ def no_network(monkeypatch, tmp_path):
     # urllib remembers the proxies of its first call
     monkeypatch.setattr("urllib.request._opener", None)
     return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+@dataclass
+class S3:
+    """An S3 server on loopback with one bucket, which a test may fill and watch.
+
+    `requests` has (method, path) of what was asked for, `delay` is the seconds before each answer.
+    """
+
+    endpoint: str
+    client: object
+    bucket: str
+    requests: list = field(default_factory=list)
+    delay: float = 0.0
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}"
+
+    def put(self, key: str, content: bytes) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=content)
+
+    def upload(self, folder: Path, prefix: str = "") -> str:
+        """Put all files of a folder under a prefix; return its URL."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                self.put(f"{prefix}/{path.relative_to(folder)}", path.read_bytes())
+        self.requests.clear()
+        return f"{self.url}/{prefix}/"
+
+    def reads(self) -> list[str]:
+        """The keys of the objects that were read."""
+        root = f"/{self.bucket}/"
+        return [
+            path.removeprefix(root)
+            for method, path in self.requests
+            if method == "GET" and len(path) > len(root)
+        ]
+
+    def count(self, method: str) -> int:
+        return sum(asked == method for asked, _ in self.requests)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A server of moto that says what it is asked for; returns (endpoint, list of watchers)."""
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    watchers = []
+    app = DomainDispatcherApplication(create_backend_app)
+
+    def watched(environ, start_response):
+        for watcher in watchers:
+            watcher.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+            time.sleep(watcher.delay)
+        return app(environ, start_response)
+
+    class Quiet(WSGIRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log(self, *_):
+            pass
+
+    server = make_server("127.0.0.1", 0, watched, threaded=True, request_handler=Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.port}", watchers
+    server.shutdown()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch, request):
+    """A bucket of the test's own; the environment variables lead clients to it."""
+    import boto3
+
+    endpoint, watchers = s3_server
+    names = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    client = boto3.client("s3")
+    bucket = f"bucket-{abs(hash(request.node.nodeid)):x}"
+    client.create_bucket(Bucket=bucket)
+    server = S3(endpoint, client, bucket)
+    watchers.append(server)
+    yield server
+    watchers.remove(server)

@@ -22,6 +22,7 @@ from ...cache.errors import LpipstoreWarning, setting
 from .data import Pixels, prepared_pixels, read_unchanged
 from .decode import ImageError
 from .preparation import Preparation
+from .read_ahead import ReadAhead, Reading
 from .source import ImageData
 from .sources import Sources
 
@@ -131,7 +132,8 @@ def decode_images(
 ) -> Iterator[Decoded]:
     """Decode images in threads, batch by batch, in the order given.
 
-    Images of a sequential source are read in that order by one more thread.
+    Images of a sequential source are read in that order by one more thread, those behind URLs by
+    many at the same time, whatever `workers` says.
 
     Parameters
     ----------
@@ -163,7 +165,7 @@ def decode_images(
         data = read(index)
         return data if isinstance(data, bytes) else torch.from_numpy(prepared_pixels(data, how))
 
-    def decoded(job: tuple[int, Future[ImageData] | None]) -> tuple[int, Pixels | str]:
+    def decoded(job: tuple[int, Reading | None]) -> tuple[int, Pixels | str]:
         """Return the index and the pixels of an image, or the reason why there are none."""
         index, reading = job
         try:
@@ -172,11 +174,12 @@ def decode_images(
         except ImageError as error:
             return index, str(error)
 
-    with ThreadPoolExecutor(1, "lpipstore-read") as in_order:
+    with ReadAhead(sources, read_prepared) as reader:
 
-        def job(index: int) -> tuple[int, Future[ImageData] | None]:
-            ahead_of_time = workers and sources.sequential(images[index][0])
-            return index, in_order.submit(read_prepared, index) if ahead_of_time else None
+        def job(index: int) -> tuple[int, Reading | None]:
+            name = images[index][0]
+            ahead_of_time = workers or sources.remote(name)
+            return index, reader.begin(name, index) if ahead_of_time else None
 
         jobs = ([job(index) for index in indices] for indices in batches)
         with closing(ahead(decoded, _gather, jobs, workers)) as gathered:
@@ -184,7 +187,7 @@ def decode_images(
                 for parts in gathered:
                     yield from parts
             finally:
-                in_order.shutdown(wait=False, cancel_futures=True)
+                reader.stop()
 
 
 def _gather(items: list[tuple[int, Pixels | str]]) -> list[Decoded]:

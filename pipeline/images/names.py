@@ -12,6 +12,27 @@ def is_url(name: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]+://", name) is not None
 
 
+def is_web(url: str) -> bool:
+    """Return whether a URL is ``http://`` or ``https://``."""
+    return url.startswith(("http://", "https://"))
+
+
+def url_path(url: str) -> str:
+    """Return a URL without the query of a web address."""
+    return url.partition("?")[0] if is_web(url) else url
+
+
+def has_password(url: str) -> bool:
+    """Return whether a URL holds a password: ``user:password@``, or a token of a web address."""
+    user, at, _ = url.partition("://")[2].partition("/")[0].rpartition("@")
+    return bool(at) and (":" in user or is_web(url))
+
+
+def without_password(url: str) -> str:
+    """Return a URL with stars for its password, to be shown."""
+    return re.sub(r"(?<=://)[^/]*@", "***@", url) if has_password(url) else url
+
+
 def member_name(place: str, member: str) -> str:
     """Return the name of a member of a place."""
     return f"{place}{MEMBER}{member}"
@@ -21,13 +42,13 @@ def split_name(name: str) -> tuple[str, str | None]:
     """Return the place and the member of a name; the member of a file by itself is None.
 
     A ``#`` that belongs to the path of a file is not mistaken for the separator: the place is the
-    shortest part before a ``#`` that exists.
+    shortest part before a ``#`` that exists. A URL names an image by itself.
     """
-    if MEMBER not in name or (not is_url(name) and os.path.lexists(name)):
+    if MEMBER not in name or is_url(name) or os.path.lexists(name):
         return name, None
     for match in re.finditer(MEMBER, name):
         place = name[: match.start()]
-        if is_url(place) or os.path.isfile(place):
+        if os.path.isfile(place):
             return place, name[match.end() :]
     return name, None
 
@@ -67,6 +88,6 @@ def folder_of(name: str) -> str:
     """Return the folder in which an image lies; within an archive, the archive and the folder."""
     place, member = split_name(name)
     if member is None:
-        return os.path.dirname(name)
+        return os.path.dirname(url_path(name) if is_url(name) else name)
     inside = os.path.dirname(member)
     return member_name(place, inside) if inside else place

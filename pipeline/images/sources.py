@@ -13,7 +13,8 @@ from .decode import ImageError
 from .files import Files, walk
 from .image_tables import ImageTable
 from .lists import PIPED, expand, is_list
-from .names import MEMBER, absolute, given_name, member_name, split_given, split_name
+from .names import MEMBER, absolute, given_name, is_url, member_name, split_given, split_name
+from .remote import Remote, is_folder
 from .source import GivenSource, ImageData, Source, SourceKind, SourceOptions
 from .tar_archive import TarArchive
 from .video import Video
@@ -22,7 +23,15 @@ from .zip_archive import ZipArchive
 if TYPE_CHECKING:
     from ...cache.index import FileIdentity
 
-KINDS: tuple[SourceKind, ...] = (ZipArchive, TarArchive, ArrayFile, ImageTable, Video, Files)
+KINDS: tuple[SourceKind, ...] = (
+    Remote,
+    ZipArchive,
+    TarArchive,
+    ArrayFile,
+    ImageTable,
+    Video,
+    Files,
+)
 """The kinds of sources; the first that takes a place has it."""
 
 _MOST_OPEN = 64  # sources that keep their files open: far below what a process may open
@@ -65,6 +74,7 @@ class Sources:
     def __init__(self, options: SourceOptions | None = None) -> None:
         self.options = options or SourceOptions()
         self._files = Files("")
+        self._remote = Remote("")  # all URLs share its connections
         self._open: dict[str, Source] = {}
         self._recent: dict[str, Source] = {}
         self._given: dict[str, Source] = {}
@@ -79,7 +89,8 @@ class Sources:
 
     def close(self) -> None:
         """Close every source."""
-        for source in {id(s): s for s in (*self._open.values(), *self._given.values())}.values():
+        sources = (self._remote, *self._open.values(), *self._given.values())
+        for source in {id(source): source for source in sources}.values():
             source.close()
 
     def add(self, source: GivenSource) -> list[str]:
@@ -127,12 +138,20 @@ class Sources:
 
     def _list(self, place: str, found: Found, seen: set[str]) -> None:
         kind = _kind_of(place)
-        if kind is not Files:
+        if kind is Remote:
+            self._list_objects(place, found, seen)
+        elif kind is not Files:
             self._list_members(place, kind, found, seen)
         elif not os.path.isdir(place):
             _add(found, seen, place, absolute(place), split_name(place)[1] or place)
         else:
             self._list_folder(place, found, seen)
+
+    def _list_objects(self, url: str, found: Found, seen: set[str]) -> None:
+        """List the images behind a URL, whose names are URLs."""
+        folder = os.path.join(url, "") if is_folder(url) else ""
+        for member in self._remote.at(url).list().members:
+            _add(found, seen, member, member, member.removeprefix(folder))
 
     def _list_folder(self, place: str, found: Found, seen: set[str]) -> None:
         """List the image files of a folder or, if there is none, what else in it holds images."""
@@ -167,7 +186,11 @@ class Sources:
 
     def is_one_image(self, place: str) -> bool:
         """Return whether a place is a single image file, or nothing, rather than many images."""
-        return _kind_of(place) is Files and not os.path.isdir(place) and not is_list(place)
+        if is_list(place):
+            return False
+        if is_url(place):
+            return not is_folder(place)
+        return _kind_of(place) is Files and not os.path.isdir(place)
 
     def version(self, name: str) -> "FileIdentity | None":
         """Return what tells versions of an image apart; None if nothing does.
@@ -198,6 +221,14 @@ class Sources:
         except ImageError:  # reading it will say why
             return False
 
+    def remote(self, name: str) -> bool:
+        """Return whether reading an image waits for a network: many can be read side by side."""
+        return is_url(name) and split_given(name) is None
+
+    def size(self, name: str) -> int:
+        """Return the bytes of an image behind a URL; a guess if nobody has asked for them yet."""
+        return self._remote.size(name)
+
     def _resolve(self, name: str) -> tuple[Source, str]:
         given = split_given(name)
         if given is not None:
@@ -211,7 +242,7 @@ class Sources:
                 return source, member
         place, within = split_name(name)
         if within is None:
-            return self._files, name
+            return (self._remote if is_url(name) else self._files), name
         return self._source(place), within
 
     def _source(self, place: str, kind: SourceKind | None = None) -> Source:
@@ -240,7 +271,7 @@ def _kind_of(place: str) -> SourceKind:
 
 
 def _holds_images(path: str) -> bool:
-    return _kind_of(path) is not Files
+    return _kind_of(path) not in (Files, Remote)
 
 
 def _add(found: Found, seen: set[str], name: str, known: str, within: str) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -11,8 +12,10 @@ from ..common.progress import Report, silent
 from .data import bytes_of, content_of, header_of
 from .decode import ImageError
 from .identity import FileTable
+from .objects import REQUESTS
 from .sources import Sources
 
+_ANY, _IN_ORDER, _REMOTE = "any", "in order", "remote"  # threads that read images
 _HASHING_THREADS = 4  # reading waits for the disk and hashing releases the interpreter lock
 _MOST_AT_ONCE = 64  # images examined by one thread before another has a turn
 
@@ -47,9 +50,9 @@ def survey(
     """Hash each image and read its width and height, without decoding pixels.
 
     Images whose version matches the table are not opened, unless `rehash` is set. Images that
-    cannot be read come back with an `error`.
+    cannot be read come back with an `error`. Many images behind URLs are read at the same time.
     """
-    versions = [_version(name, sources) for name in names]
+    versions = _versions(names, sources)
     known: list[FileRecord | None] = [None] * len(names)
     if not rehash:
         askable = [i for i, version in enumerate(versions) if isinstance(version, FileIdentity)]
@@ -58,14 +61,14 @@ def survey(
             known[i] = answer
     records: list[ImageRecord] = []
     news: list[tuple[FileIdentity, FileRecord]] = []
-    with ThreadPoolExecutor(_HASHING_THREADS) as pool, ThreadPoolExecutor(1) as in_order:
+    with _threads(_HASHING_THREADS) as pool, _threads(1) as in_order, _threads(REQUESTS) as remote:
+        pools = {_ANY: pool, _IN_ORDER: in_order, _REMOTE: remote}
 
         def examine(part: Sequence[int]) -> list[ImageRecord]:
             return [_examine(names[i], versions[i], known[i], sources) for i in part]
 
         examined = [
-            (part, (in_order if sequential else pool).submit(examine, part))
-            for sequential, part in _parts(names, sources)
+            (part, pools[way].submit(examine, part)) for way, part in _parts(names, sources)
         ]
         for part, future in examined:
             for i, record in zip(part, future.result(), strict=True):
@@ -82,16 +85,46 @@ def survey(
     return records
 
 
-def _parts(names: Sequence[str], sources: Sources) -> Iterator[tuple[bool, list[int]]]:
-    """Yield images to examine in one go, and whether that must be in order.
+def _parts(names: Sequence[str], sources: Sources) -> Iterator[tuple[str, list[int]]]:
+    """Yield images to examine in one go, and the threads that do so.
 
     Small images are hashed more quickly than threads take turns.
     """
     most = max(1, min(_MOST_AT_ONCE, len(names) // (_HASHING_THREADS * _MOST_AT_ONCE)))
-    for sequential, group in groupby(range(len(names)), lambda i: sources.sequential(names[i])):
-        numbers = list(group)
-        for start in range(0, len(numbers), most):
-            yield sequential, numbers[start : start + most]
+
+    def way(index: int) -> str:
+        if sources.remote(names[index]):
+            return _REMOTE
+        return _IN_ORDER if sources.sequential(names[index]) else _ANY
+
+    for threads, group in groupby(range(len(names)), way):
+        numbers, step = list(group), 1 if threads == _REMOTE else most
+        for start in range(0, len(numbers), step):
+            yield threads, numbers[start : start + step]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of threads; what they have not begun when the block ends is left undone."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _versions(names: Sequence[str], sources: Sources) -> list[FileIdentity | str | None]:
+    """Return the version of each image, or the reason why it cannot be determined."""
+    with _threads(REQUESTS) as remote:
+        asked = {
+            place: remote.submit(_version, name, sources)
+            for place, name in enumerate(names)
+            if sources.remote(name)
+        }
+        return [
+            asked[place].result() if place in asked else _version(name, sources)
+            for place, name in enumerate(names)
+        ]
 
 
 def _version(name: str, sources: Sources) -> FileIdentity | str | None:

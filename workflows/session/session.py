@@ -85,9 +85,9 @@ def open_session(
 ) -> Iterator[Session]:
     """Open the store that the settings name, and close it after the ``with`` block.
 
-    Without a `clock` that runs already, one is started; `sources` are those that have found images
-    already. For a dry run no store is made, and the
-    limit of the one that is there stays what it is.
+    Without a `clock` that runs already, one is started. `sources` that found images already know
+    what listings told of them. For a dry run no store is made, and the limit of the one that is
+    there stays what it is.
 
     Raises
     ------

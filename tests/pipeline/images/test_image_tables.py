@@ -224,13 +224,14 @@ def test_a_damaged_row_group_is_named_and_the_others_are_read(tmp_path, order):
     assert all("the rows from 10 on cannot be read" in read[n] for n in range(10, 15))
 
 
-@pytest.mark.parametrize("keep", [0, 3, 100, -1, -9])
-@pytest.mark.parametrize("name", ["a.parquet", "stream.arrow"])
+@pytest.mark.parametrize(
+    ("name", "keep"),
+    [("a.parquet", keep) for keep in (0, 3, 100, -1, -9)]
+    + [("stream.arrow", keep) for keep in (0, 3, 100)],
+)
 def test_a_file_without_its_end_or_beginning_is_refused_in_one_line(tmp_path, name, keep):
     WRITERS[name](pa.table({"x": IMAGES}), tmp_path / name)
     content = (tmp_path / name).read_bytes()
-    if name == "stream.arrow" and keep < 0:
-        pytest.skip("all rows are there")
     (tmp_path / name).write_bytes(content[:keep])
     found = Sources().find([tmp_path / name])
     assert found.names == []

@@ -99,7 +99,7 @@ CODECS = {
     "b-frames.mkv": ("libx264", "yuv420p", {"g": "12", "bf": "3"}),
     "open-gop.mkv": ("libx264", "yuv420p", {"x264-params": "open-gop=1:keyint=10:bframes=3"}),
     "intra-refresh.mp4": ("libx264", "yuv420p", {"x264-params": "intra-refresh=1:keyint=10"}),
-    "open-gop.mov": ("libx265", "yuv420p", {"x265-params": "open-gop=1:keyint=10:log-level=none"}),
+    "open-gop.mov": ("libx264", "yuv420p", {"x264-params": "open-gop=1:keyint=10:bframes=3"}),
     "vp9.webm": ("libvpx-vp9", "yuv420p", {"g": "12"}),
     "xvid.avi": ("mpeg4", "yuv420p", {"g": "12", "bf": "2"}),
     "x264.avi": ("libx264", "yuv420p", {"g": "12", "bf": "2"}),

@@ -30,7 +30,7 @@ from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.matrix.plan import plan_matrix
 from lpipstore.pipeline.matrix.score import score_matrix
-from lpipstore.workflows.api import MatrixInMemory
+from lpipstore.workflows.scoring.in_memory import MatrixInMemory
 from lpipstore.workflows.session.settings import Settings
 
 CHANGED = 4  # photographs that have near-duplicates

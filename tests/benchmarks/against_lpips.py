@@ -32,8 +32,8 @@ from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.matrix.plan import plan_matrix
 from lpipstore.pipeline.matrix.score import score_matrix
-from lpipstore.workflows.api import MatrixInMemory
 from lpipstore.workflows.scoring.all_pairs import score_pairs
+from lpipstore.workflows.scoring.in_memory import MatrixInMemory
 from lpipstore.workflows.session.screen import Screen
 from lpipstore.workflows.session.settings import Settings
 

@@ -40,8 +40,8 @@ from lpipstore.pipeline.search.cascade import Tally
 from lpipstore.pipeline.search.results import SearchParts
 from lpipstore.pipeline.search.search import Search
 from lpipstore.pipeline.search.topk import Neighbours
-from lpipstore.workflows.api import MatrixInMemory
 from lpipstore.workflows.scoring.close_pairs import all_below
+from lpipstore.workflows.scoring.in_memory import MatrixInMemory
 
 MEMORY = 4_000_000_000
 NEAREST = 10

@@ -26,7 +26,7 @@ from lpipstore.pipeline.features.features import Features
 from lpipstore.pipeline.images.loader import decode_arrays
 from lpipstore.pipeline.matrix.plan import plan_matrix
 from lpipstore.pipeline.matrix.score import score_matrix
-from lpipstore.workflows.api import MatrixInMemory
+from lpipstore.workflows.scoring.in_memory import MatrixInMemory
 
 SIDE = 4096  # of the matrices that torch.mm multiplies
 

@@ -6,7 +6,7 @@ import zarr
 
 from lpipstore.cache.errors import LpipstoreError
 from lpipstore.pipeline.matrix.merge import Pieces, assemble
-from lpipstore.workflows.api import MatrixInMemory
+from lpipstore.workflows.scoring.in_memory import MatrixInMemory
 
 OLD, NEW = 3, 2
 

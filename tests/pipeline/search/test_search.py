@@ -20,7 +20,7 @@ from lpipstore.pipeline.search.candidates import CandidateTiles
 from lpipstore.pipeline.search.cascade import Tally
 from lpipstore.pipeline.search.search import Search, rows_that_fit
 from lpipstore.pipeline.search.topk import Neighbours
-from lpipstore.workflows.api import MatrixInMemory
+from lpipstore.workflows.scoring.in_memory import MatrixInMemory
 
 MEMORY = 1_000_000_000
 COUNT = 300  # more than one block

@@ -40,8 +40,8 @@ def commands(folders):
     return {
         "pairs": lambda *rest: score_pairs([first], *rest).entries(),
         "groups": lambda *rest: score_groups([first, second], *rest).entries(),
-        "compare": lambda *rest: compare_folders(first, second, *rest).entries(),
-        "paired": lambda *rest: compare_paired(first, second, *rest).entries(),
+        "compare": lambda *rest: compare_folders([first], [second], *rest).entries(),
+        "paired": lambda *rest: compare_paired([first], [second], *rest).entries(),
         "score": lambda *rest: score_table(folders / "pairs.csv", *rest).entries(),
         "close": lambda *rest: find_close([first], *rest, below=0.5).entries(),
     }

@@ -106,9 +106,9 @@ class Sources:
                 found.names.append(name)
                 found.within.append(member.removeprefix(folder))
 
-    def is_one_image(self, place: str) -> bool:
+    def is_one_image(self, place: Given) -> bool:
         """Return whether a place is a single image file, or nothing, rather than many images."""
-        return _kind_of(place) is Files and not os.path.isdir(place)
+        return _kind_of(os.fspath(place)) is Files and not os.path.isdir(place)
 
     def version(self, name: str) -> "FileIdentity | None":
         """Return what tells versions of an image apart; None if nothing does.

@@ -61,6 +61,23 @@ class OpenFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+class Window:
+    """Reads a file in pieces that hold several small members, where each would be one call."""
+
+    _AT_ONCE = 32 << 10
+
+    def __init__(self, file: OpenFile) -> None:
+        self._file, self._start, self._data = file, 0, b""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes, or fewer where the file ends."""
+        begin = offset - self._start
+        if begin < 0 or begin + size > len(self._data):
+            self._start, self._data = offset, self._file.read_at(offset, max(size, self._AT_ONCE))
+            begin = 0
+        return self._data[begin : begin + size]
+
+
 class Entry(Protocol):
     """Where a member lies in its archive."""
 
@@ -100,8 +117,6 @@ class Archive(ABC, Generic[E]):
     out, as in folders. The list of members is read once and kept.
     """
 
-    sequential: bool = False
-
     def __init__(self, place: str, options: SourceOptions | None = None) -> None:
         self.place = place
         self._lock = threading.RLock()
@@ -110,6 +125,11 @@ class Archive(ABC, Generic[E]):
         self._contents: Contents[E] | None = None
         self._broken: str | None = None
         self._printed: dict[str, str] | None = None
+
+    @property
+    def sequential(self) -> bool:
+        """Whether members are read quickly only in order: not if any byte can be read at once."""
+        return False
 
     @abstractmethod
     def _index(self, file: OpenFile) -> Contents[E]:

@@ -77,12 +77,13 @@ class Sources:
         self._remote = Remote("")  # all URLs share its connections
         self._open: dict[str, Source] = {}
         self._recent: dict[str, Source] = {}
+        self._last: tuple[str, Source | None] = "", None
         self._given: dict[str, Source] = {}
         self._lock = threading.Lock()
         self._piped = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}, "_recent": {}, "_lock": None}
+        return {**self.__dict__, "_open": {}, "_recent": {}, "_last": ("", None), "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= {**state, "_lock": threading.Lock()}
@@ -236,10 +237,8 @@ class Sources:
                 raise ImageError("was in the memory of a program that has ended, or of another")
             return self._given[name], given[1]
         place, separator, member = name.partition(MEMBER)
-        if separator:  # what is open needs no look at the disk
-            source = self._recent.get(place)
-            if source is not None:
-                return source, member
+        if separator and place in self._open and not os.path.lexists(name):  # as split_name finds
+            return self._source(place), member
         place, within = split_name(name)
         if within is None:
             return (self._remote if is_url(name) else self._files), name
@@ -247,6 +246,9 @@ class Sources:
 
     def _source(self, place: str, kind: SourceKind | None = None) -> Source:
         """Return the source at a place; the one that was used least recently is closed for it."""
+        last, source = self._last
+        if last == place and source is not None:
+            return source
         oldest = None
         with self._lock:
             source = self._recent.pop(place, None) or self._open.get(place)
@@ -254,6 +256,7 @@ class Sources:
                 source = (kind or _kind_of(place))(place, self.options)
                 self._open[place] = source
             self._recent[place] = source
+            self._last = place, source
             if len(self._recent) > _MOST_OPEN:
                 oldest = self._recent.pop(next(iter(self._recent)))
         if oldest is not None:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
-from .archive import Archive, Contents, OpenFile, is_archive, is_wanted, plain_name
+from .archive import Archive, Contents, OpenFile, Window, is_archive, is_wanted, plain_name
 from .decode import ImageError
 from .source import SourceOptions
 from .tar_headers import Reader, headers
@@ -52,16 +52,18 @@ class TarArchive(Archive[TarEntry]):
 
     def __init__(self, place: str, options: SourceOptions | None = None) -> None:
         super().__init__(place, options)
+        self._opener: Opener | None = None
         self._stream: _Stream | None = None
         self._stream_lock = threading.Lock()
 
     @property
-    def sequential(self) -> bool:  # type: ignore[override]
+    def sequential(self) -> bool:
         """Whether the archive is compressed, whatever its suffix says."""
         try:
-            return _opener(self._opened()[0]) is not None
+            self._opened()
         except ImageError:
             return False  # nothing will be read
+        return self._opener is not None
 
     def close(self) -> None:
         """Close the file and the stream."""
@@ -70,9 +72,9 @@ class TarArchive(Archive[TarEntry]):
             self._stream = None
 
     def _index(self, file: OpenFile) -> Contents[TarEntry]:
-        opener = _opener(file)
+        opener = self._opener = _opener(file)
         if opener is None:
-            return _list_members(file)
+            return _list_members(Window(file))
         stream = _Stream(file, opener)
         contents = _list_members(stream)
         if all(name for name, _ in contents.unreadable):  # else it has been damaged before
@@ -83,7 +85,7 @@ class TarArchive(Archive[TarEntry]):
         return contents
 
     def _extract(self, file: OpenFile, entry: TarEntry) -> bytes:
-        opener = _opener(file)
+        opener = self._opener
         if opener is None:
             data = file.read_at(*entry)
         else:

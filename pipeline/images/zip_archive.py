@@ -6,7 +6,7 @@ import zlib
 
 from .archive import Archive, Contents, OpenFile, is_archive, is_wanted, plain_name
 from .decode import ImageError
-from .zip_directory import ZipEntry, data_start, read_directory
+from .zip_directory import ZipEntry, read_directory, stored_bytes
 
 _STORED, _DEFLATED, _BZIP2 = 0, 8, 12
 
@@ -49,10 +49,7 @@ class ZipArchive(Archive[ZipEntry]):
     def _extract(self, file: OpenFile, entry: ZipEntry) -> bytes:
         if entry.stored > entry.size + entry.size // 50 + 4096:  # no method needs so many
             raise ImageError("damaged archive: the sizes of the image contradict each other")
-        data = file.read_at(data_start(file, entry), entry.stored)
-        if len(data) < entry.stored:
-            raise ImageError("the archive ends in the middle of the image")
-        image = _decompressed(data, entry)
+        image = _decompressed(stored_bytes(file, entry), entry)
         if len(image) > entry.size:
             raise ImageError(
                 f"refused as a decompression bomb: it is longer than the {entry.size:,} bytes that "

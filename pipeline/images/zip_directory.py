@@ -20,6 +20,7 @@ _END_RECORD = struct.Struct("<4s4H2LH")
 _END_RECORD_64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 _MOST_COMMENT = 0xFFFF
+_USUAL_NAMES = 256  # bytes of a name and an extra field that are read with the member at once
 _IN_EXTRA = 0xFFFFFFFF  # the number stands in the extra field, with 64 bits
 _ENCRYPTED, _SIZES_BEHIND, _UTF8 = 1, 1 << 3, 1 << 11  # bits of the flags
 
@@ -76,13 +77,19 @@ def read_directory(file: OpenFile) -> Directory:
     return Directory(entries, lost)
 
 
-def data_start(file: OpenFile, entry: ZipEntry) -> int:
-    """Return where the bytes of a member begin; raise `ImageError` if it is not there."""
-    header = file.read_at(entry.offset, _LOCAL_HEADER.size)
-    if len(header) < _LOCAL_HEADER.size or not header.startswith(_LOCAL):
+def stored_bytes(file: OpenFile, entry: ZipEntry) -> bytes:
+    """Return the bytes of a member as they are stored; raise `ImageError` if they are not there."""
+    data = file.read_at(entry.offset, _LOCAL_HEADER.size + _USUAL_NAMES + entry.stored)
+    if len(data) < _LOCAL_HEADER.size or not data.startswith(_LOCAL):
         raise ImageError("damaged archive: the image is not where the directory says")
-    *_, name, extra = _LOCAL_HEADER.unpack(header)
-    return entry.offset + _LOCAL_HEADER.size + int(name) + int(extra)
+    *_, name, extra = _LOCAL_HEADER.unpack_from(data)
+    start = _LOCAL_HEADER.size + int(name) + int(extra)
+    stored = data[start : start + entry.stored]
+    if len(stored) < entry.stored:  # unusually long names
+        stored = file.read_at(entry.offset + start, entry.stored)
+    if len(stored) < entry.stored:
+        raise ImageError("the archive ends in the middle of the image")
+    return stored
 
 
 def _central_directory(file: OpenFile) -> tuple[bytes, int, int] | None:

@@ -14,6 +14,7 @@ from .identity import FileTable
 from .objects import REQUESTS
 from .sources import Sources
 
+_REMEMBERED = 1000  # images after which what is known of them is kept
 _HASHING_THREADS = 4  # reading waits for the disk and hashing releases the interpreter lock
 
 
@@ -57,15 +58,10 @@ def survey(
             known[i] = answer
     records: list[ImageRecord] = []
     news: list[tuple[FileIdentity, FileRecord]] = []
-    with _threads(_HASHING_THREADS) as pool, _threads(1) as in_order, _threads(REQUESTS) as remote:
-        examined = [
-            (
-                remote if sources.remote(name) else in_order if sources.sequential(name) else pool
-            ).submit(_examine, name, version, old, sources)
-            for name, version, old in zip(names, versions, known, strict=True)
-        ]
-        for future, version, old in zip(examined, versions, known, strict=True):
-            record = future.result()
+    try:
+        for record, version, old in zip(
+            _records(names, versions, known, sources), versions, known, strict=True
+        ):
             records.append(record)
             if (
                 (old is None or old.content != record.content)
@@ -73,9 +69,31 @@ def survey(
                 and isinstance(version, FileIdentity)
             ):
                 news.append((version, FileRecord(record.content, _note(record))))
+            if len(news) >= _REMEMBERED:
+                table.remember_files(news)
+                news.clear()
             report("hash", len(records), len(names))
-    table.remember_files(news)
+    finally:  # a server that fails, or Ctrl-C: what was read is not read again
+        table.remember_files(news)
     return records
+
+
+def _records(
+    names: Sequence[str],
+    versions: Sequence[FileIdentity | str | None],
+    known: Sequence[FileRecord | None],
+    sources: Sources,
+) -> Iterator[ImageRecord]:
+    """Examine images in threads, yield them in order."""
+    with _threads(_HASHING_THREADS) as pool, _threads(1) as in_order, _threads(REQUESTS) as remote:
+        examined = [
+            (
+                remote if sources.remote(name) else in_order if sources.sequential(name) else pool
+            ).submit(_examine, name, version, old, sources)
+            for name, version, old in zip(names, versions, known, strict=True)
+        ]
+        for future in examined:
+            yield future.result()
 
 
 @contextmanager

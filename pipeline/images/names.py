@@ -24,13 +24,13 @@ def url_path(url: str) -> str:
 
 def has_password(url: str) -> bool:
     """Return whether a URL holds a password: ``user:password@``, or a token of a web address."""
-    user, at, _ = url.partition("://")[2].partition("/")[0].rpartition("@")
+    user, at, _ = re.split("[/?#]", url.partition("://")[2])[0].rpartition("@")
     return bool(at) and (":" in user or is_web(url))
 
 
 def without_password(url: str) -> str:
     """Return a URL with stars for its password, to be shown."""
-    return re.sub(r"(?<=://)[^/]*@", "***@", url) if has_password(url) else url
+    return re.sub(r"(?<=://)[^/?#]*@", "***@", url) if has_password(url) else url
 
 
 def member_name(place: str, member: str) -> str:

@@ -206,9 +206,10 @@ def identity_of(url: str, info: Info, now: int) -> "FileIdentity | None":
     changed = _nanoseconds(next((info[name] for name in (*_TIMES, _MADE) if info.get(name)), None))
     if not isinstance(size, int) or not (tag or changed):
         return None
-    inode = (
-        xxhash.xxh3_64_intdigest(tag.encode()) >> 1 if tag else 0
-    )  # SQLite's integers have a sign
+    if tag:  # listings tell the time more precisely than answers about one object do
+        changed -= changed % 1_000_000_000
+    # Shifted, because SQLite's integers have a sign
+    inode = xxhash.xxh3_64_intdigest(tag.encode()) >> 1 if tag else 0
     # A web server may make its ETags from the time; a store of objects, from the content
     exact = tag and not is_web(url)
     return FileIdentity(url.encode(), size, changed, inode, _NEVER_RACY if exact else now)

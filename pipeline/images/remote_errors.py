@@ -9,6 +9,11 @@ _THROTTLED = frozenset(("SlowDown", "Throttling", "ThrottlingException", "Reques
 
 # By name: the packages that define them need not be installed
 _KINDS = (
+    (
+        "SSLCertVerificationError ClientConnectorCertificateError",
+        "the server's certificate is not trusted",
+        False,
+    ),
     ("NoCredentialsError PartialCredentialsError DefaultCredentialsError", "no credentials", False),
     (
         "TimeoutError ConnectTimeoutError ConnectionTimeoutError ReadTimeoutError "

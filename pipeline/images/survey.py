@@ -16,6 +16,7 @@ from .objects import REQUESTS
 from .sources import Sources
 
 _ANY, _IN_ORDER, _REMOTE = "any", "in order", "remote"  # threads that read images
+_REMEMBERED = 1000  # images after which what is known of them is kept
 _HASHING_THREADS = 4  # reading waits for the disk and hashing releases the interpreter lock
 _MOST_AT_ONCE = 64  # images examined by one thread before another has a turn
 
@@ -61,28 +62,42 @@ def survey(
             known[i] = answer
     records: list[ImageRecord] = []
     news: list[tuple[FileIdentity, FileRecord]] = []
+    try:
+        for record, version, old in zip(
+            _records(names, versions, known, sources), versions, known, strict=True
+        ):
+            records.append(record)
+            if (
+                (old is None or old.content != record.content)
+                and record.content is not None
+                and isinstance(version, FileIdentity)
+            ):
+                news.append((version, FileRecord(record.content, _note(record))))
+            if len(news) >= _REMEMBERED:
+                table.remember_files(news)
+                news.clear()
+            report("hash", len(records), len(names))
+    finally:  # a server that fails, or Ctrl-C: what was read is not read again
+        table.remember_files(news)
+    return records
+
+
+def _records(
+    names: Sequence[str],
+    versions: Sequence[FileIdentity | str | None],
+    known: Sequence[FileRecord | None],
+    sources: Sources,
+) -> Iterator[ImageRecord]:
+    """Examine images in threads, yield them in order."""
+
+    def examine(part: Sequence[int]) -> list[ImageRecord]:
+        return [_examine(names[i], versions[i], known[i], sources) for i in part]
+
     with _threads(_HASHING_THREADS) as pool, _threads(1) as in_order, _threads(REQUESTS) as remote:
         pools = {_ANY: pool, _IN_ORDER: in_order, _REMOTE: remote}
-
-        def examine(part: Sequence[int]) -> list[ImageRecord]:
-            return [_examine(names[i], versions[i], known[i], sources) for i in part]
-
-        examined = [
-            (part, pools[way].submit(examine, part)) for way, part in _parts(names, sources)
-        ]
-        for part, future in examined:
-            for i, record in zip(part, future.result(), strict=True):
-                records.append(record)
-                version, old = versions[i], known[i]
-                if (
-                    (old is None or old.content != record.content)
-                    and record.content is not None
-                    and isinstance(version, FileIdentity)
-                ):
-                    news.append((version, FileRecord(record.content, _note(record))))
-                report("hash", len(records), len(names))
-    table.remember_files(news)
-    return records
+        examined = [pools[way].submit(examine, part) for way, part in _parts(names, sources)]
+        for future in examined:
+            yield from future.result()
 
 
 def _parts(names: Sequence[str], sources: Sources) -> Iterator[tuple[str, list[int]]]:

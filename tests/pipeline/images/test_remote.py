@@ -122,6 +122,7 @@ def test_passwords_are_refused_and_not_shown():
             assert "secret" not in str(raised.value)
     assert not has_password("abfs://container@account.host/a.png")
     assert not has_password("s3://bucket/a@b:c.png")
+    assert not has_password("https://host?mail=a@b")
 
 
 def test_packages_that_are_missing(monkeypatch):
@@ -416,7 +417,21 @@ def test_a_server_that_dies_ends_the_run(web, picture, store):
     assert len(web.asked) < 60 * 12
 
 
-def test_a_few_bad_files_do_not(web, picture, store):
+def test_what_was_read_before_a_failure_is_not_read_again(web, picture, store):
+    web.files |= {f"/{n}.png": picture for n in range(200)}
+    names = [f"{web.url}/{n}.png" for n in range(200)]
+    # The first answer, to HEAD, tells the version
+    web.answers |= {f"/{n}.png": [200] + ["dead"] * 50 for n in range(150, 200)}
+    with pytest.raises(LpipstoreError, match="in a row"):
+        survey(names, Sources(), store)
+    web.answers.clear()
+    web.asked.clear()
+    assert not any(record.error for record in survey(names, Sources(), store))
+    assert web.asked.count(("GET", "/10.png")) == 0
+    assert sum(method == "GET" for method, _ in web.asked) < 100
+
+
+def test_a_few_bad_files_do_not_end_it(web, picture, store):
     web.files |= {f"/{n}.png": picture for n in range(40)}
     web.answers |= {f"/{n}.png": [500] * 50 for n in range(0, 40, 8)}
     records = survey([f"{web.url}/{n}.png" for n in range(40)], Sources(), store)

@@ -3,6 +3,8 @@
 import gc
 import inspect
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -179,6 +181,13 @@ def test_messages_go_to_the_logger(pictures, caplog, capsys):
     assert (printed.out, printed.err) == ("", "")
 
 
+def test_programs_without_a_logger_hear_nothing(pictures):
+    code = f"import lpipstore; lpipstore.pairs({str(pictures)!r}, **{MODEL!r})"
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (printed.stdout, printed.stderr) == ("", "")
+
+
 def test_the_same_folder_goes_on(pictures, tmp_path):
     first = lpipstore.pairs(pictures, out=tmp_path / "run", **MODEL)
     again = lpipstore.pairs(pictures, out=tmp_path / "run", **MODEL)
@@ -218,9 +227,6 @@ def test_every_setting_of_the_prompt_is_a_keyword():
 
 
 def test_python_m_is_the_command():
-    import subprocess
-    import sys
-
     command = [sys.executable, "-m", "lpipstore", "--version"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == f"lpipstore {lpipstore.__version__}"

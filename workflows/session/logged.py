@@ -6,6 +6,7 @@ from ...cache.errors import spelled
 from .screen import Screen
 
 LOGGER = logging.getLogger("lpipstore")
+LOGGER.addHandler(logging.NullHandler())  # silent until a program asks to hear
 
 
 class LoggedScreen(Screen):

@@ -111,8 +111,8 @@ def kinds_of(count: int, side: int) -> dict[str, tuple[str, Callable[[Path, Pict
 
 def readable(name: str) -> bool:
     """Return whether a kind of source has such a file."""
-    from lpipstore.pipeline.images.files import Files
-    from lpipstore.pipeline.images.sources import KINDS
+    from lpipstore.pipeline.sources.kinds.files import Files
+    from lpipstore.pipeline.sources.sources import KINDS
 
     kind = next(kind for kind in KINDS if kind.takes(name))
     return kind is not Files or not Path(name).suffix

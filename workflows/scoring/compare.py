@@ -12,7 +12,6 @@ import pyarrow.compute
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
-from ...pipeline.images.sources import Found, Given, Sources, name_of
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan, plan_matrix
 from ...pipeline.matrix.summary import cross_summary
@@ -22,6 +21,7 @@ from ...pipeline.pairlists.table import PairList
 from ...pipeline.runs.files import MANIFEST, PAIRS
 from ...pipeline.runs.reopen import reading
 from ...pipeline.runs.run import Run
+from ...pipeline.sources.sources import Found, Given, Sources, name_of
 from ..session.collection import STAGES, Collection, check_choice, need_images
 from ..session.dryrun import Forecast, width_of
 from ..session.estimate import Work, matrix_work

@@ -16,11 +16,11 @@ from ...pipeline.distances.heads import HEAD, TRUNK
 from ...pipeline.features.extractor import Extractor
 from ...pipeline.features.features import Features
 from ...pipeline.features.rows import VERSION_ENTRY
-from ...pipeline.images.files import IMAGE_SUFFIXES
 from ...pipeline.images.loader import Decoded, decode_images
 from ...pipeline.images.preparation import Preparation
-from ...pipeline.images.sources import Given, Sources, name_of
 from ...pipeline.images.survey import ImageRecord, survey
+from ...pipeline.sources.names import IMAGE_SUFFIXES
+from ...pipeline.sources.sources import Given, Sources, name_of
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
 from .screen import Screen
 from .settings import (

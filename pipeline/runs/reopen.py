@@ -97,8 +97,8 @@ def reopen_kind(run: Run, asked: str) -> str:
     -------
     str
         "pairs" (all pairs of a collection), "groups" (pairs within folders), "close" (close pairs),
-        "compare" (two folders, all against all), "paired" (two folders, files of the same name) or
-        "score" (a list).
+        "compare" (two collections, all against all), "paired" (the same, images of the same name)
+        or "score" (a list).
 
     Raises
     ------

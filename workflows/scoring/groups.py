@@ -44,7 +44,7 @@ def score_groups(
 ) -> Summary | Forecast:
     """Score all pairs of images that lie in the same folder and write the run to `out`.
 
-    Every folder below the sources in which images lie is a group. Returns the summary.
+    Every folder or archive in which images lie is a group. Returns the summary.
 
     Raises
     ------

@@ -158,8 +158,8 @@ def find_collection(sources: Sequence[Given], session: Session) -> list[ImageRec
         places = ", ".join(map(name_of, sources))
         raise LpipstoreError(
             f"no images in {places}: looked for files ending in "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))} in all its folders, and then for archives and "
-            "other files that hold images"
+            f"{', '.join(sorted(IMAGE_SUFFIXES))} in all its folders, and then for .zip, .tar, "
+            ".npy, .npz, .parquet and .arrow files and videos; @list.txt gives a list of images"
         )
     records = session.survey(found.names)
     records += [ImageRecord(path, error=reason) for path, reason in found.unreadable]

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = [
     "cache",
     "pipeline.common",
+    "pipeline.sources",
     "pipeline.images",
     "pipeline.backbones",
     "pipeline.features",

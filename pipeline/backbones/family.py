@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..images.identity import FileTable
+from ..sources.identity import FileTable
 from .backbone import Backbone, Outline
 from .weights import WeightsChoice
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ...cache.errors import UsageError
-from ..images.identity import FileTable
+from ..sources.identity import FileTable
 from .backbone import Backbone
 from .family import BackboneFamily
 from .lpips_nets import LPIPS_NETS

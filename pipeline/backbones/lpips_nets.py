@@ -7,7 +7,7 @@ from torch import nn
 
 from ...cache.errors import LpipstoreError, UsageError
 from ...cache.index import FileIdentity, FileRecord
-from ..images.identity import FileTable, identify
+from ..sources.identity import FileTable, identify
 from .backbone import Backbone, Outline
 from .layout import LPIPS_BACKBONES
 from .trunk import SlicedFeatures, digest_of, fill, wanted_tensors

@@ -5,7 +5,7 @@ from functools import cache
 from typing import cast
 
 from ...cache.errors import UsageError, setting
-from ..images.identity import FileTable
+from ..sources.identity import FileTable
 from .backbone import Backbone, Outline
 from .layout import RowLayout
 from .taps import checked_channels, empty_model, extractor, first_line, tap_shapes

@@ -1,6 +1,6 @@
-"""From whatever holds images to pixels.
+"""From the bytes of images to pixels.
 
-In: folders, files, archives, lists and patterns, or arrays. Out: image records named by the hash of
-their content, and batches of decoded pixels. Read first: `source` (what a kind of source is), then
-`sources` (find and open images by name), `survey`, `decode`, `loader`.
+In: names of images, and the sources that open them. Out: image records named by the hash of their
+content, and batches of decoded pixels. Read first: `survey` (hash and measure each image), `decode`
+(one image as viewers show it), `loader` (batches, decoded in threads).
 """

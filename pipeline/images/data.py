@@ -5,11 +5,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import pixels_content
-from .decode import Header, ImageError, content_hash, decode, read_header
+from ..sources.arrays import pixels_content
+from ..sources.source import ImageData, ImageError
+from ..sources.sources import Sources
+from .decode import Header, content_hash, decode, read_header
 from .preparation import Preparation
-from .source import ImageData
-from .sources import Sources
 
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 

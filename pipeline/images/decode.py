@@ -11,7 +11,8 @@ import xxhash
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ...cache.errors import LpipstoreError
+from ..sources.rgb import to_rgb
+from ..sources.source import ImageError
 from .colour import foreign_profile, to_srgb
 from .preparation import Preparation
 
@@ -23,10 +24,6 @@ _FORMATS = (
 # fmt: on
 _PNG = b"\x89PNG\r\n\x1a\n"
 _EXIF_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # keywords of text chunks
-
-
-class ImageError(LpipstoreError):
-    """An image cannot be used; the message gives the reason, without the path."""
 
 
 def content_hash(data: bytes) -> bytes:
@@ -140,32 +137,3 @@ def _formats() -> tuple[str, ...]:
     """Return the formats that Pillow may open: none that needs another program (PostScript)."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: over white where it is transparent, 16-bit grey scaled to 8 bits.
-
-    Raises
-    ------
-    ImageError
-        Its pixels have no known range.
-    """
-    if image.mode == "F":
-        raise ImageError("floating-point pixels have no known range; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        return _from_deep_grey(np.asarray(image))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def _from_deep_grey(grey: NDArray[np.integer]) -> Image.Image:
-    """Scale grey levels from 0..65535 to 8 bits; Pillow's own conversion would clip them."""
-    if grey.min() < 0 or grey.max() > 65535:
-        low, high = int(grey.min()), int(grey.max())
-        raise ImageError(f"grey levels from {low} to {high} fit neither 8 nor 16 bits")
-    return Image.fromarray(
-        ((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    ).convert("RGB")

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 
 from ...cache.errors import LpipstoreWarning, setting
+from ..sources.source import ImageData, ImageError
+from ..sources.sources import Sources
 from .data import Pixels, prepared_pixels, read_unchanged
-from .decode import ImageError
 from .preparation import Preparation
 from .read_ahead import ReadAhead, Reading
-from .source import ImageData
-from .sources import Sources
 
 _MOST_WORKERS = 8
 _AHEAD = 2  # batches in flight per worker

@@ -6,9 +6,9 @@ from threading import Lock
 from types import TracebackType
 from typing import TypeAlias
 
-from .objects import REQUESTS
-from .source import ImageData
-from .sources import Sources
+from ..sources.formats.objects import REQUESTS
+from ..sources.source import ImageData
+from ..sources.sources import Sources
 
 _ROOM = 256_000_000  # bytes of images from a network that wait to be decoded
 

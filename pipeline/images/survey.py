@@ -9,11 +9,11 @@ from itertools import groupby
 
 from ...cache.index import FileIdentity, FileRecord
 from ..common.progress import Report, silent
+from ..sources.formats.objects import REQUESTS
+from ..sources.identity import FileTable
+from ..sources.source import ImageError
+from ..sources.sources import Sources
 from .data import bytes_of, content_of, header_of
-from .decode import ImageError
-from .identity import FileTable
-from .objects import REQUESTS
-from .sources import Sources
 
 _ANY, _IN_ORDER, _REMOTE = "any", "in order", "remote"  # threads that read images
 _REMEMBERED = 1000  # images after which what is known of them is kept

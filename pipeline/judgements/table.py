@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ...cache.errors import UsageError, setting
 from ..common.text import printable
-from ..images.names import is_url, split_name
 from ..pairlists.table import as_names, number_names, read_table, resolve_names
+from ..sources.names import is_url, split_name
 
 CHOICES, SAMENESS = "2afc", "jnd"
 ROLES = {CHOICES: ("ref", "p0", "p1"), SAMENESS: ("p0", "p1")}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...cache.errors import UsageError, setting
 from ..common.text import printable
-from ..images.names import absolute, joined
+from ..sources.names import absolute, joined
 
 COLUMN_NAMES = (
     ("path_a", "path_b"),

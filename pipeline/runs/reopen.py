@@ -18,10 +18,10 @@ from ..backbones.load import FAMILIES, family_of
 from ..backbones.weights import RANDOM_ORIGIN
 from ..common.text import printable, unprinted
 from ..features.extractor import TRUNK_DTYPES, Extractor
-from ..images.names import is_there, joined
 from ..images.preparation import Preparation
-from ..images.source import SourceOptions
 from ..images.survey import ImageRecord
+from ..sources.names import is_there, joined
+from ..sources.source import SourceOptions
 from .files import FORMAT, IMAGES, MANIFEST
 from .run import Run
 
@@ -97,8 +97,8 @@ def reopen_kind(run: Run, asked: str) -> str:
     -------
     str
         "pairs" (all pairs of a collection), "groups" (pairs within folders), "close" (close pairs),
-        "compare" (two folders, all against all), "paired" (two folders, files of the same name) or
-        "score" (a list).
+        "compare" (two collections, all against all), "paired" (the same, images of the same name)
+        or "score" (a list).
 
     Raises
     ------
@@ -147,7 +147,7 @@ def reopen_recipe(run: Run) -> Recipe:
 
 
 def reopen_source_choices(run: Run) -> dict[str, str]:
-    """Return how the sources of a run were read; see `lpipstore.pipeline.images.source`.
+    """Return how the sources of a run were read; see `lpipstore.pipeline.sources.source`.
 
     Raises
     ------

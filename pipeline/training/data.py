@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ...cache.errors import LpipstoreError
 from ..common.text import printable
-from ..images.arrays import to_uint8
 from ..images.data import prepared_pixels, read_unchanged
-from ..images.decode import ImageError
 from ..images.loader import ahead
 from ..images.preparation import Preparation
-from ..images.sources import Sources
+from ..sources.arrays import to_uint8
+from ..sources.source import ImageError
+from ..sources.sources import Sources
 from .augmentation import Augmentation, Drawn
 from .models import HeadModel
 

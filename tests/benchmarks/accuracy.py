@@ -27,9 +27,9 @@ from lpipstore.pipeline.features.rows import STEPS
 from lpipstore.pipeline.images.decode import decode
 from lpipstore.pipeline.images.loader import decode_arrays
 from lpipstore.pipeline.images.preparation import Preparation
-from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.matrix.plan import plan_matrix
 from lpipstore.pipeline.matrix.score import score_matrix
+from lpipstore.pipeline.sources.sources import Sources
 from lpipstore.workflows.scoring.in_memory import MatrixInMemory
 from lpipstore.workflows.session.settings import Settings
 

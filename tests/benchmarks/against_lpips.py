@@ -29,9 +29,9 @@ from lpipstore.pipeline.features.features import Features
 from lpipstore.pipeline.images.decode import content_hash, decode
 from lpipstore.pipeline.images.loader import decode_images
 from lpipstore.pipeline.images.preparation import Preparation
-from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.matrix.plan import plan_matrix
 from lpipstore.pipeline.matrix.score import score_matrix
+from lpipstore.pipeline.sources.sources import Sources
 from lpipstore.workflows.scoring.all_pairs import score_pairs
 from lpipstore.workflows.scoring.in_memory import MatrixInMemory
 from lpipstore.workflows.session.screen import Screen

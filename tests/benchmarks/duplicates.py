@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 import lpipstore
-from lpipstore.pipeline.images.sources import Sources
+from lpipstore.pipeline.sources.sources import Sources
 from lpipstore.workflows.session.screen import print_lines, print_table
 
 SIDE = 256

@@ -33,13 +33,13 @@ from lpipstore.pipeline.features.features import Features
 from lpipstore.pipeline.features.pooled import PooledRows
 from lpipstore.pipeline.features.pooling import useful_grids
 from lpipstore.pipeline.images.loader import decode_arrays
-from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.matrix.plan import plan_matrix
 from lpipstore.pipeline.matrix.score import score_matrix
 from lpipstore.pipeline.search.cascade import Tally
 from lpipstore.pipeline.search.results import SearchParts
 from lpipstore.pipeline.search.search import Search
 from lpipstore.pipeline.search.topk import Neighbours
+from lpipstore.pipeline.sources.sources import Sources
 from lpipstore.workflows.scoring.close_pairs import all_below
 from lpipstore.workflows.scoring.in_memory import MatrixInMemory
 

@@ -27,8 +27,8 @@ from lpipstore.pipeline.distances.heads import column_weights, make_head, save_h
 from lpipstore.pipeline.distances.panels import Columns
 from lpipstore.pipeline.features.rows import centre_of
 from lpipstore.pipeline.images.decode import decode
-from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.runs.reopen import reopen_recipe
+from lpipstore.pipeline.sources.sources import Sources
 from lpipstore.workflows.rerun.rescore import reopen_collection, rescore_run
 from lpipstore.workflows.scoring.all_pairs import score_pairs
 from lpipstore.workflows.scoring.table import score_table

@@ -25,10 +25,10 @@ from lpipstore.pipeline.features.extractor import Extractor
 from lpipstore.pipeline.features.features import Features
 from lpipstore.pipeline.images.decode import decode
 from lpipstore.pipeline.images.loader import decode_arrays
-from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.pairlists.plan import plan_list
 from lpipstore.pipeline.pairlists.schedule import room_for
 from lpipstore.pipeline.pairlists.score import InMemory, score_list
+from lpipstore.pipeline.sources.sources import Sources
 from lpipstore.workflows.session.settings import Settings
 
 PAIRS_IN_BATCH = 16

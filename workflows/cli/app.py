@@ -18,8 +18,8 @@ from ...pipeline.common.text import printable
 from ..session.settings import Settings, store_path
 from .learning import EVALUATE_EXAMPLES, TRAIN_EXAMPLES, evaluate, train
 from .messages import at_prompt
-from .options import LIST, Quiet, Store, path_of, place_of, takes_settings
-from .pairs import Out, pairs
+from .options import LIST, WHAT_HOLDS_IMAGES, Quiet, Store, path_of, place_of, takes_settings
+from .pairs import PAIRS_EXAMPLES, Out, pairs
 from .runner import Json, Strict
 from .runner import carry_out as _carry_out
 from .runner import show as _show
@@ -44,8 +44,14 @@ app.add_typer(store_app, name="store")
 
 Sources = Annotated[
     list[str],
-    typer.Argument(metavar="DIR…", help="Folders, image files or quoted glob patterns."),
+    typer.Argument(metavar="IMAGES…", help=WHAT_HOLDS_IMAGES),
 ]
+COMPARE_EXAMPLES = """Examples:
+
+lpipstore compare samples.npz real.tar --out run
+
+lpipstore compare originals restored --paired --out run"""
+
 KeepStatistics = Annotated[
     bool,
     typer.Option(
@@ -55,7 +61,7 @@ KeepStatistics = Annotated[
     ),
 ]
 
-app.command(epilog="Example: lpipstore pairs photos --backbone squeeze --size 64 --out run")(pairs)
+app.command(epilog=PAIRS_EXAMPLES)(pairs)
 
 
 @app.command(epilog="Example: lpipstore score pairs.csv --images photos --out run")
@@ -66,7 +72,7 @@ def score(
         typer.Argument(
             parser=path_of,
             metavar="PAIRS",
-            help="A table (.csv, .tsv, .parquet): one pair per line.",
+            help="A table (.csv, .tsv, .parquet): two paths, URLs or shard.tar#cat.jpg per line.",
         ),
     ],
     out: Out,
@@ -86,7 +92,7 @@ def score(
             parser=path_of,
             metavar="DIR",
             rich_help_panel=LIST,
-            help="Folder that paths start from.",
+            help="Folder that relative paths start from.",
             show_default="that of the table",
         ),
     ] = None,
@@ -113,11 +119,20 @@ def score(
     )
 
 
-@app.command(epilog="Example: lpipstore compare originals restored --paired --out run")
+@app.command(epilog=COMPARE_EXAMPLES)
 @takes_settings()
 def compare(
-    first: Annotated[str, typer.Argument(parser=place_of, metavar="A", help="A folder of images.")],
-    second: Annotated[str, typer.Argument(parser=place_of, metavar="B", help="Another one.")],
+    first: Annotated[
+        str,
+        typer.Argument(
+            parser=place_of,
+            metavar="A",
+            help="Images: a folder, 'glob', @list.txt, .zip, .tar, .npz, .parquet, video or URL.",
+        ),
+    ],
+    second: Annotated[
+        str, typer.Argument(parser=place_of, metavar="B", help="The images to compare them with.")
+    ],
     out: Out,
     settings: Settings,
     paired: Annotated[
@@ -125,7 +140,7 @@ def compare(
         typer.Option(
             "--paired",
             rich_help_panel=LIST,
-            help="Only pairs of images that have the same name within their folders.",
+            help="Only pairs of images that have the same name within their folders or archives.",
         ),
     ] = False,
     match: Annotated[
@@ -141,7 +156,7 @@ def compare(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Score each image of a folder against each of another, or against its namesake."""
+    """Score each image of one collection against each of another, or against its namesake."""
     from ..scoring.compare import compare_folders, compare_paired
 
     if not paired:
@@ -172,7 +187,7 @@ def compare(
     )
 
 
-@app.command(epilog="Example: lpipstore extract photos more-photos --backbone vgg")
+@app.command(epilog="Example: lpipstore extract photos samples.npz --backbone vgg")
 @takes_settings("heads", "memory", "dry_run")
 def extract(
     sources: Sources, settings: Settings, strict: Strict = False, as_json: Json = False

@@ -29,7 +29,7 @@ Images = Annotated[
         parser=path_of,
         metavar="DIR",
         rich_help_panel=JUDGED,
-        help="Folder that the paths of tables start from.",
+        help="Folder that relative paths in tables start from.",
         show_default="that of the table",
     ),
 ]

@@ -43,6 +43,10 @@ def place_of(text: str) -> str:
     return text
 
 
+WHAT_HOLDS_IMAGES = (
+    "Folders, files, 'globs', @list.txt, .zip, .tar, .npy, .npz, .parquet, .arrow, videos or URLs."
+)
+
 Store = Annotated[
     Path | None,
     typer.Option(

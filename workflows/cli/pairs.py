@@ -8,13 +8,21 @@ import typer
 
 from ...cache.errors import UsageError
 from ..session.settings import Settings
-from .options import EARLIER, LIST, NEAREST, path_of, takes_settings
+from .options import EARLIER, LIST, NEAREST, WHAT_HOLDS_IMAGES, path_of, takes_settings
 from .runner import Json, Outcome, Strict, carry_out
 
 if TYPE_CHECKING:
     from ..session.screen import Screen
 
 Work = Callable[["Screen"], Outcome]
+PAIRS_EXAMPLES = """Examples:
+
+lpipstore pairs photos --backbone squeeze --size 64 --out run
+
+lpipstore pairs samples.npz --top-k 10 --out near
+
+lpipstore pairs 'shard-{000..012}.tar' --below 0.1 --out close"""
+
 Out = Annotated[Path, typer.Option(parser=path_of, metavar="RUN", help="Folder of the results.")]
 
 
@@ -24,7 +32,7 @@ def pairs(
     settings: Settings,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="DIR…", help="Folders, image files or quoted glob patterns."),
+        typer.Argument(metavar="IMAGES…", help=WHAT_HOLDS_IMAGES),
     ] = None,
     group_by: Annotated[
         str | None,
@@ -68,7 +76,7 @@ def pairs(
             metavar="RUN/manifest.json",
             rich_help_panel=EARLIER,
             help="A run of pairs, compare or score to make again: its images, its settings. "
-            "Takes no DIR.",
+            "Takes no IMAGES.",
         ),
     ] = None,
     strict: Strict = False,
@@ -88,10 +96,10 @@ def pairs(
         raise UsageError(f"{both} exclude each other: choose one")
     if from_manifest is not None:
         if sources:
-            raise UsageError("--from takes the images of its run: leave out DIR")
+            raise UsageError("--from takes the images of its run: leave out IMAGES")
         work = _again(from_manifest, out, settings)
     elif not sources:
-        raise UsageError("pairs needs images: give a folder, files or a quoted pattern")
+        raise UsageError("pairs needs images: give a folder, files or what else --help names")
     elif update is not None:
         work = _update(sources, update, out, settings)
     elif group_by is not None:

@@ -17,7 +17,6 @@ from ...pipeline.common.atomic import check_writable
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, load_head
-from ...pipeline.images.arrays import to_uint8
 from ...pipeline.images.preparation import Preparation
 from ...pipeline.judgements.classical import CLASSICAL, distances_of_pairs
 from ...pipeline.judgements.scores import (
@@ -30,6 +29,7 @@ from ...pipeline.judgements.scores import (
 )
 from ...pipeline.judgements.table import CHOICES, Judgements, read_judgements
 from ...pipeline.pairlists.file import write_table
+from ...pipeline.sources.arrays import to_uint8
 from ..session.collection import STAGES, check_choice, check_new
 from ..session.screen import Screen
 from ..session.session import Session, open_session, warn_of_own_trunk

@@ -10,7 +10,6 @@ from typing import Any
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
-from ...pipeline.images.names import is_url
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.runs.files import MANIFEST, read_json
 from ...pipeline.runs.reopen import (
@@ -21,6 +20,7 @@ from ...pipeline.runs.reopen import (
     reopen_source_choices,
 )
 from ...pipeline.runs.run import Run, open_run
+from ...pipeline.sources.names import is_url
 from ..scoring.job import run_job
 from ..scoring.kinds import KINDS
 from ..scoring.pairlist import survey_list

@@ -18,8 +18,6 @@ from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, column_weights
 from ...pipeline.features.pooled import PooledRows
 from ...pipeline.images.decode import content_hash
-from ...pipeline.images.names import absolute
-from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.merge import Pieces, assemble
 from ...pipeline.matrix.plan import plan_matrix
@@ -29,6 +27,8 @@ from ...pipeline.runs.files import DISTANCES, MANIFEST, write_json
 from ...pipeline.runs.reopen import reopen_recipe, reopen_records
 from ...pipeline.runs.run import Run, open_run
 from ...pipeline.runs.zarr_array import MatrixFile
+from ...pipeline.sources.names import absolute
+from ...pipeline.sources.sources import Given
 from ..scoring.all_pairs import AllPairs, plan_pairs
 from ..scoring.job import Heads, run_job
 from ..session.collection import STAGES, Collection

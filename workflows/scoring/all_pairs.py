@@ -8,7 +8,6 @@ from typing import ClassVar
 from ...cache.errors import LpipstoreError
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, column_weights
-from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan, plan_matrix
 from ...pipeline.matrix.score import Target, fast_error, score_matrices
@@ -16,6 +15,7 @@ from ...pipeline.matrix.summary import Figures, pair_summary
 from ...pipeline.runs.files import DISTANCES
 from ...pipeline.runs.run import Run
 from ...pipeline.runs.zarr_array import MatrixFile
+from ...pipeline.sources.sources import Given
 from ..session.collection import Collection
 from ..session.dryrun import Forecast, width_of
 from ..session.estimate import Work, matrix_work

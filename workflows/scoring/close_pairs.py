@@ -15,7 +15,6 @@ from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, column_weights
 from ...pipeline.features.pooled import PooledRows
 from ...pipeline.features.pooling import useful_grids
-from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.summary import Figures
 from ...pipeline.runs.files import MANIFEST, PAIRS
@@ -24,6 +23,7 @@ from ...pipeline.search.cascade import Tally
 from ...pipeline.search.results import SearchParts, finished_pairs, write_pairs
 from ...pipeline.search.search import Close, Search, rows_that_fit
 from ...pipeline.search.topk import SAVES, Neighbours
+from ...pipeline.sources.sources import Given
 from ..session.collection import STAGES, Collection
 from ..session.dryrun import Forecast, width_of
 from ..session.estimate import Work, matrix_work

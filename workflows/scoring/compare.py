@@ -1,4 +1,4 @@
-"""Compare two folders."""
+"""Compare two collections of images."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,6 @@ import pyarrow.compute
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
-from ...pipeline.images.sources import Found, Given, Sources, name_of
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan, plan_matrix
 from ...pipeline.matrix.summary import cross_summary
@@ -22,6 +21,7 @@ from ...pipeline.pairlists.table import PairList
 from ...pipeline.runs.files import MANIFEST, PAIRS
 from ...pipeline.runs.reopen import reading
 from ...pipeline.runs.run import Run
+from ...pipeline.sources.sources import Found, Given, Sources, name_of
 from ..session.collection import STAGES, Collection, check_choice, need_images
 from ..session.dryrun import Forecast, width_of
 from ..session.estimate import Work, matrix_work
@@ -36,7 +36,7 @@ from .listed import ListResults, Scored
 from .pairlist import ListJob, need_same_pairs, survey_list
 
 Loners = list[list[tuple[str, str]]]
-"""Names and paths of the images of either folder that have no namesake in the other."""
+"""Names and paths of the images of either collection that have no namesake in the other."""
 
 MATCHES = ("name", "stem")
 _COUPLES = ("scored", "failed")  # what a pair is called in ``pairs.parquet``
@@ -50,7 +50,7 @@ def compare_folders(
     settings: Settings,
     screen: Screen,
 ) -> Summary | Forecast:
-    """Score each image of a folder against each of another; write the run to `out`.
+    """Score each image of one collection against each of another; write the run to `out`.
 
     The matrix has a row for each image of the first and a column for each of the second. Returns
     the summary.
@@ -58,7 +58,8 @@ def compare_folders(
     Raises
     ------
     LpipstoreError
-        No image of a folder can be used, the memory is too small, or `out` holds a different run.
+        No image of one of them can be used, the memory is too small, or `out` holds a different
+        run.
     """
     with open_session(settings, screen) as session:
         sides = [find_collection(side, session) for side in (first, second)]
@@ -77,7 +78,7 @@ class CrossPairs(Job):
     def reopen(
         cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "CrossPairs":
-        """Read from the manifest how many images are of the first folder."""
+        """Read from the manifest how many images are of the first collection."""
         first = run.manifest.get("first")
         if not isinstance(first, int) or not 0 < first < len(records):
             raise LpipstoreError(
@@ -158,18 +159,19 @@ def compare_paired(
     match: str = "name",
     statistics: bool = False,
 ) -> Summary | Forecast:
-    """Score each image of a folder against its namesake in another; write the run to `out`.
+    """Score each image of one collection against its namesake in another; write the run to `out`.
 
-    Namesakes have the same path within their folders, subfolders and suffix included, or with
-    `match` "stem" all but the suffix. Images without one are listed in ``pairs.parquet`` after the
-    pairs, and counted in the summary, which this returns.
+    Namesakes have the same path within their folders or archives, subfolders and suffix included,
+    or with `match` "stem" all but the suffix. Images without one are listed in ``pairs.parquet``
+    after the pairs, and counted in the summary, which this returns.
 
     Raises
     ------
     UsageError
-        One of the two is not a folder, or two images of one folder have the same stem.
+        One of the two is a single image, or two images of one of them have the same stem.
     LpipstoreError
-        No image of a folder can be used, the memory is too small, or `out` holds a different run.
+        No image of one of them can be used, the memory is too small, or `out` holds a different
+        run.
     """
     check_choice("match", match, MATCHES)
     clock, sources = Stopwatch(*STAGES), Sources(source_options(settings))
@@ -200,12 +202,12 @@ def compare_paired(
 
 @dataclass(frozen=True)
 class Namesakes(ListJob):
-    """Images of one folder against those of the same name in another.
+    """Images of one collection against those of the same name in another.
 
     Attributes
     ----------
     alone
-        For each folder, the images without a namesake: (name, path).
+        For each of the two, the images without a namesake: (name, path).
     match
         One of `MATCHES`.
     """
@@ -238,7 +240,7 @@ class Namesakes(ListJob):
 
 @dataclass(frozen=True)
 class PairedResults(ListResults):
-    """The results of namesakes, and how many images of each folder have none."""
+    """The results of namesakes, and how many images of each collection have none."""
 
     only_in_first: int
     only_in_second: int

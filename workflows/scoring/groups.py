@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.text import printable
-from ...pipeline.images.names import absolute, folder_of, joined
-from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import LINES_AT_ONCE, write_parts, write_table
 from ...pipeline.pairlists.summary import summarise_groups
 from ...pipeline.pairlists.table import PairList
 from ...pipeline.runs.files import GROUPS, PAIRS
 from ...pipeline.runs.run import Run
+from ...pipeline.sources.names import absolute, folder_of, joined
+from ...pipeline.sources.sources import Given
 from ..session.dryrun import Forecast
 from ..session.screen import Lines, Screen
 from ..session.session import find_collection, open_session
@@ -44,7 +44,7 @@ def score_groups(
 ) -> Summary | Forecast:
     """Score all pairs of images that lie in the same folder and write the run to `out`.
 
-    Every folder below the sources in which images lie is a group. Returns the summary.
+    Every folder or archive in which images lie is a group. Returns the summary.
 
     Raises
     ------

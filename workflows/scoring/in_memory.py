@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from ...cache.errors import LpipstoreError
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import column_weights
-from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import plan_matrix
 from ...pipeline.matrix.score import score_matrix
+from ...pipeline.sources.sources import Given
 from ..session.screen import Screen
 from ..session.session import find_collection, make_collection, open_session
 from ..session.settings import Settings, parse_bytes

@@ -6,13 +6,13 @@ from pathlib import Path
 from ...cache.errors import UsageError, setting
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
-from ...pipeline.images.source import GivenSource
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import write_table
 from ...pipeline.pairlists.reopen import reopen_pairs
 from ...pipeline.pairlists.table import PairList, read_pairs
 from ...pipeline.runs.files import PAIRS
 from ...pipeline.runs.run import Run
+from ...pipeline.sources.source import GivenSource
 from ..session.collection import STAGES
 from ..session.dryrun import Forecast
 from ..session.screen import Screen

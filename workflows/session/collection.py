@@ -15,10 +15,10 @@ from ...pipeline.features.extractor import TRUNK_DTYPES, Extractor, choose_devic
 from ...pipeline.features.features import Features
 from ...pipeline.features.pooled import PooledRows
 from ...pipeline.features.rows import ROW_DTYPES
-from ...pipeline.images.names import member_name
 from ...pipeline.images.preparation import FITS, ICC, Preparation
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan
+from ...pipeline.sources.names import member_name
 from .screen import Lines, Screen
 from .settings import Settings, first_limit, parse_bytes, parse_size, show_bytes, store_path
 

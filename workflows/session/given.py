@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from ...cache.errors import UsageError
-from ...pipeline.images.arrays import ValueRange
-from ...pipeline.images.hf_dataset import DatasetImages, is_dataset
-from ...pipeline.images.memory import InMemory
-from ...pipeline.images.names import given_name
-from ...pipeline.images.sources import Given
 from ...pipeline.pairlists.table import PairList
+from ...pipeline.sources.arrays import ValueRange
+from ...pipeline.sources.kinds.hf_dataset import DatasetImages, is_dataset
+from ...pipeline.sources.kinds.memory import InMemory
+from ...pipeline.sources.names import given_name
+from ...pipeline.sources.sources import Given
 
 _PAIRS = "pairs"
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypedDict
 from typing_extensions import TypeIs
 
 from ...cache.store import FeatureStore
-from ...pipeline.images.arrays import ValueRange, take_range
+from ...pipeline.sources.arrays import ValueRange, take_range
 from .settings import Settings
 
 PathLike: TypeAlias = str | os.PathLike[str]

@@ -16,11 +16,11 @@ from ...pipeline.distances.heads import HEAD, TRUNK
 from ...pipeline.features.extractor import Extractor
 from ...pipeline.features.features import Features
 from ...pipeline.features.rows import VERSION_ENTRY
-from ...pipeline.images.files import IMAGE_SUFFIXES
 from ...pipeline.images.loader import Decoded, decode_images
 from ...pipeline.images.preparation import Preparation
-from ...pipeline.images.sources import Given, Sources, name_of
 from ...pipeline.images.survey import ImageRecord, survey
+from ...pipeline.sources.names import IMAGE_SUFFIXES
+from ...pipeline.sources.sources import Given, Sources, name_of
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
 from .screen import Screen
 from .settings import (
@@ -158,8 +158,8 @@ def find_collection(sources: Sequence[Given], session: Session) -> list[ImageRec
         places = ", ".join(map(name_of, sources))
         raise LpipstoreError(
             f"no images in {places}: looked for files ending in "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))} in all its folders, and then for archives and "
-            "other files that hold images"
+            f"{', '.join(sorted(IMAGE_SUFFIXES))} in all its folders, and then for .zip, .tar, "
+            ".npy, .npz, .parquet and .arrow files and videos; @list.txt gives a list of images"
         )
     records = session.survey(found.names)
     records += [ImageRecord(path, error=reason) for path, reason in found.unreadable]

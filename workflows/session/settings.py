@@ -13,8 +13,8 @@ from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.text import printable
 
 if TYPE_CHECKING:
-    from ...pipeline.images.source import SourceOptions
     from ...pipeline.images.survey import ImageRecord
+    from ...pipeline.sources.source import SourceOptions
 
 STORE_VARIABLE = "LPIPSTORE_STORE"
 DEFAULT_SIZE = (224, 224)
@@ -157,9 +157,9 @@ def source_options(settings: Settings) -> "SourceOptions":
     UsageError
         A choice is written wrong.
     """
-    from ...pipeline.images.arrays import take_range
-    from ...pipeline.images.source import SourceOptions
-    from ...pipeline.images.video_index import parse_step
+    from ...pipeline.sources.arrays import take_range
+    from ...pipeline.sources.formats.video_index import parse_step
+    from ...pipeline.sources.source import SourceOptions
 
     parse_step(settings.every)
     wanted = settings.value_range

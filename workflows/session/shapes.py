@@ -27,16 +27,17 @@ def warn_of_shapes(records: Sequence[ImageRecord], how: Preparation, screen: Scr
     reshaped = [r for r in good if _stretch(r, how) > _RESHAPED]
     if how.fit == "stretch" and reshaped:
         screen.warn(
-            f"{_of(reshaped, good)} stretched to an aspect ratio more than {_RESHAPED:g} times "
-            f"their own, such as {_example(reshaped[0])}: {setting('fit', 'crop')} or "
-            f"{setting('fit', 'pad')} keeps it"
+            f"{_of(reshaped, good)} stretched more than {_RESHAPED:g} times in one direction, such "
+            f"as {_example(reshaped[0])}: {setting('fit', 'crop')} or {setting('fit', 'pad')} "
+            "keeps the aspect ratio"
         )
     profiles = Counter(record.profile for record in good if record.profile)
     if how.icc == "ignore" and profiles:
         ((name, _),) = profiles.most_common(1)
         count = profiles.total()
+        images = "image has" if len(good) == 1 else "images has" if count == 1 else "images have"
         screen.say(
-            f"{count:,} of {len(good):,} images have a colour profile other than sRGB, such as "
+            f"{count:,} of {len(good):,} {images} a colour profile other than sRGB, such as "
             f"{printable(name)}: it is ignored; {setting('icc', 'convert')} takes it into account"
         )
 
@@ -49,8 +50,8 @@ def _stretch(record: ImageRecord, how: Preparation) -> float:
 
 
 def _of(some: Sequence[ImageRecord], every: Sequence[ImageRecord]) -> str:
-    are = "image is" if len(some) == 1 else "images are"
-    return f"{len(some):,} of {len(every):,} {are}"
+    images = "image" if len(every) == 1 else "images"
+    return f"{len(some):,} of {len(every):,} {images} {'is' if len(some) == 1 else 'are'}"
 
 
 def _example(record: ImageRecord) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ...pipeline.images.sources import Given
+from ...pipeline.sources.sources import Given
 from ..session.collection import Counts
 from ..session.preflight import warn_of_forwards
 from ..session.screen import Lines, Screen

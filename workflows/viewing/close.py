@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from ...cache.errors import UsageError, setting
 from ...pipeline.analysis.threshold import Suggestion, suggest_threshold
 from ...pipeline.common.text import printable
-from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.runs.files import MANIFEST
 from ...pipeline.runs.reopen import reopen_kind, reopen_records
 from ...pipeline.runs.run import Run, open_run
+from ...pipeline.sources.sources import Given
 from ..scoring.close_pairs import find_close
 from ..session.screen import Screen
 from ..session.settings import Settings

@@ -18,12 +18,12 @@ from ...pipeline.analysis.groups import LINKAGES, group_pairs, keepers
 from ...pipeline.common.atomic import replacing
 from ...pipeline.common.text import json_text, printable
 from ...pipeline.images.data import prepared_pixels
-from ...pipeline.images.decode import ImageError
-from ...pipeline.images.names import split_given, split_name
 from ...pipeline.images.preparation import Preparation
-from ...pipeline.images.sources import Given, Sources
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import write_table
+from ...pipeline.sources.names import split_given, split_name
+from ...pipeline.sources.source import ImageError
+from ...pipeline.sources.sources import Given, Sources
 from ..session.collection import check_choice, check_new
 from ..session.screen import Lines, Screen
 from ..session.settings import Settings, source_options

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image, ImageFile
 
 from lpipstore.cache.errors import UsageError
-from lpipstore.pipeline.images.decode import ImageError, content_hash, decode, read_header
+from lpipstore.pipeline.images.decode import content_hash, decode, read_header
 from lpipstore.pipeline.images.preparation import Preparation
-from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.images.survey import survey
+from lpipstore.pipeline.sources.source import ImageError
+from lpipstore.pipeline.sources.sources import Sources
 
 
 def size_of(data: bytes) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from lpipstore.cache.errors import LpipstoreWarning
 from lpipstore.pipeline.images.decode import content_hash, decode
 from lpipstore.pipeline.images.loader import ahead, decode_images
 from lpipstore.pipeline.images.preparation import Preparation
-from lpipstore.pipeline.images.sources import Sources
+from lpipstore.pipeline.sources.sources import Sources
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ from pathlib import Path
 from lpipstore.pipeline.images.decode import content_hash
 from lpipstore.pipeline.images.loader import decode_images
 from lpipstore.pipeline.images.preparation import Preparation
-from lpipstore.pipeline.images.sources import Sources
+from lpipstore.pipeline.sources.sources import Sources
 files = [(path, content_hash(Path(path).read_bytes())) for path in sys.argv[1:]]
 batches = decode_images(files, Sources(), Preparation((512, 512)), 8, 2)
 print(sum(len(batch.indices) for batch in batches))

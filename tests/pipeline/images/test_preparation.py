@@ -8,8 +8,9 @@ import torch
 from PIL import Image, ImageCms
 
 from lpipstore.cache.errors import UsageError
-from lpipstore.pipeline.images.decode import ImageError, decode, read_header
+from lpipstore.pipeline.images.decode import decode, read_header
 from lpipstore.pipeline.images.preparation import FITS, ICC, Preparation
+from lpipstore.pipeline.sources.source import ImageError
 
 
 def encoded(image: Image.Image, **options) -> bytes:

@@ -291,7 +291,7 @@ def test_what_cannot_be_made_again(cli, jobs, tmp_path):
 def test_options_that_exclude_each_other(cli, pictures, tmp_path):
     out = ("--out", tmp_path / "again")
     outcome = cli("pairs", pictures, "--from", tmp_path, *out)
-    assert (outcome.code, "leave out DIR" in outcome.err) == (2, True)
+    assert (outcome.code, "leave out IMAGES" in outcome.err) == (2, True)
     outcome = cli("pairs", pictures, "--update", tmp_path, "--top-k", 3, *out)
     assert (outcome.code, "exclude each other" in outcome.err) == (2, True)
     outcome = cli("pairs", *out)

@@ -15,8 +15,8 @@ import zarr
 from PIL import Image
 
 import lpipstore
-from lpipstore.pipeline.images.decode import ImageError
-from lpipstore.pipeline.images.sources import Sources
+from lpipstore.pipeline.sources.source import ImageError
+from lpipstore.pipeline.sources.sources import Sources
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 TEMPORARY = f".lpipstore-{'0a' * 8}.partial"  # what a killed process leaves

@@ -21,7 +21,7 @@ MODES = {".tar": "w", ".tar.gz": "w:gz"}
 
 KILLED = """
 import os, signal, sys
-from lpipstore.pipeline.images.sources import Sources
+from lpipstore.pipeline.sources.sources import Sources
 from lpipstore.workflows.cli import app
 read, left = Sources.read, int(sys.argv.pop(1))
 def counted(self, name):

@@ -99,7 +99,7 @@ def test_a_warm_run_opens_no_image(cli, samples, monkeypatch):
     def read(*_):
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr("lpipstore.pipeline.images.array_files.ArrayFile.read", read)
+    monkeypatch.setattr("lpipstore.pipeline.sources.kinds.array_files.ArrayFile.read", read)
     told = run(cli, "pairs", samples, *MODEL, out="two")
     assert (told["forwards"], told["hits"]) == (0, 12)
     assert np.array_equal(matrix("one"), matrix("two"))

@@ -274,7 +274,7 @@ def test_a_prefix_that_cannot_be_listed_stops_the_run(cli, s3, pictures, tmp_pat
     place = s3.upload(pictures, "photos")
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-        patch.setattr("lpipstore.pipeline.images.objects._PAUSES", ())
+        patch.setattr("lpipstore.pipeline.sources.formats.objects._PAUSES", ())
         outcome = cli("pairs", pictures, place, *MODEL, "--out", tmp_path / "run")
     assert outcome.code == 1
     assert f"{place} cannot be listed: the server cannot be reached" in " ".join(

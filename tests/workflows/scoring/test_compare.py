@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import lpipstore
-from lpipstore.pipeline.images.sources import Sources
+from lpipstore.pipeline.sources.sources import Sources
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.text import printable
-from ...pipeline.images.names import absolute, folder_of, joined
+from ...pipeline.images.names import absolute, folder_of, joined, without_scheme
 from ...pipeline.images.sources import Given
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import LINES_AT_ONCE, write_parts, write_table
@@ -112,7 +112,7 @@ class WithinFolders(ListJob):
         Images that turned out to be unusable when they were decoded leave no pairs behind.
         """
         names, group_of, usable = self.names, self.group_of, scored.usable
-        column = pa.array([printable(name) for name in names], pa.string())
+        column = pa.array([printable(without_scheme(name)) for name in names], pa.string())
         lines = np.flatnonzero(usable)
 
         def parts() -> Iterator[pa.Table]:

@@ -49,8 +49,8 @@ def _stretch(record: ImageRecord, how: Preparation) -> float:
 
 
 def _of(some: Sequence[ImageRecord], every: Sequence[ImageRecord]) -> str:
-    are = "image is" if len(some) == 1 else "images are"
-    return f"{len(some):,} of {len(every):,} {are}"
+    images = "image" if len(every) == 1 else "images"
+    return f"{len(some):,} of {len(every):,} {images} {'is' if len(some) == 1 else 'are'}"
 
 
 def _example(record: ImageRecord) -> str:

@@ -24,9 +24,9 @@ def mixed(tmp_path):
 def test_what_changes_a_lot_is_counted(cli, mixed, tmp_path):
     outcome = cli("pairs", mixed, "--size", "64", *MODEL, "--out", tmp_path / "run")
     assert outcome.code == 0
-    assert "1 of 3 image is enlarged more than 2 times to 64×64" in outcome.err
+    assert "1 of 3 images is enlarged more than 2 times to 64×64" in outcome.err
     assert "small.png (20×20)" in outcome.err
-    assert "1 of 3 image is stretched" in outcome.err
+    assert "1 of 3 images is stretched" in outcome.err
     assert "wide.png (150×64)" in outcome.err
 
 

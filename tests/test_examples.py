@@ -7,7 +7,14 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["cache.errors", "cache.store", "pipeline.distances.module", "workflows.api"]
+    "name",
+    [
+        "cache.errors",
+        "cache.store",
+        "pipeline.distances.module",
+        "pipeline.runs.run",
+        "workflows.api",
+    ],
 )
 def test_examples_in_docstrings(name, monkeypatch, tmp_path):
     monkeypatch.setenv("LPIPSTORE_STORE", str(tmp_path / "store"))

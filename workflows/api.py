@@ -9,7 +9,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 from ..cache.errors import UsageError
 from ..pipeline.runs.run import Run, open_run
 from .session.given import Images, pairs_of, sources_of
-from .session.keywords import Options, OptionsWithoutHead, PathLike, is_path, settings_of
+from .session.keywords import (
+    Options,
+    OptionsWithoutHead,
+    PathLike,
+    count_of,
+    distance_of,
+    is_path,
+    need_same,
+    settings_of,
+)
 from .session.logged import LoggedScreen
 from .session.settings import Settings
 
@@ -241,7 +250,8 @@ def groups(
     Parameters
     ----------
     images
-        As for `pairs`, where every folder is a group; or a mapping from names to images in memory.
+        As for `pairs`, where every folder, and every archive, is a group that is called as it is;
+        or a mapping from names to images in memory.
 
     Returns
     -------
@@ -262,6 +272,13 @@ def groups(
 
     named = images if isinstance(images, Mapping) else {"images": images}
     given = [one for name, group in named.items() for one in _given(group, options, str(name))]
+    if not given:
+        raise UsageError("an empty mapping of groups came")
+    if isinstance(images, Mapping) and (paths := [str(one) for one in given if is_path(one)]):
+        raise UsageError(
+            f"a mapping names groups of images in memory, and {paths[0]} came: give a list of "
+            "folders and files, which are called as they are"
+        )
     with _making(out, options) as (folder, settings, screen):
         score_groups(given, folder, settings, screen)
     return _run(folder, out)
@@ -327,11 +344,21 @@ def rescore(
     run
         A run of any of the other functions or of the command.
     heads
-        A head file, "none", or a run of `train`.
+        A head file, "none", "stock", or a run of `train`.
     compute
         Compute rows that the store has lost; if False, they are an error.
     from_rows
         Read rows even if statistics were kept.
+    options
+        Backbone, size and so on are those of the run, and may be given if they are the same;
+        `store` must be the store of the run.
+
+    Raises
+    ------
+    UsageError
+        An option is not what the run was made with.
+    LpipstoreError
+        Rows are not in the store, and their images are gone.
 
     Examples
     --------
@@ -342,9 +369,11 @@ def rescore(
     >>> plain.summary["forwards"], plain.distances.shape
     (0, (4, 4))
     """
+    from ..pipeline.runs.reopen import reopen_recipe
     from .rerun.rescore import rescore_run
 
     source = Path(run.path if isinstance(run, Run) else run)
+    need_same(reopen_recipe(open_run(source)), options)
     head = str(heads.path if isinstance(heads, Run) else heads)
     with _making(out, options) as (folder, settings, screen):
         rescore_run(source, [head], folder, settings, screen, compute=compute, from_rows=from_rows)
@@ -378,6 +407,7 @@ def train(
     judgements: PathLike | Sequence[PathLike],
     *,
     out: PathLike | None = None,
+    images: PathLike | None = None,
     train_options: "TrainOptions | Mapping[str, Any] | None" = None,
     **options: Unpack[Options],
 ) -> Run:
@@ -387,6 +417,8 @@ def train(
     ----------
     judgements
         Tables of judgements, or folders of BAPPS, as for ``lpipstore train``.
+    images
+        The folder that paths of tables start from; None is that of each table.
     train_options
         Epochs, loss and so on: a `lpipstore.workflows.learning.options.TrainOptions`, or its fields
         as a mapping.
@@ -414,12 +446,21 @@ def train(
     from .learning.options import TrainOptions
     from .learning.train import train_head
 
+    known = {field.name for field in fields(TrainOptions)}
+    for name in options.keys() & known:
+        raise TypeError(
+            f"{name} is an option of the training: give train_options={{{name!r}: ...}}"
+        )
     if not isinstance(train_options, TrainOptions):
         chosen = dict(train_options or {})
-        unknown = chosen.keys() - {field.name for field in fields(TrainOptions)}
-        if unknown:
+        if unknown := chosen.keys() - known:
             raise UsageError(f"there is no option {', '.join(sorted(unknown))} of a training")
+        for name in ("images", "held_out_from"):
+            if chosen.get(name) is not None:
+                chosen[name] = Path(chosen[name])
         train_options = TrainOptions(**chosen)
+    if images is not None:
+        train_options = replace(train_options, images=Path(images))
     with _making(out, options) as (folder, settings, screen):
         train_head(_paths(judgements), folder, settings, train_options, screen)
     return _run(folder, out)
@@ -532,6 +573,7 @@ def _close(
 ) -> Run:
     from .scoring.close_pairs import find_close
 
+    distance, k = distance_of(distance), count_of(k)
     given = _given(images, options)
     with _making(out, options) as (folder, settings, screen):
         find_close(given, folder, settings, screen, below=distance, top_k=k)

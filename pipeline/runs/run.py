@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import dask.array
     import pandas
     import pyarrow
+    import zarr
     from numpy.typing import NDArray
 from .files import DISTANCES, GROUPS, IMAGES, MANIFEST, PAIRS, SUMMARY, read_json
 
@@ -29,9 +30,50 @@ class Run:
     path
         The folder of the run. Of a run that was made without a folder it is a temporary one, which
         goes when the run does.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+    >>> run.kind, run.mean == run.summary["mean"], run.forwards == run.summary["forwards"]
+    ('pairs', True, True)
     """
 
     path: Path
+
+    @property
+    def kind(self) -> str:
+        """The function of `lpipstore` that makes such a run: "pairs", "below", "train" and so on.
+
+        A run of `rescore` is of the kind of the run that it rescored.
+        """
+        asked = self.manifest
+        if asked.get("group_by"):
+            return "groups"
+        if asked.get("top_k") is not None:
+            return "nearest"
+        return "below" if asked.get("below") is not None else str(asked.get("command"))
+
+    @property
+    def mean(self) -> float | None:
+        """The mean distance of all pairs, or of those that are listed; None if there are none."""
+        return self._figure("mean")
+
+    @property
+    def std(self) -> float | None:
+        """The standard deviation of the distances; None as for `mean`."""
+        return self._figure("std")
+
+    @property
+    def stderr(self) -> float | None:
+        """The standard error of the mean over images, which pairs share; None if not defined."""
+        return self._figure("stderr")
+
+    @property
+    def forwards(self) -> int:
+        """How many images went through the backbone; the store had the rows of the others."""
+        return int(self.summary["forwards"])
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -113,15 +155,25 @@ class Run:
         return pd.DataFrame(np.asarray(self.distances), index=names["first"], columns=across)
 
     def __repr__(self) -> str:
-        kind, summary = self.manifest.get("command", "?"), self.summary
-        counts = [
-            f"{summary[name]:,} {name}"
+        summary = self.summary
+        figures = [
+            _counted(summary[name], name)
             for name in ("images", "pairs", "judgements")
             if isinstance(summary.get(name), int)
         ]
-        mean = summary.get("mean")
-        figures = [*counts, *([f"mean {mean:.4f}"] if isinstance(mean, float) else [])]
-        return f"<Run of {kind}: {', '.join(figures)}; {printable(str(self.path))}>"
+        if isinstance(groups := summary.get("groups"), dict):
+            figures.append(_counted(groups["count"], "groups"))
+        if "listed" in summary:
+            figures.append(f"{summary['listed']:,} listed")
+        if self.mean is not None:
+            figures.append(f"mean {self.mean:.4f}")
+        if summary.get("trained") is False:
+            figures.append("untrained weights")
+        return f"<Run of {self.kind}: {', '.join(figures)}; {printable(str(self.path))}>"
+
+    def _figure(self, name: str) -> float | None:
+        found = self.summary.get(name)
+        return None if found is None else float(found)
 
     def _table(self, name: str) -> "pyarrow.Table":
         import pyarrow as pa
@@ -147,22 +199,45 @@ class Run:
             f"{printable(str(self.path / name))} is damaged ({reason}): make the run again"
         )
 
-    @cached_property
+    @property
     def distances(self) -> "dask.array.Array":
         """The float32 matrix as a lazy dask array; ``.compute()`` reads it whole.
 
         [N, N] for all pairs, [N, M] for two folders; for a list, its distinct pairs in an order of
-        their own (`pairs` has them as listed).
+        their own (`pairs` has them as listed). It keeps the run, and with it a temporary folder.
         """
         import dask.array
+        import zarr
 
         if not (self.path / DISTANCES).exists():
             raise self._has_no(DISTANCES)
         try:
-            array: dask.array.Array = dask.array.from_zarr(self.path / DISTANCES)  # type: ignore[no-untyped-call]
+            array = zarr.open_array(self.path / DISTANCES, mode="r")
         except (OSError, ValueError) as error:  # JSON errors are ValueErrors
             raise self._is_damaged(DISTANCES, error) from error
-        return array
+        kept = _Distances(self, array)
+        meta = np.empty((0,) * array.ndim, array.dtype)
+        lazy: dask.array.Array = dask.array.from_array(kept, array.chunks, name=False, meta=meta)  # type: ignore[no-untyped-call]
+        return lazy
+
+
+class _Distances:
+    """Distances on disk that keep their run: its folder may go with it, and they with the folder.
+
+    Where the folder is gone, Zarr reads NaN.
+    """
+
+    def __init__(self, run: Run, array: "zarr.Array[Any]") -> None:
+        self.run = run
+        self.array = array
+        self.shape, self.ndim, self.dtype = array.shape, array.ndim, array.dtype
+
+    def __getitem__(self, index: Any) -> "NDArray[np.float32]":  # noqa: ANN401 - as NumPy takes it
+        return np.asarray(self.array[index])
+
+
+def _counted(count: int, things: str) -> str:
+    return f"{count:,} {things.removesuffix('s') if count == 1 else things}"
 
 
 class DifferentMetrics(UserWarning):

@@ -79,6 +79,11 @@ def split_given(name: str) -> tuple[str, str] | None:
     return place, member
 
 
+def without_scheme(place: str) -> str:
+    """Return what the program itself calls a place in memory; any other place as it is."""
+    return place.removeprefix(_PROGRAM)
+
+
 def is_there(name: str) -> bool:
     """Return whether a path exists, or that of the archive in which an image lies."""
     return os.path.lexists(name) or split_name(name)[1] is not None

@@ -5,6 +5,7 @@ import inspect
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -140,7 +141,7 @@ def test_groups_are_folders_or_named(arrays, draw, tmp_path):
         for name in ("one", "two")
     }
     named = lpipstore.groups(held, **MODEL)
-    assert named.groups["group"].to_pylist() == ["python://one", "python://two"]
+    assert named.groups["group"].to_pylist() == ["one", "two"]
     assert named.groups["mean"].equals(folders.groups["mean"])
 
 
@@ -252,3 +253,142 @@ def test_frames_of_pandas(pictures):
 def test_tables_of_images_read_back(pictures, tmp_path):
     run = lpipstore.pairs(pictures, out=tmp_path / "run", **MODEL)
     assert pq.read_table(tmp_path / "run" / "images.parquet").equals(run.images)
+
+
+def test_a_run_has_its_figures(pictures):
+    run = lpipstore.pairs(pictures, **MODEL)
+    assert (run.kind, run.forwards) == ("pairs", 8)
+    for name in ("mean", "std", "stderr"):
+        assert getattr(run, name) == run.summary[name]
+    none = lpipstore.below(pictures, 0.0, **MODEL)
+    assert (none.mean, none.std, none.stderr, none.forwards) == (None, None, None, 0)
+
+
+def test_the_kind_of_a_run_is_its_function(arrays):
+    made = {
+        "groups": lpipstore.groups({"one": arrays[:4], "two": arrays[4:]}, **MODEL),
+        "below": lpipstore.below(arrays, 9.0, **MODEL),
+        "nearest": lpipstore.nearest(arrays, 1, below=9.0, **MODEL),
+        "compare": lpipstore.compare(arrays[:4], arrays[4:], paired=True, **MODEL),
+        "score": lpipstore.score([(arrays[0], arrays[1])], **MODEL),
+    }
+    for kind, run in made.items():
+        assert run.kind == lpipstore.rescore(run, "none", **MODEL).kind == kind
+        assert repr(run).startswith(f"<Run of {kind}: ")
+        assert "untrained weights" in repr(run)
+    assert "2 images, 1 pair, " in repr(made["score"])
+    assert "2 groups" in repr(made["groups"])
+    assert "28 listed" in repr(made["below"])
+
+
+def test_distances_keep_a_run_without_a_folder(arrays):
+    distances = lpipstore.pairs(arrays, **MODEL).distances
+    gc.collect()
+    assert np.array_equal(distances.compute(), matrix_of(lpipstore.pairs(arrays, **MODEL)))
+    assert distances[2:4, 0].compute().dtype == np.float32
+
+
+def test_numbers_of_numpy_are_numbers(arrays):
+    close = lpipstore.below(arrays, np.float32(9), **MODEL)
+    assert close.manifest["below"] == 9
+    assert lpipstore.nearest(arrays, np.int64(2), **MODEL).pairs.num_rows == 16
+    for wrong in ("3", 2.5, 0):
+        with pytest.raises(UsageError, match="k takes a whole number"):
+            lpipstore.nearest(arrays, wrong, **MODEL)
+    for wrong in ("0.1", -1.0, float("nan")):
+        with pytest.raises(UsageError, match="below takes a distance"):
+            lpipstore.below(arrays, wrong, **MODEL)
+
+
+def test_a_mapping_of_groups_is_of_images_in_memory(pictures, arrays):
+    with pytest.raises(UsageError, match="give a list of folders"):
+        lpipstore.groups({"real": pictures, "made": arrays}, **MODEL)
+    with pytest.raises(UsageError, match="empty mapping"):
+        lpipstore.groups({}, **MODEL)
+
+
+def test_rescore_takes_the_options_of_the_run(arrays):
+    run = lpipstore.pairs(arrays, size=(24, 32), **MODEL)
+    for same in ({}, {"size": "24x32"}, {"size": "auto", "version": "0.1", "row_dtype": "uint16"}):
+        assert lpipstore.rescore(run, "none", **MODEL, **same).forwards == 0
+    for other in ({"size": 16}, {"version": "0.0"}, {"backbone": "alex"}):
+        with pytest.raises(UsageError, match=f"made with {next(iter(other))}"):
+            lpipstore.rescore(run, "none", **other)
+
+
+def test_train_finds_images_and_says_where_its_options_go(pictures, tmp_path):
+    lines = ["ref,p0,p1,judge", *["000.png,001.png,002.png,1", "003.png,004.png,005.png,0"] * 10]
+    (tmp_path / "judged.csv").write_text("\n".join(lines))
+    short = {"epochs": 2, "held_out": 0.2}
+    one = lpipstore.train(tmp_path / "judged.csv", images=pictures, train_options=short, **MODEL)
+    within = {**short, "images": str(pictures)}
+    two = lpipstore.train(tmp_path / "judged.csv", train_options=within, **MODEL)
+    assert (one.path / "head.pth").read_bytes() == (two.path / "head.pth").read_bytes()
+    with pytest.raises(TypeError, match="train_options={'epochs'"):
+        lpipstore.train(tmp_path / "judged.csv", epochs=2, **MODEL)
+
+
+def test_a_dataset_is_taken_everywhere(pictures):
+    datasets = pytest.importorskip("datasets")
+    files = sorted(map(str, pictures.iterdir()))
+    images = datasets.Dataset.from_dict({"image": files}).cast_column("image", datasets.Image())
+    whole = lpipstore.pairs(pictures, **MODEL)
+    run = lpipstore.pairs(images, **MODEL)
+    assert np.array_equal(matrix_of(run), matrix_of(whole))
+    assert run.forwards == 0  # the same bytes
+    crossed = lpipstore.compare(images.select([1, 2]), pictures, **MODEL)
+    assert np.abs(matrix_of(crossed) - matrix_of(whole)[1:3]).max() < 1e-6
+    with pytest.raises(UsageError, match="choose one of its splits, train"):
+        lpipstore.pairs(datasets.DatasetDict(train=images), **MODEL)
+
+
+def test_batches_are_taken_as_they_come(arrays):
+    loader = torch.utils.data.DataLoader(
+        [torch.tensor(array).permute(2, 0, 1) for array in arrays], batch_size=3
+    )
+    whole = matrix_of(lpipstore.pairs(arrays, **MODEL))
+    batches = (np.stack(arrays[start : start + 3]) for start in (0, 3, 6))
+    for given in (loader, batches):
+        run = lpipstore.pairs(given, **MODEL)
+        assert np.array_equal(matrix_of(run), whole)
+        assert run.images["path"].to_pylist() == [f"python://images/{n}" for n in range(8)]
+
+
+def test_arrays_of_several_sizes_come_to_one(arrays, caplog):
+    mixed = [arrays[0], arrays[1][:24], arrays[2]]
+    with caplog.at_level(logging.INFO, "lpipstore"):
+        run = lpipstore.pairs(mixed, size="auto", **MODEL)
+    assert run.manifest["size"] == "224x224"
+    assert any("224" in record.message for record in caplog.records)
+    with pytest.raises(LpipstoreError, match="size"):
+        lpipstore.pairs(mixed, size="native", **MODEL)
+    assert lpipstore.pairs(mixed, size=(24, 32), **MODEL).manifest["size"] == "24x32"
+
+
+@pytest.mark.parametrize("wrong", [1, (1, 0), (0, float("nan")), "0,1,2", (0,)])
+def test_a_wrong_range_is_named(arrays, wrong):
+    with pytest.raises(UsageError, match="value_range"):
+        lpipstore.pairs(np.stack(arrays) / 255, value_range=wrong, **MODEL)
+
+
+def test_values_beyond_the_range_are_named(arrays):
+    for given in ({}, {"value_range": (0, 0.5)}):
+        with pytest.raises(UsageError, match="value_range"):
+            lpipstore.pairs(np.stack(arrays) / 255, **given, **MODEL)
+
+
+def test_progress_is_drawn_on_stderr_alone(pictures, capsys):
+    run = lpipstore.pairs(pictures, progress=True, **MODEL)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "images 8" in printed.err
+    assert run.forwards == 8
+
+
+def test_threads_share_a_store(pictures, arrays):
+    whole = matrix_of(lpipstore.pairs(pictures, **MODEL))
+    order = [np.roll(np.arange(8), shift) for shift in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(lambda o: lpipstore.pairs([arrays[n] for n in o], **MODEL), order))
+    for run, numbers in zip(runs, order, strict=True):
+        assert np.abs(matrix_of(run) - whole[np.ix_(numbers, numbers)]).max() < 1e-6

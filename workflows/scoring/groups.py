@@ -22,7 +22,7 @@ from ...pipeline.pairlists.summary import summarise_groups
 from ...pipeline.pairlists.table import PairList
 from ...pipeline.runs.files import GROUPS, PAIRS
 from ...pipeline.runs.run import Run
-from ...pipeline.sources.names import absolute, folder_of, joined
+from ...pipeline.sources.names import absolute, folder_of, joined, without_scheme
 from ...pipeline.sources.sources import Given
 from ..session.dryrun import Forecast
 from ..session.screen import Lines, Screen
@@ -112,7 +112,7 @@ class WithinFolders(ListJob):
         Images that turned out to be unusable when they were decoded leave no pairs behind.
         """
         names, group_of, usable = self.names, self.group_of, scored.usable
-        column = pa.array([printable(name) for name in names], pa.string())
+        column = pa.array([printable(without_scheme(name)) for name in names], pa.string())
         lines = np.flatnonzero(usable)
 
         def parts() -> Iterator[pa.Table]:

@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
 from typing_extensions import TypeIs
 
+from ...cache.errors import UsageError
 from ...cache.store import FeatureStore
+from ...pipeline.runs.reopen import Recipe
 from ...pipeline.sources.arrays import ValueRange, take_range
-from .settings import Settings
+from .settings import Settings, parse_size
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -29,7 +32,7 @@ class OptionsWithoutHead(TypedDict, total=False):
         Layers of a torchvision backbone: names, or text with commas.
     size
         "auto" (the images' own size; of several sizes 224×224), "native", a number of pixels, or
-        "HEIGHTxWIDTH".
+        (height, width), also written "HEIGHTxWIDTH".
     fit
         "stretch", "crop" or "pad": how images of another aspect ratio come to that size.
     icc
@@ -67,7 +70,7 @@ class OptionsWithoutHead(TypedDict, total=False):
     version: str
     weights: PathLike
     taps: str | Sequence[str]
-    size: str | int
+    size: str | int | tuple[int, int]
     fit: str
     icc: str
     value_range: ValueRange | None
@@ -104,6 +107,32 @@ def is_path(given: object) -> TypeIs[PathLike]:
     return isinstance(given, str | os.PathLike)
 
 
+def distance_of(given: object) -> float | None:
+    """Return the keyword `below` as a number of Python, which JSON knows; None stays None.
+
+    Raises
+    ------
+    UsageError
+        It is no number.
+    """
+    if not isinstance(given, Real | None):
+        raise UsageError(f"below takes a distance such as 0.1, not {given!r}")
+    return None if given is None else float(given)
+
+
+def count_of(given: object) -> int | None:
+    """Return the keyword `k` as a number of Python, which JSON knows; None stays None.
+
+    Raises
+    ------
+    UsageError
+        It is no whole number from 1 on.
+    """
+    if not isinstance(given, Integral | None) or (given is not None and int(given) < 1):
+        raise UsageError(f"k takes a whole number from 1 on, not {given!r}")
+    return None if given is None else int(given)
+
+
 def settings_of(options: OptionsWithoutHead) -> Settings:
     """Return the settings that keyword arguments stand for.
 
@@ -125,6 +154,8 @@ def settings_of(options: OptionsWithoutHead) -> Settings:
     if "value_range" in chosen:
         low, high = take_range(chosen["value_range"]) or (0.0, 0.0)
         chosen["value_range"] = f"{low!r},{high!r}"
+    if isinstance(chosen.get("size"), tuple | list):
+        chosen["size"] = "x".join(map(str, chosen["size"]))
     for name in ("heads", "weights", "size", "store_limit", "memory"):
         if name in chosen:
             chosen[name] = str(chosen[name])
@@ -132,3 +163,33 @@ def settings_of(options: OptionsWithoutHead) -> Settings:
         store = chosen["store"]
         chosen["store"] = Path(store.path if isinstance(store, FeatureStore) else store)
     return Settings(**chosen, quiet=True, given=frozenset(chosen))
+
+
+def need_same(recipe: Recipe, options: OptionsWithoutHead) -> None:
+    """Check options that a finished run has already decided.
+
+    Raises
+    ------
+    UsageError
+        One of them is not what the run was made with.
+    """
+    settings = settings_of(options)
+    of_run: dict[str, object] = {
+        "backbone": recipe.backbone,
+        "lpips_version": recipe.lpips_version,
+        "row_dtype": recipe.row_choice,
+        "trunk_dtype": recipe.trunk_dtype,
+        "precision": recipe.precision,
+        "size": recipe.size,
+    }
+    for name in settings.given & of_run.keys():
+        asked = getattr(settings, name)
+        same = asked == of_run[name]
+        if name == "size":
+            size = parse_size(asked)
+            same = size is None or f"{size[0]}x{size[1]}" == recipe.size
+        if not same:
+            raise UsageError(
+                f"the run was made with {name.removeprefix('lpips_')} {of_run[name]}, and {asked} "
+                "came: leave it out, or score the images anew"
+            )

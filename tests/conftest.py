@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -168,7 +169,8 @@ def no_network(monkeypatch, tmp_path):
 class S3:
     """An S3 server on loopback with one bucket, which a test may fill and watch.
 
-    `requests` has (method, path) of what was asked for, `delay` is the seconds before each answer.
+    `requests` has (method, path) of what was asked for, `delay` is the seconds before each answer,
+    `most` the largest number of requests that waited for one at the same time.
     """
 
     endpoint: str
@@ -176,6 +178,9 @@ class S3:
     bucket: str
     requests: list = field(default_factory=list)
     delay: float = 0.0
+    waiting: int = 0
+    most: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def url(self) -> str:
@@ -201,6 +206,15 @@ class S3:
             if method == "GET" and len(path) > len(root)
         ]
 
+    @contextmanager
+    def waiting_one(self):
+        with self.lock:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+        yield
+        with self.lock:
+            self.waiting -= 1
+
     def count(self, method: str) -> int:
         return sum(asked == method for asked, _ in self.requests)
 
@@ -217,7 +231,8 @@ def s3_server():
     def watched(environ, start_response):
         for watcher in watchers:
             watcher.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
-            time.sleep(watcher.delay)
+            with watcher.waiting_one():
+                time.sleep(watcher.delay)
         return app(environ, start_response)
 
     class Quiet(WSGIRequestHandler):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow
 
     from .learning.options import TrainOptions
+    from .viewing.duplicates import Duplicates
 
 
 def pairs(images: Images, *, out: PathLike | None = None, **options: Unpack[Options]) -> Run:
@@ -264,6 +265,50 @@ def groups(
     with _making(out, options) as (folder, settings, screen):
         score_groups(given, folder, settings, screen)
     return _run(folder, out)
+
+
+def duplicates(
+    images: "Images | Run",
+    below: float | None = None,
+    *,
+    linkage: str = "single",
+    keep: str = "largest",
+    **options: Unpack[Options],
+) -> "Duplicates":
+    """Find groups of near-duplicates and the image of each to keep; nothing is deleted.
+
+    Parameters
+    ----------
+    images
+        A run of `pairs` or `below`, or images as for `pairs`.
+    below
+        Images closer than this are near-duplicates; None takes what the distances suggest.
+    linkage
+        "single": chains of close images are one group; "complete": all are close to all.
+    keep
+        "largest", "sharpest" or "first": which image of a group comes first.
+
+    Returns
+    -------
+    Duplicates
+        ``groups``, each with its paths; ``table()`` has a line for each image.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> pictures[3] = pictures[1] * 0.99
+    >>> found = lpipstore.duplicates(pictures, 0.01, value_range=(0, 1), weights="random")
+    >>> [group.paths for group in found.groups]
+    [['python://images/1', 'python://images/3']]
+    """
+    from .viewing.duplicates import find_duplicates
+
+    given = [images.path] if isinstance(images, Run) else _given(images, options)
+    with LoggedScreen(progress=options.get("progress", False)) as screen:
+        return find_duplicates(
+            given, settings_of(options), screen, below=below, linkage=linkage, keep=keep
+        )
 
 
 def rescore(

@@ -4,6 +4,7 @@ Both kinds come from BAPPS (Zhang et al., CVPR 2018): two-alternative forced cho
 noticeable difference (JND).
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from ...cache.errors import UsageError, setting
 from ..common.text import printable
 from ..pairlists.table import as_names, number_names, read_table, resolve_names
+from ..sources.names import is_url, split_name
 
 CHOICES, SAMENESS = "2afc", "jnd"
 ROLES = {CHOICES: ("ref", "p0", "p1"), SAMENESS: ("p0", "p1")}
@@ -209,10 +211,15 @@ def _need_shares(answers: NDArray[np.float64], name: str, place: Callable[[int],
 
 
 def _need_files(paths: Iterable[str], shown: str) -> None:
-    missing = [path for path in paths if not Path(path).exists()]
+    missing = [path for path in paths if not _may_be_read(path)]
     if missing:
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
         raise UsageError(f"images are missing: {printable(missing[0])}{more}, named by {shown}")
+
+
+def _may_be_read(path: str) -> bool:
+    """Return whether a file is there, or what the image lies in; URLs are tried when read."""
+    return is_url(path) or os.path.exists(path) or split_name(path)[1] is not None
 
 
 # -- folders ------------------------------------------------------------------------------------

@@ -174,6 +174,8 @@ class Sources:
             found.unreadable.append((place, str(error)))
             return
         found.unreadable.extend(listing.unreadable)
+        if not listing.members and not listing.unreadable:
+            found.unreadable.append((place, "there are no images in it"))
         known = absolute(place)
         for member in listing.members:
             _add(

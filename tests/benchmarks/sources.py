@@ -5,7 +5,8 @@
 Drawn pictures are written once as each kind. `lpipstore extract` then reads each, kind after kind
 in turn, in a process of its own: cold with an empty store, warm with the one that was filled.
 Medians of several rounds; of the stages, the seconds that the run waited for hashes and pixels.
-Kinds that lpipstore cannot read yet are left out.
+Each kind is also compared, round by round, with a folder of the same pictures: with JPEG files if
+it holds those, with PNG files if it holds pixels. `load` is that of the machine before a round.
 """
 
 import argparse
@@ -71,7 +72,7 @@ def array(place: Path, pictures: Pictures, count: int, side: int, method: int) -
 
 
 def tarred(place: Path, pictures: Pictures) -> None:
-    with tarfile.open(place, "w") as archive:
+    with tarfile.open(place, "w:gz" if place.suffix == ".gz" else "w") as archive:
         for number, picture in enumerate(pictures()):
             data = encoded(picture)
             info = tarfile.TarInfo(f"{number:06}.jpg")
@@ -104,26 +105,27 @@ def kinds_of(count: int, side: int) -> dict[str, tuple[str, Callable[[Path, Pict
         "npz": ("stored.npz", arrays(zipfile.ZIP_STORED)),
         "packed npz": ("packed.npz", arrays(zipfile.ZIP_DEFLATED)),
         "tar": ("images.tar", tarred),
+        "tar.gz": ("images.tar.gz", tarred),
         "zip": ("images.zip", zipped),
         "parquet": ("images.parquet", table),
     }
 
 
-def readable(name: str) -> bool:
-    """Return whether a kind of source has such a file."""
-    from lpipstore.pipeline.sources.kinds.files import Files
-    from lpipstore.pipeline.sources.sources import KINDS
-
-    kind = next(kind for kind in KINDS if kind.takes(name))
-    return kind is not Files or not Path(name).suffix
+def folder_like(kind: str) -> str:
+    """Return the kind of folder that has the same pictures."""
+    return "png" if kind in ("png", "npz", "packed npz") else "jpeg"
 
 
 @dataclass
 class Taken:
-    """What one run took."""
+    """What one run took: seconds, GB, and images that went through the trunk.
+
+    `decoding` are the seconds that the run waited for pixels.
+    """
 
     total: float
     reading: float
+    decoding: float
     peak: float
     forwards: int
 
@@ -142,6 +144,7 @@ def extract(place: Path, store: Path, model: list[str]) -> Taken:
     return Taken(
         time.perf_counter() - began,
         seconds["hash"] + seconds["decode"],
+        seconds["decode"],
         usage.ru_maxrss * 1024 / 1e9,
         summary["forwards"],
     )
@@ -157,7 +160,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     kinds = kinds_of(options.count, options.side)
-    chosen = [kind for kind in options.kinds or kinds if readable(kinds[kind][0])]
+    wanted = list(options.kinds or kinds)
+    chosen = list(dict.fromkeys([*map(folder_like, wanted), *wanted]))
     model = ["--backbone", options.backbone, "--weights", options.weights, "--store-limit", "1TB"]
     found: dict[str, list[tuple[Taken, Taken]]] = {kind: [] for kind in chosen}
     with tempfile.TemporaryDirectory(prefix="lpipstore-bench-") as name:
@@ -167,7 +171,8 @@ def main() -> None:
             kinds[kind][1](place, lambda: drawn(options.count, options.side))
             for path in (place, *place.rglob("*")):  # as if written an hour ago: hashes are kept
                 os.utime(path, (time.time() - 3600,) * 2)
-        for _ in range(options.rounds):
+        for number in range(options.rounds):
+            print(f"round {number + 1}: load {os.getloadavg()[0]:.1f}", flush=True)
             for kind in chosen:
                 place, store = scratch / kinds[kind][0], scratch / "store"
                 found[kind].append((extract(place, store, model), extract(place, store, model)))
@@ -181,9 +186,14 @@ def main() -> None:
                 for stage in ("total", "reading")
             )
             peak = max(run.peak for run in runs)
+            like = [pair[what == "warm"].total for pair in found[folder_like(kind)]]
+            ratio = statistics.median(
+                base / run.total for base, run in zip(like, runs, strict=True)
+            )
             lines.append(
-                f"{what} {total:,.0f} (read and hashed {reading:,.0f}), "
-                f"{runs[0].forwards:,} forwards, peak {peak:.2f} GB"
+                f"{what} {total:,.0f}, {ratio:.2f} × a folder (read and hashed {reading:,.0f}), "
+                f"{runs[0].forwards:,} forwards, peak {peak:.2f} GB, "
+                f"waited {statistics.median(run.decoding for run in runs):.2f} s for pixels"
             )
         print(f"{kind}: {'; '.join(lines)}")
 

@@ -1,6 +1,7 @@
 """Whatever is done to the files: what is hurt is a miss, the rest is served, verify reports it."""
 
 import contextlib
+import json
 import shutil
 import sqlite3
 import threading
@@ -360,3 +361,30 @@ def test_rows_in_two_segments_are_lost_only_where_they_are_found(tmp_path, made,
         assert [f.rows for f in store.verify().findings] == []
         second.unlink()
         assert [(f.kind, f.rows) for f in store.verify().findings] == [("missing segment", 20)]
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["closed", "open"])
+@pytest.mark.parametrize("torn", [None, b"", b"{torn"], ids=["missing", "empty", "torn"])
+def test_a_pool_whose_description_is_damaged(folder, made, torn, opened):
+    """Opening the store repairs it; `verify` finds what happens to an open store."""
+    (metadata,) = folder.glob("pools/*/zarr.json")
+    whole = json.loads(metadata.read_text())
+
+    def damage():
+        metadata.unlink()
+        if torn is not None:
+            metadata.write_bytes(torn)
+
+    if not opened:
+        damage()
+    with FeatureStore(folder) as store:
+        if opened:
+            damage()
+        report = store.verify()
+        (finding,) = report.findings
+        assert finding.kind == "damaged pool"
+        assert report.ok == finding.repaired == (not opened)
+        store.verify(repair=True)
+        assert store.verify().ok
+        assert json.loads(metadata.read_text()) == whole
+        assert made.held(store, range(3)) == [0, 1, 2]

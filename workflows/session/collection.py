@@ -18,6 +18,7 @@ from ...pipeline.features.rows import ROW_DTYPES
 from ...pipeline.images.preparation import FITS, ICC, Preparation
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan
+from ...pipeline.sources.names import member_name
 from .screen import Lines, Screen
 from .settings import Settings, first_limit, parse_bytes, parse_size, show_bytes, store_path
 
@@ -178,11 +179,17 @@ class Collection:
         broken = [record for record in self.records if record.error]
         for record in broken[:_NAMED]:
             name = printable(record.path) or "a line"
-            screen.warn(f"{name} is left out: {record.error}")
+            what = "read in part" if self._holds_good(record.path) else "left out"
+            screen.warn(f"{name} is {what}: {record.error}")
         if broken[_NAMED:]:
             screen.warn(f"{len(broken) - _NAMED:,} more are left out; images.parquet names all")
         if self.features.full:
             screen.warn(f"{self.features.full}; the run goes on without keeping more rows")
+
+    def _holds_good(self, path: str) -> bool:
+        """Return whether images lie in a file and can be used."""
+        within = member_name(path, "")
+        return any(r.path.startswith(within) and not r.error for r in self.records)
 
     def head(self, settings: Settings) -> Head:
         """Load the head that the settings name."""

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from ....cache.errors import UsageError
+from ....cache.errors import UsageError, setting
 from ...common.text import printable
 from ..names import is_url
 from ..source import ImageError
 from .open_file import read_file
 
-_CHOOSES = "--image-column NAME (image_column in Python) chooses"
+_CHOOSES = f"{setting('image_column', 'NAME')} chooses"
 
 
 def choose_column(schema: pa.Schema, wanted: str | None) -> str:

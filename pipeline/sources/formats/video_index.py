@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ....cache.errors import UsageError
+from ....cache.errors import UsageError, setting
 
 MICROSECONDS = 1_000_000
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # identifiers of Matroska
@@ -37,7 +37,7 @@ def parse_step(text: str | None) -> Step:
     step = match and (Step(Fraction(match[1])) if match[1] else Step(None, int(match[2])))
     if not step or step.seconds == 0 or step.frames == 0:
         raise UsageError(
-            f"every={text!r} (--every) is no step: write 0.5s for one frame every half second, or "
+            f"{setting('every', text)} is no step: write 0.5s for one frame every half second, or "
             "10f for every tenth frame"
         )
     return step

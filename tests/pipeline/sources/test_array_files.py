@@ -16,6 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lpipstore.pipeline.images.loader import decode_images
+from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.images.survey import survey
 from lpipstore.pipeline.sources.arrays import pixels_content, take_image
 from lpipstore.pipeline.sources.formats import stored_arrays, stored_bytes
@@ -471,7 +472,7 @@ def test_the_whole_way(tmp_path, kind, order, workers):
     assert [r.content for r in records] == [pixels_content(torch.from_numpy(i)) for i in images]
     assert {(r.width, r.height, r.bytes) for r in records} == {(7, 6, 126)}
     listed = [(r.path, r.content) for r in records]
-    batches = list(decode_images(listed, copy, (6, 7), 16, workers))
+    batches = list(decode_images(listed, copy, Preparation((6, 7)), 16, workers))
     np.testing.assert_array_equal(np.concatenate([b.pixels.numpy() for b in batches]), images)
     for each in (sources, copy):
         each.close()

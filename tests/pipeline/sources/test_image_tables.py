@@ -134,7 +134,7 @@ def test_other_metadata_is_ignored(tmp_path, told):
 
 def test_several_columns_of_images_ask_for_a_choice(tmp_path):
     table = pa.table({"a": IMAGES, "n": range(20), "b": IMAGES[::-1]})
-    with pytest.raises(UsageError, match=r"can hold images: a, b; --image-column NAME .* chooses"):
+    with pytest.raises(UsageError, match="can hold images: a, b; image_column=NAME chooses"):
         choose(tmp_path, table).list()
     assert choose(tmp_path, table, "b").read("0") == IMAGES[19]
 

@@ -5,6 +5,8 @@ import os
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 
 import lpipstore
 from lpipstore.pipeline.distances.heads import make_head, save_head
@@ -102,6 +104,22 @@ def test_a_head_that_is_gone(cli, pictures, tmp_path):
     outcome = cli(*command)
     assert (outcome.code, "the head is another" in outcome.err) == (1, True)
     assert cli(*command, "--heads", tmp_path / "moved.pth").code == 0
+
+
+def test_weights_of_a_file_are_found_again(cli, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(torchvision.models.squeezenet1_1().features.state_dict(prefix="features."), "w.pth")
+    model = ("--backbone", "squeeze", "--weights", "w.pth", "--workers", "0")
+    assert cli("pairs", pictures, *model, "--out", "run").code == 0
+    monkeypatch.chdir(os.path.sep)
+    command = ("pairs", "--from", tmp_path / "run", "--workers", "0")
+    outcome = cli(*command, "--out", tmp_path / "again", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["forwards"] == 0
+    (tmp_path / "w.pth").unlink()
+    outcome = cli(*command, "--out", tmp_path / "third")
+    assert outcome.code != 0
+    assert "weights" in outcome.err
 
 
 KINDS = ["pairs", "groups", "compare", "paired", "score", "below", "top-k", "both"]

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 import lpipstore
@@ -213,3 +214,31 @@ def test_a_run_that_lacks_a_tile(cli, first, tmp_path):
     command = ("pairs", tmp_path / "many", "--update", first, "--out", tmp_path / "new")
     outcome = cli(*command)
     assert (outcome.code, "lacks distances" in outcome.err) == (1, True)
+
+
+def test_a_fast_run_says_how_far_it_is_from_exact_and_so_does_its_update(cli, draw, tmp_path):
+    draw(tmp_path / "many", 40)
+    command = ("pairs", tmp_path / "many", *MODEL, "--precision", "fast", "--json")
+    outcome = cli(*command, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert cli("pairs", tmp_path / "many", *MODEL, "--out", tmp_path / "exact").code == 0
+    off = np.abs(matrix(tmp_path / "run").astype(np.float64) - matrix(tmp_path / "exact"))
+    # one product has all pairs
+    assert json.loads(outcome.out)["precision_error"] == pytest.approx(off.max(), abs=1e-7)
+    for path in draw(tmp_path / "more", 3, seed=7):
+        path.rename(tmp_path / "many" / f"a{path.name}")
+    update = ("--update", tmp_path / "run", "--json", "--out", tmp_path / "new")
+    outcome = cli("pairs", tmp_path / "many", *update)
+    assert outcome.code == 0, outcome.err
+    summary = json.loads(outcome.out)
+    assert (summary["precision"], summary["forwards"]) == ("fast", 3)
+    assert 0 <= summary["precision_error"] < 0.05
+
+
+def test_a_matrix_of_another_shape_than_its_images(cli, first, tmp_path):
+    table = first / "images.parquet"
+    lines = pyarrow.parquet.read_table(table)
+    pyarrow.parquet.write_table(lines.slice(0, 39), table)
+    command = ("pairs", tmp_path / "many", "--update", first, "--out", tmp_path / "new")
+    outcome = cli(*command)
+    assert (outcome.code, "is damaged" in outcome.err) == (1, True), outcome.err

@@ -5,7 +5,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -301,9 +300,29 @@ def test_parts_go_after_a_kill_between_the_table_and_their_removal(album, tmp_pa
     assert (tmp_path / "run" / "pairs.parquet").read_bytes() == whole
 
 
+KILLED_AT_PART = """
+import os, signal
+from lpipstore.pipeline.search.results import SearchParts
+write = SearchParts.write
+def write_and_die(*given):
+    write(*given)
+    os.kill(os.getpid(), signal.SIGKILL)
+SearchParts.write = write_and_die
+from lpipstore.workflows.cli.app import main
+main()
+"""
+
+
+def words_of(folder, out, store, *question):
+    words = ("pairs", folder, *MODEL, *question, "--store", store, "--out", out)
+    return [str(word) for word in words]
+
+
 def start(folder, out, store, *question):
-    program = Path(sys.executable).with_name("lpipstore")
-    command = [program, "pairs", folder, *MODEL, *question, "--store", store, "--out", out]
+    command = [
+        Path(sys.executable).with_name("lpipstore"),
+        *words_of(folder, out, store, *question),
+    ]
     return subprocess.Popen(
         [*map(str, command), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -324,12 +343,14 @@ def test_a_killed_search_goes_on_and_ends_in_the_same_bytes(tmp_path, draw, imag
     with start(tmp_path / "many", tmp_path / "one", tmp_path / "store", *question) as process:
         process.communicate(timeout=120)
     assert process.returncode == 0
-    with start(tmp_path / "many", tmp_path / "two", tmp_path / "store", *question) as process:
-        while not list((tmp_path / "two").glob("parts/*.npz")):  # until a part is finished
-            assert process.poll() is None
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-    assert list((tmp_path / "two").glob(f"parts/*-{part}.npz"))
+    words = words_of(tmp_path / "many", tmp_path / "two", tmp_path / "store", *question)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_PART, *words], check=False, timeout=120
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name.partition("-")[2] for path in (tmp_path / "two" / "parts").iterdir()] == [
+        f"{part}.npz"
+    ]
     with start(tmp_path / "many", tmp_path / "two", tmp_path / "store", *question) as process:
         out, _ = process.communicate(timeout=120)
     assert process.returncode == 0

@@ -1,0 +1,4 @@
+"""From distances to what people ask of them: groups of near-duplicates, and a threshold for those.
+
+In: pairs and their distances as arrays. Out: arrays of groups. Read first: `groups`, `threshold`.
+"""

@@ -1,9 +1,7 @@
 """What archives have in common: one file with many images in it, which is never unpacked."""
 
 import os
-import stat
 import threading
-import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -12,6 +10,7 @@ from ..common.text import printable
 from .decode import ImageError
 from .files import is_image_name
 from .names import is_url, member_name
+from .open_file import OpenFile
 from .source import Listing, SourceOptions
 
 if TYPE_CHECKING:
@@ -19,46 +18,6 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 512 << 20
 """Bytes that one image takes at most: the RGB pixels of the largest that Pillow decodes."""
-
-
-class OpenFile:
-    """A regular file, open until nothing refers to it, so that a read in a thread is never cut.
-
-    Raises
-    ------
-    OSError
-        It cannot be opened, or is not regular (reading a pipe would never end).
-    """
-
-    def __init__(self, place: str) -> None:
-        self.seen_ns = time.time_ns()
-        self.fd = -1
-        self.fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        self.status = os.fstat(self.fd)
-        if not stat.S_ISREG(self.status.st_mode):
-            raise OSError(0, "not a regular file")
-        self.size = self.status.st_size
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-
-    @property
-    def version(self) -> tuple[int, int, int]:
-        """Size, modification time and inode."""
-        return self.size, self.status.st_mtime_ns, self.status.st_ino
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes, or fewer where the file ends; threads may call it at once."""
-        parts: list[bytes] = []
-        size = max(0, min(size, self.size - offset))
-        while size:
-            part = os.pread(self.fd, size, offset)
-            if not part:
-                break
-            parts.append(part)
-            offset, size = offset + len(part), size - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class Entry(Protocol):

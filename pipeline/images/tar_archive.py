@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
-from .archive import Archive, Contents, OpenFile, is_archive, is_wanted, plain_name
+from .archive import Archive, Contents, is_archive, is_wanted, plain_name
 from .decode import ImageError
+from .open_file import OpenFile
 from .source import SourceOptions
 from .tar_headers import Reader, headers
 

@@ -4,8 +4,9 @@ import bz2
 import stat
 import zlib
 
-from .archive import Archive, Contents, OpenFile, is_archive, is_wanted, plain_name
+from .archive import Archive, Contents, is_archive, is_wanted, plain_name
 from .decode import ImageError
+from .open_file import OpenFile
 from .zip_directory import ZipEntry, data_start, read_directory
 
 _STORED, _DEFLATED, _BZIP2 = 0, 8, 12

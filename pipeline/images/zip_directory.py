@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from .archive import OpenFile
 from .decode import ImageError
+from .open_file import OpenFile
 
 _LOCAL, _CENTRAL, _END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 _END_64, _LOCATOR_64 = b"PK\x06\x06", b"PK\x06\x07"
@@ -45,10 +45,15 @@ class ZipEntry(NamedTuple):
 
 
 class Directory(NamedTuple):
-    """(name, entry) of all members, in order of storage, and what is lost, or None."""
+    """(name, entry) of all members, in order of storage, and what is lost, or None.
+
+    `cut` is the member in whose middle a file ends that has no directory: its `stored` bytes go to
+    the end of the file; `size` and `crc` are what was written before it was done.
+    """
 
     entries: list[tuple[str, ZipEntry]]
     lost: str | None = None
+    cut: tuple[str, ZipEntry] | None = None
 
 
 def read_directory(file: OpenFile) -> Directory:
@@ -140,30 +145,35 @@ def _central_entries(data: bytes, shift: int) -> Iterator[tuple[str, ZipEntry]]:
 def _from_the_front(file: OpenFile) -> Directory:
     """Return the members that follow each other from the beginning of a truncated file."""
     entries: list[tuple[str, ZipEntry]] = []
+    cut = None
     place, why = 0, "it ends there"
-    while True:
+    while cut is None:
         header = file.read_at(place, _LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or not header.startswith(_LOCAL):
             break
         _, _, flags, method, _, _, crc, stored, size, named, more = _LOCAL_HEADER.unpack(header)
         text = file.read_at(place + _LOCAL_HEADER.size, named + more)
-        if flags & _SIZES_BEHIND and not stored:
-            why = "the next one does not say where it ends"
-            break
         try:
             size, stored = _large(text[named:], size, stored)
         except struct.error:
             break
-        end = place + _LOCAL_HEADER.size + named + more + stored
-        if end > file.size:
-            break
-        entry = ZipEntry(place, stored, size, method, crc, flags)
-        entries.append((_decoded(text[:named], flags), entry))
-        place = end
+        start = place + _LOCAL_HEADER.size + named + more
+        end = start + stored
+        behind = file.read_at(end, len(_LOCAL))
+        if flags & _SIZES_BEHIND and not stored:
+            why = "the next one does not say where it ends"
+        elif end <= file.size and (stored or behind in (b"", _LOCAL, _CENTRAL)):
+            entry = ZipEntry(place, stored, size, method, crc, flags)
+            entries.append((_decoded(text[:named], flags), entry))
+            place = end
+            continue
+        left = max(0, file.size - start)
+        cut = _decoded(text[:named], flags), ZipEntry(place, left, size, method, crc, flags)
     return Directory(
         entries,
         f"truncated: the directory at its end is missing; {len(entries):,} members at its "
         f"beginning are read, the others are lost ({why})",
+        cut,
     )
 
 

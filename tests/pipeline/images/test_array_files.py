@@ -20,6 +20,7 @@ from lpipstore.pipeline.images.array_files import ArrayFile
 from lpipstore.pipeline.images.arrays import pixels_content, take_image
 from lpipstore.pipeline.images.decode import ImageError
 from lpipstore.pipeline.images.loader import decode_images
+from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.images.source import SourceOptions
 from lpipstore.pipeline.images.sources import Sources
 from lpipstore.pipeline.images.survey import survey
@@ -223,7 +224,7 @@ def test_not_what_the_name_says(tmp_path):
     path.write_bytes(b"no array at all")
     assert "neither" in refusal(path)
     path.write_bytes(b"PK no zip at all")
-    assert "without NumPy arrays" in refusal(path)
+    assert "not a zip file" in refusal(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.png", b"x")
     assert "without NumPy arrays" in refusal(path)
@@ -472,7 +473,7 @@ def test_the_whole_way(tmp_path, kind, order, workers):
     assert [r.content for r in records] == [pixels_content(torch.from_numpy(i)) for i in images]
     assert {(r.width, r.height, r.bytes) for r in records} == {(7, 6, 126)}
     listed = [(r.path, r.content) for r in records]
-    batches = list(decode_images(listed, copy, (6, 7), 16, workers))
+    batches = list(decode_images(listed, copy, Preparation((6, 7)), 16, workers))
     np.testing.assert_array_equal(np.concatenate([b.pixels.numpy() for b in batches]), images)
     for each in (sources, copy):
         each.close()

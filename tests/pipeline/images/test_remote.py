@@ -16,6 +16,7 @@ from lpipstore.pipeline.images.decode import ImageError, content_hash
 from lpipstore.pipeline.images.loader import decode_images
 from lpipstore.pipeline.images.names import folder_of, has_password, without_password
 from lpipstore.pipeline.images.objects import identity_of
+from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.images.remote import is_folder, is_one_object, pattern_in
 from lpipstore.pipeline.images.remote_errors import cause_of
 from lpipstore.pipeline.images.sources import Sources
@@ -258,7 +259,7 @@ def test_many_requests_are_under_way(s3, draw, tmp_path, store):
     images = [(record.path, record.content) for record in records]
     for workers in (0, 2):
         start = time.perf_counter()
-        batches = [*decode_images(images, sources, (32, 32), 32, workers)]
+        batches = [*decode_images(images, sources, Preparation((32, 32)), 32, workers)]
         assert time.perf_counter() - start < 64 * s3.delay / 6
         assert [n for batch in batches for n in batch.indices] == [*range(64)]
 
@@ -272,7 +273,7 @@ def test_without_room_nothing_is_read_ahead(s3, draw, tmp_path, store, monkeypat
     for room in (0, most, 3 * most):
         monkeypatch.setattr(read_ahead, "_ROOM", room)
         for workers in (0, 2):
-            batches = [*decode_images(images, sources, (32, 32), 4, workers)]
+            batches = [*decode_images(images, sources, Preparation((32, 32)), 4, workers)]
             assert sum(len(batch.indices) for batch in batches) == 12
 
 

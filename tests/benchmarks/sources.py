@@ -120,10 +120,12 @@ def folder_like(kind: str) -> str:
 class Taken:
     """What one run took: seconds, GB, and images that went through the trunk.
 
-    `decoding` are the seconds that the run waited for pixels.
+    `processor` are the seconds of all cores, which others on the machine hardly change; `decoding`
+    those that the run waited for pixels.
     """
 
     total: float
+    processor: float
     reading: float
     decoding: float
     peak: float
@@ -133,16 +135,21 @@ class Taken:
 def extract(place: Path, store: Path, model: list[str]) -> Taken:
     command = [*COMMAND, "extract", str(place), "--store", str(store), *model, "--json", "-q"]
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with (
+        tempfile.TemporaryFile() as messages,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages) as process,
+    ):
         assert process.stdout is not None
         told = process.stdout.read()
         _, process.returncode, usage = os.wait4(process.pid, 0)
-    if process.returncode:
-        raise SystemExit(f"lpipstore failed: {process.returncode}")
+        messages.seek(0)
+        if process.returncode:
+            raise SystemExit(messages.read().decode())
     summary = json.loads(told)
     seconds = summary["seconds"]
     return Taken(
         time.perf_counter() - began,
+        usage.ru_utime + usage.ru_stime,
         seconds["hash"] + seconds["decode"],
         seconds["decode"],
         usage.ru_maxrss * 1024 / 1e9,
@@ -186,12 +193,17 @@ def main() -> None:
                 for stage in ("total", "reading")
             )
             peak = max(run.peak for run in runs)
-            like = [pair[what == "warm"].total for pair in found[folder_like(kind)]]
-            ratio = statistics.median(
-                base / run.total for base, run in zip(like, runs, strict=True)
+            like = [pair[what == "warm"] for pair in found[folder_like(kind)]]
+            ratio, effort = (
+                statistics.median(
+                    getattr(base, clock) / getattr(run, clock)
+                    for base, run in zip(like, runs, strict=True)
+                )
+                for clock in ("total", "processor")
             )
             lines.append(
-                f"{what} {total:,.0f}, {ratio:.2f} × a folder (read and hashed {reading:,.0f}), "
+                f"{what} {total:,.0f}, {ratio:.2f} × a folder ({effort:.2f} by processor time; "
+                f"read and hashed {reading:,.0f}), "
                 f"{runs[0].forwards:,} forwards, peak {peak:.2f} GB, "
                 f"waited {statistics.median(run.decoding for run in runs):.2f} s for pixels"
             )

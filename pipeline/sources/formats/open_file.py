@@ -49,6 +49,16 @@ class OpenFile:
         """Size, modification time and inode."""
         return self.size, self.status.st_mtime_ns, self.status.st_ino
 
+    def read_into(self, offset: int, room: memoryview) -> int:
+        """Fill `room` as far as the file goes; return the number of bytes."""
+        done = 0
+        while done < len(room):
+            count = os.preadv(self.fd, [room[done:]], offset + done)
+            if not count:
+                break
+            done += count
+        return done
+
     def read_at(self, offset: int, size: int) -> bytes:
         """Return `size` bytes, or fewer where the file ends; threads may call it at once."""
         parts: list[bytes] = []

@@ -1,15 +1,10 @@
 """Arrays in .npy and .npz files, read part by part: none is loaded whole, none is unpickled.
 
-Formats: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html and, for the zip
-around an .npz, https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT.
+Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
-import io
 import math
-import os
-import struct
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -19,14 +14,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ..source import ImageError
+from .open_file import OpenFile
 from .stored_bytes import MOST_DEFLATED, Data, Deflated, Plain
+from .zip_directory import ZipEntry, data_start, read_directory
 
 _LONGEST_HEADER = 1 << 16
 _READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_LOCAL = struct.Struct("<4sHHHHHIIIHH")  # the header in front of each member of a zip
-_LOCAL_MAGIC = b"PK\x03\x04"
-_BIG = 0xFFFFFFFF  # stands for a size that is in the zip64 field
-_ENCRYPTED, _SIZES_BEHIND = 0x1, 0x8  # flags of a member
 _BLOCK = 64 << 20  # bytes of an array in Fortran order that are held
 _SPAN = 1 << 16  # bytes of it that are read at once, at least
 
@@ -120,7 +113,7 @@ class FortranRows(Rows):
         return block.reshape(*reversed(self._shape), count)
 
 
-def arrays_in(file: io.FileIO) -> dict[str, StoredArray | str]:
+def arrays_in(file: OpenFile) -> dict[str, StoredArray | str]:
     """Return the arrays of an .npy file (its name is empty) or of an .npz file, by name.
 
     Of the arrays of an .npz file that cannot be read, the reason is returned. An .npz file that is
@@ -133,108 +126,44 @@ def arrays_in(file: io.FileIO) -> dict[str, StoredArray | str]:
     OSError
         The file cannot be read.
     """
-    size = os.fstat(file.fileno()).st_size
-    magic = os.pread(file.fileno(), len(npy.MAGIC_PREFIX), 0)
+    magic = file.read_at(0, len(npy.MAGIC_PREFIX))
     if magic == npy.MAGIC_PREFIX:
-        return {"": _array(Plain(file, 0, size))}
+        return {"": _array(Plain(file, 0, file.size))}
     if not magic:
         raise ImageError("the file is empty")
     if not magic.startswith(b"PK"):
         raise ImageError("neither a NumPy array (.npy) nor a zip of such (.npz)")
+    directory = read_directory(file)
+    members = [(name, entry, True) for name, entry in directory.entries]
+    if directory.cut is not None:
+        members.append((*directory.cut, False))
     found: dict[str, StoredArray | str] = {}
-    for member in _members(file, size):
-        if member.name.endswith(".npy"):
+    for name, entry, whole in members:
+        if name.endswith(".npy"):
             try:
-                array: StoredArray | str = _array(_data(member, file, size))
+                array: StoredArray | str = _array(_data(file, entry, whole=whole))
             except ImageError as error:
                 array = str(error)
-            found[member.name.removesuffix(".npy")] = array
+            found[name.removesuffix(".npy")] = array
     if not found:
         raise ImageError("a zip without NumPy arrays (.npy) in it")
     return found
 
 
-@dataclass(frozen=True)
-class _Member:
-    """One file in a zip. `size` and `checksum` are None if nobody knows."""
-
-    name: str
-    offset: int
-    flags: int
-    method: int
-    packed: int
-    size: int | None
-    checksum: int | None
-
-
-def _members(file: io.FileIO, size: int) -> list[_Member]:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return [
-                _Member(
-                    info.filename,
-                    info.header_offset,
-                    info.flag_bits,
-                    info.compress_type,
-                    info.compress_size,
-                    info.file_size,
-                    info.CRC,
-                )
-                for info in archive.infolist()
-            ]
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error):
-        return list(_walk(file, size))  # the list of members is at the end
-
-
-def _walk(file: io.FileIO, size: int) -> Iterator[_Member]:
-    """Yield the members of a zip that was cut short, by what stands in front of each."""
-    place = 0
-    while True:
-        header = os.pread(file.fileno(), _LOCAL.size, place)
-        if len(header) < _LOCAL.size or not header.startswith(_LOCAL_MAGIC):
-            return
-        _, _, flags, method, *_, packed, full, naming, more = _LOCAL.unpack(header)
-        rest = os.pread(file.fileno(), naming + more, place + _LOCAL.size)
-        if _BIG in (packed, full):
-            full, packed = _zip64_sizes(rest[naming:], full, packed)
-        start = place + _LOCAL.size + naming + more
-        known = bool(packed) and not flags & _SIZES_BEHIND and start + packed <= size
-        name = rest[:naming].decode(errors="replace")
-        left = packed if known else max(0, size - start)
-        yield _Member(name, place, flags, method, left, full if known else None, None)
-        place = start + left
-
-
-def _zip64_sizes(fields: bytes, full: int, packed: int) -> tuple[int, int]:
-    place = 0
-    while place + 4 <= len(fields):
-        kind, length = struct.unpack_from("<HH", fields, place)
-        if kind == 1:
-            field = fields[place + 4 : place + 4 + length]
-            sizes = iter(struct.unpack_from(f"<{len(field) // 8}Q", field))
-            full = next(sizes, 0) if full == _BIG else full
-            packed = next(sizes, 0) if packed == _BIG else packed
-        place += 4 + length
-    return full, packed
-
-
-def _data(member: _Member, file: io.FileIO, size: int) -> Data:
-    if member.flags & _ENCRYPTED:
+def _data(file: OpenFile, entry: ZipEntry, *, whole: bool) -> Data:
+    """Return the bytes of a member; of one that is not whole, nobody knows how many there are."""
+    if entry.encrypted:
         raise ImageError("it is encrypted: decrypt the file first")
-    header = os.pread(file.fileno(), _LOCAL.size, max(0, member.offset))
-    if len(header) < _LOCAL.size or not header.startswith(_LOCAL_MAGIC):
-        raise ImageError("the zip is damaged: no member begins where it says")
-    *_, naming, more = _LOCAL.unpack(header)
-    start = member.offset + _LOCAL.size + naming + more
-    packed = max(0, min(member.packed, size - start))
-    most = packed if member.method == zipfile.ZIP_STORED else packed * MOST_DEFLATED
-    length = most if member.size is None else min(member.size, most)
-    if member.method == zipfile.ZIP_STORED:
+    start = data_start(file, entry)
+    packed = max(0, min(entry.stored, file.size - start))
+    most = packed if entry.method == zipfile.ZIP_STORED else packed * MOST_DEFLATED
+    length = min(entry.size, most) if whole else most
+    if entry.method == zipfile.ZIP_STORED:
         return Plain(file, start, length)
-    if member.method == zipfile.ZIP_DEFLATED:
-        return Deflated(file, start, packed, length, member.checksum)
+    if entry.method == zipfile.ZIP_DEFLATED:
+        return Deflated(file, start, packed, length, entry.crc if whole else None)
     raise ImageError(
-        f"it is compressed by a method ({member.method}) that NumPy does not write: "
+        f"it is compressed by a method ({entry.method}) that NumPy does not write: "
         "save it with numpy.savez or numpy.savez_compressed"
     )
 

@@ -1,13 +1,12 @@
 """Bytes that lie in a file, as they are or deflated, read from any place on."""
 
-import io
-import os
 import zlib
 from contextlib import suppress
 from threading import Lock
 from typing import Protocol
 
 from ..source import ImageError
+from .open_file import OpenFile
 
 MOST_DEFLATED = 1032
 """A deflated byte makes no more bytes than this."""
@@ -51,19 +50,15 @@ class Plain:
 
     sequential = False
 
-    def __init__(self, file: io.FileIO, start: int, length: int) -> None:
+    def __init__(self, file: OpenFile, start: int, length: int) -> None:
         self.length = length
         self._file = file
         self._start = start
 
     def read_into(self, start: int, room: memoryview) -> None:
         """Fill `room` with the bytes from `start` on."""
-        done = 0
-        while done < len(room):
-            count = os.preadv(self._file.fileno(), [room[done:]], self._start + start + done)
-            if not count:
-                raise ImageError("the file ends in the middle of it")
-            done += count
+        if self._file.read_into(self._start + start, room) < len(room):
+            raise ImageError("the file ends in the middle of it")
 
     def verify(self) -> None:
         """Do nothing: like a mapped file, what is read later is not read now."""
@@ -88,7 +83,7 @@ class Deflated:
     sequential = True
 
     def __init__(
-        self, file: io.FileIO, start: int, packed: int, length: int, checksum: int | None
+        self, file: OpenFile, start: int, packed: int, length: int, checksum: int | None
     ) -> None:
         self.length = length
         self._file = file
@@ -160,7 +155,7 @@ class Deflated:
                 break
             if not self._input and not self._inflater.eof:
                 left = self._stop - self._offset
-                self._input = os.pread(self._file.fileno(), min(left, _CHUNK), self._offset)
+                self._input = self._file.read_at(self._offset, min(left, _CHUNK))
                 self._offset += len(self._input)
                 if not self._input:
                     raise self._end("the compressed data end before it")

@@ -46,10 +46,15 @@ class ZipEntry(NamedTuple):
 
 
 class Directory(NamedTuple):
-    """(name, entry) of all members, in order of storage, and what is lost, or None."""
+    """(name, entry) of all members, in order of storage, and what is lost, or None.
+
+    `cut` is the member in whose middle a file ends that has no directory: its `stored` bytes go to
+    the end of the file; `size` and `crc` are what was written before it was done.
+    """
 
     entries: list[tuple[str, ZipEntry]]
     lost: str | None = None
+    cut: tuple[str, ZipEntry] | None = None
 
 
 def read_directory(file: OpenFile) -> Directory:
@@ -75,6 +80,15 @@ def read_directory(file: OpenFile) -> Directory:
     if len(entries) < count:
         lost = f"its directory is damaged: {count - len(entries):,} of {count:,} entries are lost"
     return Directory(entries, lost)
+
+
+def data_start(file: OpenFile, entry: ZipEntry) -> int:
+    """Return where the bytes of a member begin; raise `ImageError` if it is not there."""
+    header = file.read_at(entry.offset, _LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or not header.startswith(_LOCAL):
+        raise ImageError("damaged archive: the image is not where the directory says")
+    *_, name, extra = _LOCAL_HEADER.unpack(header)
+    return entry.offset + _LOCAL_HEADER.size + int(name) + int(extra)
 
 
 def stored_bytes(file: OpenFile, entry: ZipEntry) -> bytes:
@@ -147,30 +161,35 @@ def _central_entries(data: bytes, shift: int) -> Iterator[tuple[str, ZipEntry]]:
 def _from_the_front(file: OpenFile) -> Directory:
     """Return the members that follow each other from the beginning of a truncated file."""
     entries: list[tuple[str, ZipEntry]] = []
+    cut = None
     place, why = 0, "it ends there"
-    while True:
+    while cut is None:
         header = file.read_at(place, _LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or not header.startswith(_LOCAL):
             break
         _, _, flags, method, _, _, crc, stored, size, named, more = _LOCAL_HEADER.unpack(header)
         text = file.read_at(place + _LOCAL_HEADER.size, named + more)
-        if flags & _SIZES_BEHIND and not stored:
-            why = "the next one does not say where it ends"
-            break
         try:
             size, stored = _large(text[named:], size, stored)
         except struct.error:
             break
-        end = place + _LOCAL_HEADER.size + named + more + stored
-        if end > file.size:
-            break
-        entry = ZipEntry(place, stored, size, method, crc, flags)
-        entries.append((_decoded(text[:named], flags), entry))
-        place = end
+        start = place + _LOCAL_HEADER.size + named + more
+        end = start + stored
+        behind = file.read_at(end, len(_LOCAL))
+        if flags & _SIZES_BEHIND and not stored:
+            why = "the next one does not say where it ends"
+        elif end <= file.size and (stored or behind in (b"", _LOCAL, _CENTRAL)):
+            entry = ZipEntry(place, stored, size, method, crc, flags)
+            entries.append((_decoded(text[:named], flags), entry))
+            place = end
+            continue
+        left = max(0, file.size - start)
+        cut = _decoded(text[:named], flags), ZipEntry(place, left, size, method, crc, flags)
     return Directory(
         entries,
         f"truncated: the directory at its end is missing; {len(entries):,} members at its "
         f"beginning are read, the others are lost ({why})",
+        cut,
     )
 
 

@@ -1,10 +1,7 @@
 """Images in NumPy files: .npy, and .npz as guided-diffusion's evaluator takes them."""
 
-import io
 import os
 import re
-import stat
-import time
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -15,6 +12,7 @@ from PIL import Image
 
 from ....cache.errors import UsageError
 from ..arrays import ValueRange, take_image
+from ..formats.open_file import OpenFile
 from ..formats.stored_arrays import FortranRows, Rows, StoredArray, arrays_in
 from ..names import member_name
 from ..source import ImageError, Listing, SourceOptions
@@ -92,7 +90,7 @@ class ArrayFile:
 
         opened = self._open()
         path = opened.path + os.fsencode(member)
-        return FileIdentity(path, opened.size, opened.mtime_ns, opened.inode, opened.seen_ns)
+        return FileIdentity(path, *opened.file.version, opened.file.seen_ns)
 
     def read(self, member: str) -> torch.Tensor:
         """Return the pixels of an image; see `lpipstore.pipeline.sources.arrays.take_image`."""
@@ -110,9 +108,7 @@ class ArrayFile:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            if self._opened is not None:
-                self._opened.file.close()
-                self._opened = None
+            self._opened = None
 
     def _images(self) -> "_Images":
         try:
@@ -135,36 +131,24 @@ class ArrayFile:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A file that is open: its version, and its images or why there are none."""
+    """A file that is open, and its images or why there are none.
 
-    file: io.FileIO
-    path: bytes  # of each image in the version, but for its number
-    size: int
-    mtime_ns: int
-    inode: int
-    seen_ns: int
+    `path` is that of each image in its version, but for its number.
+    """
+
+    file: OpenFile
+    path: bytes
     images: "_Images | str"
 
 
 def _open(place: str, value_range: ValueRange | None) -> _Opened:
-    seen = time.time_ns()
-    # Without O_NONBLOCK, opening a pipe would wait for ever
-    file = io.FileIO(os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+    file = OpenFile(place)
+    path = os.fsencode(os.path.abspath(place)) + b"\0"
     try:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(0, "not a regular file")
-        path = os.fsencode(os.path.abspath(place)) + b"\0"
-        images: _Images | str
-        try:
-            images = found = _images_in(file, value_range)
-            path += os.fsencode(f"{found.value_range}\0")
-        except ImageError as error:
-            images = str(error)
-    except OSError:
-        file.close()
-        raise
-    return _Opened(file, path, status.st_size, status.st_mtime_ns, status.st_ino, seen, images)
+        images = _images_in(file, value_range)
+    except ImageError as error:
+        return _Opened(file, path, str(error))
+    return _Opened(file, path + os.fsencode(f"{images.value_range}\0"), images)
 
 
 @dataclass(frozen=True)
@@ -202,7 +186,7 @@ class _Images:
             raise ImageError(str(error)) from error
 
 
-def _images_in(file: io.FileIO, value_range: ValueRange | None) -> _Images:
+def _images_in(file: OpenFile, value_range: ValueRange | None) -> _Images:
     array, form = _choose(arrays_in(file))
     images = _Images(array, form, value_range)
     if not images.whole:

@@ -207,4 +207,4 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch
     assert code == 0, err
     assert files_of(tmp_path / "whole") == files_of(tmp_path / "killed")
     assert summary_of("whole") == summary_of("killed")
-    assert lpipstore.open_run("killed").summary["hits"] >= 3 * 4
+    assert 3 * 4 <= lpipstore.open_run("killed").summary["hits"] < 150

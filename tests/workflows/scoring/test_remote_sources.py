@@ -243,5 +243,5 @@ def test_killed_within_a_prefix_and_resumed(s3, draw, tmp_path):
     s3.delay = 0.0
     s3.requests.clear()
     assert start([*command, "--out", folder / "run"], folder).wait(300) == 0
-    assert len(s3.reads()) < count  # what was hashed and computed before is not read again
+    assert 0 < len(s3.reads()) < count  # what was hashed and computed before is not read again
     assert contents(folder / "run") == contents(tmp_path / "whole" / "run")

@@ -5,6 +5,12 @@ import re
 
 _PROGRAM = "python://"
 MEMBER = "#"  # between a place and the name of an image in it
+# fmt: off
+CONTAINER_SUFFIXES = (
+    ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip", ".npy", ".npz", ".parquet", ".pq",
+    ".arrow", ".feather", ".mp4", ".mkv", ".mov", ".webm", ".avi",
+)
+# fmt: on
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset((
@@ -103,8 +109,15 @@ def joined(folder: str, name: str) -> str:
 
 
 def folder_of(name: str) -> str:
-    """Return the folder in which an image lies; within an archive, the archive and the folder."""
+    """Return the folder in which an image lies; within an archive, the archive and the folder.
+
+    An archive that is gone is known by its suffix.
+    """
     place, member = split_name(name)
+    if member is None and MEMBER in name and not os.path.lexists(name):
+        gone, _, inside = name.partition(MEMBER)
+        if gone.lower().endswith(CONTAINER_SUFFIXES):
+            place, member = gone, inside
     if member is None:
         return os.path.dirname(url_path(name) if is_url(name) else name)
     inside = os.path.dirname(member)

@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from ....cache.errors import LpipstoreError, UsageError
 from ...common.text import printable
 from ..formats.objects import Info, Objects, Unreachable, refuse_password
-from ..names import is_image_name, is_url, is_web, url_path
+from ..names import CONTAINER_SUFFIXES, is_image_name, is_url, is_web, url_path
 from ..source import ImageError, Listing, SourceOptions
 
 if TYPE_CHECKING:
     from ....cache.index import FileIdentity
-
-# fmt: off
-_CONTAINERS = (
-    ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip", ".npy", ".npz", ".parquet", ".pq",
-    ".arrow", ".feather", ".mp4", ".mkv", ".mov", ".webm", ".avi",
-)
-# fmt: on
 
 
 Members: TypeAlias = list[str]
@@ -154,7 +147,7 @@ class Remote:
 def is_one_object(url: str) -> bool:
     """Return whether a URL looks like a single object, rather than a folder."""
     path = url_path(url)
-    by_name = is_image_name(path) or path.lower().endswith(_CONTAINERS)
+    by_name = is_image_name(path) or path.lower().endswith(CONTAINER_SUFFIXES)
     return not path.endswith("/") and (by_name or is_web(url))
 
 
@@ -175,7 +168,7 @@ def pattern_in(url: str) -> str:
 
 
 def _refuse_container(url: str) -> None:
-    if url_path(url).lower().endswith(_CONTAINERS):
+    if url_path(url).lower().endswith(CONTAINER_SUFFIXES):
         raise UsageError(
             f"{printable(url)} holds images, and such files are read only from a disk: download it "
             "first"

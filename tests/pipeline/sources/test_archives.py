@@ -629,5 +629,13 @@ def test_no_byte_that_is_wrong_makes_more_than_an_error(tmp_path, suffix):
 def test_a_stream_of_zeros_is_no_archive(tmp_path):
     (tmp_path / "a.tar.xz").write_bytes(lzma.compress(bytes(1 << 20)))
     found = Sources().find([tmp_path / "a.tar.xz"])
-    assert found.names == []
-    assert found.unreadable == [(str(tmp_path / "a.tar.xz"), "there are no images in it")]
+    assert (found.names, found.unreadable) == ([], [])
+
+
+def test_the_folder_of_a_member_outlives_its_archive(tmp_path):
+    from lpipstore.pipeline.sources.names import folder_of
+
+    gone = str(tmp_path / "gone.tar")
+    assert folder_of(f"{gone}#a.png") == gone
+    assert folder_of(f"{gone}#cats/a.png") == f"{gone}#cats"
+    assert folder_of(str(tmp_path / "a#b.png")) == str(tmp_path)

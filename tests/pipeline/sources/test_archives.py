@@ -630,7 +630,7 @@ def test_a_stream_of_zeros_is_no_archive(tmp_path):
     (tmp_path / "a.tar.xz").write_bytes(lzma.compress(bytes(1 << 20)))
     found = Sources().find([tmp_path / "a.tar.xz"])
     assert found.names == []
-    assert found.unreadable == [(f"{tmp_path}/a.tar.xz", "there are no images in it")]
+    assert found.unreadable == [(str(tmp_path / "a.tar.xz"), "there are no images in it")]
 
 
 def test_the_folder_of_a_member_outlives_its_archive(tmp_path):

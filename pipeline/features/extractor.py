@@ -1,7 +1,10 @@
 """From pixels to rows: one backbone, one image size, batches of constant size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 import torch
@@ -9,8 +12,9 @@ from numpy.typing import NDArray
 
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...cache.keys import PoolSpec
-from ..backbones.backbone import Backbone
+from ..backbones.backbone import Backbone, BackboneChoice
 from ..backbones.layout import RowLayout
+from ..backbones.load import load_choice
 from ..common.precision import exact_arithmetic
 from ..images.preparation import Preparation
 from .rows import ROW_VERSION, VERSION_ENTRY, RowWriter
@@ -28,12 +32,27 @@ _BATCH_LIMITS = (4, 32)
 _BITS = {"uint16": np.int16, "int16": np.int16, "float32": np.float32}  # the dtype that torch gets
 
 
+@dataclass(frozen=True)
+class ExtractorSpec:
+    """An extractor as plain data, from which any process can load it."""
+
+    backbone: BackboneChoice
+    preparation: Preparation
+    row_dtype: str
+    device: str
+    trunk_dtype: str
+    batch: int
+
+
 class Extractor:
     """Compute rows from pixels, for one backbone, one image size and one row dtype.
 
     Every batch that goes through the trunk has the same number of images (the last one is padded
     with black images). The trunk's kernels are chosen by the shape of the batch, and a row must not
     depend on which images share its batch.
+
+    An extractor is pickled as its `ExtractorSpec`: another process loads the backbone, and keeps it
+    for the next batch.
 
     Parameters
     ----------
@@ -73,6 +92,8 @@ class Extractor:
         least, most = _BATCH_LIMITS
         self.batch = batch or max(least, min(most, fitting))
         self._writer = RowWriter(row_dtype, self.device)
+        self._busy = Lock()
+        self._trunk_dtype = trunk_dtype
         height, width = self.size
         self.spec = PoolSpec(
             name=f"{backbone.name.replace(':', '-')}-{height}x{width}",
@@ -123,10 +144,9 @@ class Extractor:
             room = np.empty((count, self.layout.length), self.spec.dtype)
         kept = torch.from_numpy(room[:count].view(_BITS[self.spec.dtype]))
         rows = kept if self.device.type == "cpu" else torch.empty_like(kept, device=self.device)
-        norms = [
-            self._writer.write(tap[:count], rows[:, columns])
-            for tap, columns in zip(self.backbone.each_tap(pixels), self.layout.slices, strict=True)
-        ]
+        with self._busy:  # the writer serves one thread at a time
+            taps = zip(self.backbone.each_tap(pixels), self.layout.slices, strict=True)
+            norms = [self._writer.write(tap[:count], rows[:, columns]) for tap, columns in taps]
         if not bool(torch.isfinite(torch.stack(norms)).all()):
             raise LpipstoreError(
                 f"{self.backbone.name} produced values that are not finite; "
@@ -135,6 +155,20 @@ class Extractor:
         if rows is not kept:
             kept.copy_(rows)
         return room[:count]
+
+    def __reduce__(self) -> tuple[Callable[[ExtractorSpec], "Extractor"], tuple[ExtractorSpec]]:
+        choice = self.backbone.choice
+        if choice is None:
+            raise TypeError("only a backbone that `load_backbone` finds by name can be pickled")
+        spec = ExtractorSpec(
+            choice,
+            self.preparation,
+            "uint16" if self.spec.dtype == "int16" else self.spec.dtype,
+            str(self.device),
+            self._trunk_dtype,
+            self.batch,
+        )
+        return _extractor_of, (spec,)
 
     @contextmanager
     def memory_errors(self) -> Iterator[None]:
@@ -150,6 +184,27 @@ class Extractor:
                 f"{self.backbone.name}: choose a smaller {setting('size')} or another "
                 f"{setting('backbone')}"
             ) from error
+
+
+@lru_cache(maxsize=2)
+def _extractor_of(spec: ExtractorSpec) -> Extractor:
+    return Extractor(
+        load_choice(spec.backbone),
+        spec.preparation,
+        row_dtype=spec.row_dtype,
+        device=spec.device,
+        trunk_dtype=spec.trunk_dtype,
+        batch=spec.batch,
+    )
+
+
+def extract_rows(
+    extractor: Extractor,
+    pixels: torch.Tensor | NDArray[np.generic],
+    room: NDArray[np.generic] | None = None,
+) -> NDArray[np.generic]:
+    """Compute the rows of a batch of decoded images, in any process; see `Extractor.rows`."""
+    return extractor.rows(torch.as_tensor(pixels), room)
 
 
 def choose_device(choice: str) -> torch.device:

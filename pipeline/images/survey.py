@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ...cache.index import FileIdentity, FileRecord
+from ..common.pools import submit
 from ..common.progress import Report, silent
 from .data import bytes_of, content_of, header_of
 from .decode import ImageError
@@ -51,6 +52,7 @@ def survey(
 
     Images whose version matches the table are not opened, unless `rehash` is set. Images that
     cannot be read come back with an `error`. Many images behind URLs are read at the same time.
+    Where the system starts no threads, the caller's thread does the work.
     """
     versions = _versions(names, sources)
     known: list[FileRecord | None] = [None] * len(names)
@@ -68,7 +70,7 @@ def survey(
             return [_examine(names[i], versions[i], known[i], sources) for i in part]
 
         examined = [
-            (part, pools[way].submit(examine, part)) for way, part in _parts(names, sources)
+            (part, submit(pools[way], examine, part)) for way, part in _parts(names, sources)
         ]
         for part, future in examined:
             for i, record in zip(part, future.result(), strict=True):
@@ -117,7 +119,7 @@ def _versions(names: Sequence[str], sources: Sources) -> list[FileIdentity | str
     """Return the version of each image, or the reason why it cannot be determined."""
     with _threads(REQUESTS) as remote:
         asked = {
-            place: remote.submit(_version, name, sources)
+            place: submit(remote, lambda name: _version(name, sources), name)
             for place, name in enumerate(names)
             if sources.remote(name)
         }

@@ -45,7 +45,7 @@ def no_trunk(monkeypatch):
         def fail(*_, **__):
             raise AssertionError("no trunk is needed")
 
-        monkeypatch.setattr("lpipstore.workflows.rerun.rescore.load_backbone", fail)
+        monkeypatch.setattr("lpipstore.pipeline.runs.reopen.load_backbone", fail)
         monkeypatch.setattr("lpipstore.pipeline.backbones.lpips_nets.load_weights", fail)
         monkeypatch.setattr(Extractor, "rows", fail)
 

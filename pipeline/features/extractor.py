@@ -1,6 +1,6 @@
 """From pixels to rows: one backbone, one image size, batches of constant size."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,7 +34,7 @@ _BITS = {"uint16": np.int16, "int16": np.int16, "float32": np.float32}  # the dt
 
 @dataclass(frozen=True)
 class ExtractorSpec:
-    """An extractor as plain data, from which any process can load it."""
+    """An extractor as plain data, from which any process can load it; see `Extractor.portable`."""
 
     backbone: BackboneChoice
     preparation: Preparation
@@ -50,9 +50,6 @@ class Extractor:
     Every batch that goes through the trunk has the same number of images (the last one is padded
     with black images). The trunk's kernels are chosen by the shape of the batch, and a row must not
     depend on which images share its batch.
-
-    An extractor is pickled as its `ExtractorSpec`: another process loads the backbone, and keeps it
-    for the next batch.
 
     Parameters
     ----------
@@ -156,19 +153,22 @@ class Extractor:
             kept.copy_(rows)
         return room[:count]
 
-    def __reduce__(self) -> tuple[Callable[[ExtractorSpec], "Extractor"], tuple[ExtractorSpec]]:
+    def portable(self) -> ExtractorSpec:
+        """Return the spec from which another process loads this extractor.
+
+        Raises
+        ------
+        UsageError
+            The weights of the backbone were given as tensors.
+        """
         choice = self.backbone.choice
         if choice is None:
-            raise TypeError("only a backbone that `load_backbone` finds by name can be pickled")
-        spec = ExtractorSpec(
-            choice,
-            self.preparation,
-            "uint16" if self.spec.dtype == "int16" else self.spec.dtype,
-            str(self.device),
-            self._trunk_dtype,
-            self.batch,
-        )
-        return _extractor_of, (spec,)
+            raise UsageError(
+                f"{setting('weights')} as tensors stay in their process: save them to a file"
+            )
+        dtype = "uint16" if self.spec.dtype == "int16" else self.spec.dtype
+        device, trunk_dtype = str(self.device), self._trunk_dtype
+        return ExtractorSpec(choice, self.preparation, dtype, device, trunk_dtype, self.batch)
 
     @contextmanager
     def memory_errors(self) -> Iterator[None]:
@@ -199,11 +199,21 @@ def _extractor_of(spec: ExtractorSpec) -> Extractor:
 
 
 def extract_rows(
-    extractor: Extractor,
+    extractor: Extractor | ExtractorSpec,
     pixels: torch.Tensor | NDArray[np.generic],
     room: NDArray[np.generic] | None = None,
 ) -> NDArray[np.generic]:
-    """Compute the rows of a batch of decoded images, in any process; see `Extractor.rows`."""
+    """Compute the rows of a batch of decoded images; see `Extractor.rows`.
+
+    In another process, `extractor` is a spec: it is loaded there, and kept for the next batch.
+
+    Raises
+    ------
+    UsageError, LpipstoreError
+        As for `Extractor.rows`; or the weights of the spec are not there, or others.
+    """
+    if isinstance(extractor, ExtractorSpec):
+        extractor = _extractor_of(extractor)
     return extractor.rows(torch.as_tensor(pixels), room)
 
 

@@ -40,7 +40,7 @@ def nearest_in_step(
     """
     blocks = -(-cascade.count // BLOCK)
     tally, block = Tally(), step % blocks
-    nearest = _Step(cascade, exact, found, below, tally)
+    nearest = _Comparisons(cascade, exact, found, below, tally)
     if step < blocks:
         images = np.arange(block * BLOCK, min((block + 1) * BLOCK, cascade.count))
         nearest.compare(images, images)
@@ -51,7 +51,7 @@ def nearest_in_step(
 
 
 @dataclass(frozen=True)
-class _Step:
+class _Comparisons:
     """What a step works with; `found` and `tally` are updated."""
 
     cascade: Cascade

@@ -82,7 +82,7 @@ class Refiner:
     def cell(self, top: int, left: int, tally: Tally) -> NDArray[np.float32]:
         """Return the dense matrix's distances between two blocks of images."""
         other = self._rows.block(left) if left != top else None
-        return self._as_in_matrix(self._rows.block(top), other, tally).cpu().numpy()
+        return _as_in_matrix(self._rows.block(top), other, self._scoring, tally).cpu().numpy()
 
     def product(
         self, top: NDArray[np.int64], left: NDArray[np.int64] | None, tally: Tally
@@ -92,16 +92,11 @@ class Refiner:
         `left` None means `top`.
         """
         rows, others = self._rows.take(top), None if left is None else self._rows.take(left)
-        return self._as_in_matrix(rows, others, tally).cpu().numpy()
+        return _as_in_matrix(rows, others, self._scoring, tally).cpu().numpy()
 
     def among(self, rows: torch.Tensor, tally: Tally) -> torch.Tensor:
         """Return the distances among some rows, float32 [n, n]."""
-        return self._as_in_matrix(rows, None, tally)
-
-    def _as_in_matrix(
-        self, left: torch.Tensor, right: torch.Tensor | None, tally: Tally
-    ) -> torch.Tensor:
-        return _as_in_matrix(left, right, self._scoring, tally)
+        return _as_in_matrix(rows, None, self._scoring, tally)
 
 
 def decide(

@@ -61,6 +61,27 @@ class Outline:
         return self.shapes(height, width)
 
 
+@dataclass(frozen=True)
+class BackboneChoice:
+    """From what `lpipstore.pipeline.backbones.load.load_choice` loads a backbone in any process.
+
+    Attributes
+    ----------
+    name, version, taps
+        As for `load_backbone`.
+    weights : str
+        "imagenet", "random" or a file, by its absolute path.
+    digest : str
+        The `weights_digest` of the backbone.
+    """
+
+    name: str
+    version: str
+    weights: str
+    taps: tuple[str, ...]
+    digest: str
+
+
 @dataclass(frozen=True, eq=False)
 class Backbone:
     """A frozen trunk and its taps; created by `load_backbone`.
@@ -79,6 +100,8 @@ class Backbone:
         False for random weights.
     make_trunk : function
         Builds the trunk; use `trunk`, which caches it.
+    choice : BackboneChoice or None
+        From what another process loads the same backbone; None if weights were given as tensors.
     """
 
     outline: Outline
@@ -87,6 +110,7 @@ class Backbone:
     weights_origin: str
     trained: bool
     make_trunk: Callable[[], nn.Module]
+    choice: BackboneChoice | None = None
 
     @property
     def name(self) -> str:

@@ -1,10 +1,13 @@
 """Load a backbone by its name."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from ...cache.errors import UsageError
+from ...cache.errors import LpipstoreError, UsageError, setting
+from ..common.text import printable
 from ..sources.identity import FileTable
-from .backbone import Backbone
+from .backbone import Backbone, BackboneChoice
 from .family import BackboneFamily
 from .lpips_nets import LPIPS_NETS
 from .torchvision_nets import TorchvisionNets
@@ -47,7 +50,43 @@ def load_backbone(
         The weights are neither on this machine nor available over the network.
     """
     check_backbone(name, version, taps)
-    return family_of(name).load(name, version, weights, tuple(taps), table)
+    backbone = family_of(name).load(name, version, weights, tuple(taps), table)
+    digest = backbone.weights_digest
+    return replace(backbone, choice=choice_of(name, version, weights, tuple(taps), digest))
+
+
+def choice_of(
+    name: str, version: str, weights: WeightsChoice, taps: tuple[str, ...], digest: str
+) -> BackboneChoice | None:
+    """Return the choice of a backbone for other processes; None for weights that are tensors."""
+    if isinstance(weights, Mapping):
+        return None
+    named = weights in ("imagenet", "random")
+    file = str(weights) if named else os.path.abspath(os.path.expanduser(weights))
+    return BackboneChoice(name, version, file, taps, digest)
+
+
+def load_choice(choice: BackboneChoice, table: FileTable | None = None) -> Backbone:
+    """Load a backbone that was loaded before, such as in another process.
+
+    Raises
+    ------
+    UsageError, LpipstoreError
+        As for `load_backbone`; or these weights are now others.
+    """
+    backbone = load_backbone(
+        choice.name,
+        version=choice.version,
+        weights=choice.weights,
+        taps=choice.taps,
+        table=table,
+    )
+    if backbone.weights_digest != choice.digest:
+        raise LpipstoreError(
+            f"the weights from {printable(backbone.weights_origin)} are not those that the run "
+            f"began with: name them with {setting('weights', 'FILE')}"
+        )
+    return backbone
 
 
 def check_backbone(name: str, version: str, taps: Sequence[str]) -> None:

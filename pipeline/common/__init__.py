@@ -1,5 +1,6 @@
-"""Shared helpers: text and paths, progress, atomic file writes, float32 precision.
+"""Shared helpers: text and paths, progress, memory, atomic file writes, float32 precision.
 
 Read first: `atomic` (files are replaced whole or not at all), `precision` (float32 that stays
-float32).
+float32), `budget` (how many rows fit in memory), `by_value` (tensors on their way to another
+process).
 """

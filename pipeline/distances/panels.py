@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..common.by_value import ByValue
 from ..features.rows import STEPS
 from .threads import THREADS
 
@@ -19,7 +20,7 @@ _SHORTEST_GAP = 64  # fewest dead columns that are worth a cut between live ones
 
 
 @dataclass(frozen=True)
-class Columns:
+class Columns(ByValue):
     """The column weights of a head, prepared for products of stored rows.
 
     Columns of weight 0 are left out, short gaps excepted: they are a third of AlexNet's at 64

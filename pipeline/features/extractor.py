@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 import torch
@@ -9,8 +12,9 @@ from numpy.typing import NDArray
 
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...cache.keys import PoolSpec
-from ..backbones.backbone import Backbone
+from ..backbones.backbone import Backbone, BackboneChoice
 from ..backbones.layout import RowLayout
+from ..backbones.load import load_choice
 from ..common.precision import exact_arithmetic
 from ..images.preparation import Preparation
 from .rows import ROW_VERSION, VERSION_ENTRY, RowWriter
@@ -26,6 +30,18 @@ TRUNK_DTYPES = {
 _BATCH_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}
 _BATCH_LIMITS = (4, 32)
 _BITS = {"uint16": np.int16, "int16": np.int16, "float32": np.float32}  # the dtype that torch gets
+
+
+@dataclass(frozen=True)
+class ExtractorSpec:
+    """An extractor as plain data, from which any process can load it; see `Extractor.portable`."""
+
+    backbone: BackboneChoice
+    preparation: Preparation
+    row_dtype: str
+    device: str
+    trunk_dtype: str
+    batch: int
 
 
 class Extractor:
@@ -73,6 +89,8 @@ class Extractor:
         least, most = _BATCH_LIMITS
         self.batch = batch or max(least, min(most, fitting))
         self._writer = RowWriter(row_dtype, self.device)
+        self._busy = Lock()
+        self._trunk_dtype = trunk_dtype
         height, width = self.size
         self.spec = PoolSpec(
             name=f"{backbone.name.replace(':', '-')}-{height}x{width}",
@@ -123,10 +141,9 @@ class Extractor:
             room = np.empty((count, self.layout.length), self.spec.dtype)
         kept = torch.from_numpy(room[:count].view(_BITS[self.spec.dtype]))
         rows = kept if self.device.type == "cpu" else torch.empty_like(kept, device=self.device)
-        norms = [
-            self._writer.write(tap[:count], rows[:, columns])
-            for tap, columns in zip(self.backbone.each_tap(pixels), self.layout.slices, strict=True)
-        ]
+        with self._busy:  # the writer serves one thread at a time
+            taps = zip(self.backbone.each_tap(pixels), self.layout.slices, strict=True)
+            norms = [self._writer.write(tap[:count], rows[:, columns]) for tap, columns in taps]
         if not bool(torch.isfinite(torch.stack(norms)).all()):
             raise LpipstoreError(
                 f"{self.backbone.name} produced values that are not finite; "
@@ -135,6 +152,23 @@ class Extractor:
         if rows is not kept:
             kept.copy_(rows)
         return room[:count]
+
+    def portable(self) -> ExtractorSpec:
+        """Return the spec from which another process loads this extractor.
+
+        Raises
+        ------
+        UsageError
+            The weights of the backbone were given as tensors.
+        """
+        choice = self.backbone.choice
+        if choice is None:
+            raise UsageError(
+                f"{setting('weights')} as tensors stay in their process: save them to a file"
+            )
+        dtype = "uint16" if self.spec.dtype == "int16" else self.spec.dtype
+        device, trunk_dtype = str(self.device), self._trunk_dtype
+        return ExtractorSpec(choice, self.preparation, dtype, device, trunk_dtype, self.batch)
 
     @contextmanager
     def memory_errors(self) -> Iterator[None]:
@@ -150,6 +184,37 @@ class Extractor:
                 f"{self.backbone.name}: choose a smaller {setting('size')} or another "
                 f"{setting('backbone')}"
             ) from error
+
+
+@lru_cache(maxsize=2)
+def _extractor_of(spec: ExtractorSpec) -> Extractor:
+    return Extractor(
+        load_choice(spec.backbone),
+        spec.preparation,
+        row_dtype=spec.row_dtype,
+        device=spec.device,
+        trunk_dtype=spec.trunk_dtype,
+        batch=spec.batch,
+    )
+
+
+def extract_rows(
+    extractor: Extractor | ExtractorSpec,
+    pixels: torch.Tensor | NDArray[np.generic],
+    room: NDArray[np.generic] | None = None,
+) -> NDArray[np.generic]:
+    """Compute the rows of a batch of decoded images; see `Extractor.rows`.
+
+    In another process, `extractor` is a spec: it is loaded there, and kept for the next batch.
+
+    Raises
+    ------
+    UsageError, LpipstoreError
+        As for `Extractor.rows`; or the weights of the spec are not there, or others.
+    """
+    if isinstance(extractor, ExtractorSpec):
+        extractor = _extractor_of(extractor)
+    return extractor.rows(torch.as_tensor(pixels), room)
 
 
 def choose_device(choice: str) -> torch.device:

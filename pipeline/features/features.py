@@ -12,7 +12,7 @@ from ...cache.keys import PoolSpec
 from ...cache.store import FeatureStore, StoreFull
 from ..common.progress import Report, Stopwatch, silent
 from ..images.loader import Decoded
-from .extractor import Extractor
+from .extractor import Extractor, extract_rows
 from .rows import centre_of
 
 Computed = Callable[[Sequence[bytes], NDArray[np.generic]], None]
@@ -170,7 +170,7 @@ class Features:
                     _ = extractor.backbone.trunk
                 # Always on all of torch's threads: fewer give other bits for small batches
                 with self.clock("forward"), self.extractor.memory_errors():
-                    rows = extractor.rows(decoded.pixels, room)
+                    rows = extract_rows(extractor, decoded.pixels, room)
                 self.forwards += len(rows)
                 batch = [contents[index] for index in decoded.indices]
                 self.keep(self.extractor.spec, batch, rows)

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,6 +53,10 @@ class RowCache:
         self._all = whole and self._most * block >= count
         self._whole: NDArray[np.generic] | None = None
         self._device = device
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the rows here: the other process reads what it needs."""
+        return {**vars(self), "_blocks": OrderedDict(), "_whole": None}
 
     def block(self, number: int) -> torch.Tensor:
         """Return one block of rows."""
@@ -148,6 +153,11 @@ class SingleRows:
         self._places = np.full(count, -1)
         self._buffer: NDArray[np.generic] | None = None
         self._used = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the rows here: the other process reads what it needs."""
+        places = np.full_like(self._places, -1)
+        return {**vars(self), "_places": places, "_buffer": None, "_used": 0}
 
     def pick(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
         """Return rows that include those of some pairs, and the pairs as indices into them.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from operator import itemgetter
 from threading import Event
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ import numpy as np
 import torch
 
 from ...cache.errors import LpipstoreWarning, setting
+from ..common.by_value import ByValue
+from ..common.pools import submit
 from ..sources.source import ImageData, ImageError
 from ..sources.sources import Sources
 from .data import Pixels, prepared_pixels, read_unchanged
@@ -34,7 +37,7 @@ Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
-class Decoded:
+class Decoded(ByValue):
     """One batch of decoded images.
 
     `pixels` is [n, height, width, 3], where ``pixels[k]`` is the image ``indices[k]``: uint8, or
@@ -96,16 +99,16 @@ def ahead(
     pool = ThreadPoolExecutor(workers, "lpipstore-decode")
     waiting: deque[Future[Batch]] = deque()
     warned = False
+
+    def refused(error: RuntimeError) -> None:
+        nonlocal warned
+        if not warned:
+            warnings.warn(_no_thread(error), stacklevel=4)
+        warned = True
+
     try:
         for batch in batches:
-            try:
-                waiting.append(pool.submit(do, batch))
-            except RuntimeError as error:  # the system starts no more threads
-                if not warned:
-                    warnings.warn(_no_thread(error), stacklevel=2)
-                    warned = True
-                waiting.append(Future())
-                waiting[-1].set_result(do(batch))
+            waiting.append(submit(pool, do, batch, refused))
             if len(waiting) > _AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -120,6 +123,69 @@ def _no_thread(error: RuntimeError) -> LpipstoreWarning:
         f"no thread to decode in ({error}): decoding goes on in the main thread; "
         f"{setting('workers', 0)} does so from the start"
     )
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the images of a collection are decoded; called as `Features.decode`.
+
+    Attributes
+    ----------
+    sources
+        Opens the images.
+    names
+        The name of each image by its content hash.
+    how
+        Size, fit and colours of the decoded images.
+    workers
+        As for `decode_images`.
+    """
+
+    sources: Sources
+    names: Mapping[bytes, str]
+    how: Preparation
+    workers: int | None = None
+
+    def __call__(self, contents: Sequence[bytes], batch: int) -> Iterator[Decoded]:
+        """Decode images, given by content hash, batch by batch."""
+        images = [(self.names[content], content) for content in contents]
+        return decode_images(images, self.sources, self.how, batch, self.workers)
+
+
+def decode_batch(
+    images: Sequence[tuple[str, bytes]],
+    sources: Sources,
+    how: Preparation,
+    first: int = 0,
+    read: Callable[[int], ImageData] | None = None,
+) -> list[Decoded]:
+    """Decode one batch of images, in any thread or process.
+
+    Parameters
+    ----------
+    images, sources, how
+        As for `decode_images`.
+    first
+        The index of the first image in what is returned.
+    read
+        Returns the data of the image of an index, or raises `ImageError`; None reads it from
+        `sources`.
+
+    Returns
+    -------
+    list of Decoded
+        One part for each dtype of pixels, the failures with the first.
+    """
+
+    def decoded(index: int) -> Pixels | str:
+        """Return the pixels of an image, or the reason why there are none."""
+        try:
+            data = read_unchanged(sources, *images[index - first]) if read is None else read(index)
+            return prepared_pixels(data, how)
+        except ImageError as error:
+            return str(error)
+
+    return _gather([(index, decoded(index)) for index in range(first, first + len(images))])
 
 
 def decode_images(
@@ -154,42 +220,45 @@ def decode_images(
         workers = cores() if len(images) > batch else 0
     batches = [range(start, len(images))[:batch] for start in range(0, len(images), batch)]
     workers = min(workers, len(batches))
+    stop = Event()
 
     def read(index: int) -> ImageData:
-        name, content = images[index]
-        return read_unchanged(sources, name, content)
+        if stop.is_set():
+            raise CancelledError  # nobody waits for this batch any more
+        return read_unchanged(sources, *images[index])
 
     def read_prepared(index: int) -> ImageData:
         """Read for later: pixels wait in memory, so they are scaled first."""
         data = read(index)
         return data if isinstance(data, bytes) else torch.from_numpy(prepared_pixels(data, how))
 
-    def decoded(job: tuple[int, Reading | None]) -> tuple[int, Pixels | str]:
-        """Return the index and the pixels of an image, or the reason why there are none."""
-        index, reading = job
-        try:
-            data = read(index) if reading is None else reading.result()
-            return index, prepared_pixels(data, how)
-        except ImageError as error:
-            return index, str(error)
+    def decode(job: tuple[range, Sequence[Reading | None]]) -> list[Decoded]:
+        indices, readings = job
+
+        def begun(index: int) -> ImageData:
+            reading = readings[index - indices.start]
+            return read(index) if reading is None else reading.result()
+
+        part = images[indices.start : indices.stop]
+        return decode_batch(part, sources, how, indices.start, begun)
 
     with ReadAhead(sources, read_prepared) as reader:
 
-        def job(index: int) -> tuple[int, Reading | None]:
+        def begin(index: int) -> Reading | None:
             name = images[index][0]
-            ahead_of_time = workers or sources.remote(name)
-            return index, reader.begin(name, index) if ahead_of_time else None
+            return reader.begin(name, index) if workers or sources.remote(name) else None
 
-        jobs = ([job(index) for index in indices] for indices in batches)
-        with closing(ahead(decoded, _gather, jobs, workers)) as gathered:
+        jobs = ([(indices, [begin(index) for index in indices])] for indices in batches)
+        with closing(ahead(decode, itemgetter(0), jobs, workers)) as gathered:
             try:
                 for parts in gathered:
                     yield from parts
             finally:
+                stop.set()
                 reader.stop()
 
 
-def _gather(items: list[tuple[int, Pixels | str]]) -> list[Decoded]:
+def _gather(items: Sequence[tuple[int, Pixels | str]]) -> list[Decoded]:
     """Return the images of a batch as one part for each dtype, the failures with the first."""
     failures = {index: image for index, image in items if isinstance(image, str)}
     parts: dict[np.dtype[Any], dict[int, Pixels]] = {}

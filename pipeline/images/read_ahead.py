@@ -6,6 +6,7 @@ from threading import Lock
 from types import TracebackType
 from typing import TypeAlias
 
+from ..common.pools import submit
 from ..sources.formats.objects import REQUESTS
 from ..sources.source import ImageData
 from ..sources.sources import Sources
@@ -72,13 +73,13 @@ class ReadAhead:
     def begin(self, name: str, index: int) -> Reading | None:
         """Begin to read image number `index`; None leaves it to the thread that decodes it."""
         if self._sources.sequential(name):
-            return Reading(self._in_order.submit(self._read, index), lambda: None)
+            return Reading(submit(self._in_order, self._read, index), lambda: None)
         if not self._sources.remote(name):
             return None
         size = self._sources.size(name)
         if not self._take(size):
             return None
-        return Reading(self._remote.submit(self._read, index), lambda: self._give(size))
+        return Reading(submit(self._remote, self._read, index), lambda: self._give(size))
 
     def _take(self, size: int) -> bool:
         with self._lock:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ...cache.index import FileIdentity, FileRecord
+from ..common.pools import submit
 from ..common.progress import Report, silent
 from ..sources.formats.objects import REQUESTS
 from ..sources.identity import FileTable
@@ -52,6 +53,7 @@ def survey(
 
     Images whose version matches the table are not opened, unless `rehash` is set. Images that
     cannot be read come back with an `error`. Many images behind URLs are read at the same time.
+    Where the system starts no threads, the caller's thread does the work.
     """
     versions = _versions(names, sources)
     known: list[FileRecord | None] = [None] * len(names)
@@ -95,7 +97,7 @@ def _records(
 
     with _threads(_HASHING_THREADS) as pool, _threads(1) as in_order, _threads(REQUESTS) as remote:
         pools = {_ANY: pool, _IN_ORDER: in_order, _REMOTE: remote}
-        examined = [pools[way].submit(examine, part) for way, part in _parts(names, sources)]
+        examined = [submit(pools[way], examine, part) for way, part in _parts(names, sources)]
         for future in examined:
             yield from future.result()
 
@@ -132,7 +134,7 @@ def _versions(names: Sequence[str], sources: Sources) -> list[FileIdentity | str
     """Return the version of each image, or the reason why it cannot be determined."""
     with _threads(REQUESTS) as remote:
         asked = {
-            place: remote.submit(_version, name, sources)
+            place: submit(remote, lambda name: _version(name, sources), name)
             for place, name in enumerate(names)
             if sources.remote(name)
         }

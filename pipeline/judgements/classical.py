@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..common.progress import Report, Stopwatch, silent
+from ..features.held import HeldRows
 from ..pairlists.plan import SAME, plan_list
-from ..pairlists.schedule import RowSet, room_for, steps
+from ..pairlists.schedule import RowSet, Step, room_for, steps
 
 _MOST_AT_ONCE = 64  # pairs
 _WORKING_BYTES = 1 << 30  # of the arithmetic on them
@@ -112,27 +113,31 @@ def distances_of_pairs(
     # Fixed batch size, padded with the last pair: kernels are chosen by the shape of a batch
     at_once = max(1, min(_MOST_AT_ONCE, _WORKING_BYTES // (4 * image_bytes * _COPIES)))
     found = {name: np.empty(len(plan.pairs)) for name in names}
-    staying: RowSet | None = None
-    left = right = torch.empty(0)
     done = 0
-    for step in steps(plan, np.arange(len(plan.pairs)), room):
-        right = torch.empty(0)  # frees memory for the next ones
-        if step.left is not staying:
-            left, staying = torch.empty(0), step.left
-            left = load(plan.rows[step.left.rows])
-        right = left if step.right is None else load(plan.rows[step.right.rows])
+
+    def load_rows(which: RowSet) -> Tensor:
+        return load(plan.rows[which.rows])
+
+    def score(step: Step, left: Tensor, right: Tensor | None = None) -> None:
+        """Compare the pairs of a step; its images are freed on return."""
+        nonlocal done
         first = step.left.places(plan.pairs[step.pairs, 0])
         second = (step.right or step.left).places(plan.pairs[step.pairs, 1])
         for start in range(0, len(step.pairs), at_once):
             these = step.pairs[start : start + at_once]
             filled = np.minimum(np.arange(start, start + at_once), start + len(these) - 1)
             with clock("score"):
-                sides = left[first[filled]], right[second[filled]]
+                sides = left[first[filled]], (left if right is None else right)[second[filled]]
                 for name in names:
                     numbers = classical_distances(name, *sides)[: len(these)]
                     found[name][these] = numbers.double().numpy()
             done += len(these)
             report("pixels", done, len(plan.pairs))
+
+    rows = HeldRows(load_rows)
+    for step in steps(plan, np.arange(len(plan.pairs)), room):
+        needed = (step.left,) if step.right is None else (step.left, step.right)
+        score(step, *rows.get(needed))
     same = plan.place == SAME
     return {
         name: np.where(same, OF_ITSELF[name], found[name][plan.place] if len(plan.pairs) else 0.0)

@@ -4,12 +4,11 @@ Tile and block can change the bits of a distance, so they depend on the collecti
 only decides how often a row is read.
 """
 
-import math
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ...cache.errors import UsageError, setting
+from ..common.budget import Budget
 from ..distances.distances import block_of
 from ..distances.gram import panels_together
 from ..distances.panels import PANEL
@@ -162,13 +161,13 @@ def plan_matrix(
     block = block_of(longest, row_bytes)
     tile = min(_TILE if block == block_of(_TILE, 1) else block, longest)
     panels = min(panels_together(block), -(-row_bytes // (2 * PANEL * THREADS)))  # 2 bytes at least
-    least = _piece_bytes(tile, panels) + 2 * tile * row_bytes
+    budget = Budget(memory, row_bytes)
     for side in _PIECES:
         piece = max(tile, min(side, -(-longest // tile) * tile) // tile * tile)
-        room = memory - _piece_bytes(piece, panels)
-        if _piece_bytes(piece, panels) <= memory // _PIECE_SHARE and room >= 2 * tile * row_bytes:
+        work = _piece_bytes(piece, panels)
+        fitting = budget.rows(work)
+        if work <= memory // _PIECE_SHARE and fitting >= 2 * tile:
             break
-    fitting = room // row_bytes
     if rows + (columns or 0) <= fitting:
         slab, ahead = max(longest, 1), False
     elif fitting // 3 >= tile:
@@ -176,10 +175,7 @@ def plan_matrix(
     else:
         slab, ahead = fitting // 2 // tile * tile, False
     if slab < 1:
-        raise UsageError(
-            f"{setting('memory')} is too small for rows of {row_bytes / 1e6:.3g} MB: it takes "
-            f"{math.ceil(least / 1e6)}MB at least"
-        )
+        raise budget.too_small(budget.bytes(2 * tile, _piece_bytes(tile, panels)))
     return MatrixPlan(rows, columns, tile, block, slab, min(piece, longest), ahead)
 
 

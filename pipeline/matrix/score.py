@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import product, zip_longest
 from typing import NamedTuple, Protocol
 
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 from ..common.progress import Report, silent
 from ..distances.distances import block_of, gram_distances
 from ..distances.panels import Columns
+from ..distances.scoring import Scoring, score_all
 from ..features.features import Features
+from ..features.held import HeldRows
 from .plan import MatrixPlan, Slab, Step
 
 _MOST_WAITING = 16  # tiles that may wait to be written
@@ -93,14 +94,24 @@ def score_matrices(
     if not count:
         return 0
     spec, device = features.extractor.spec, features.extractor.device
-    columns = [Columns.of(target.weights, spec.dtype, device) for target in targets]
     centre = features.centre([*down, *(across or ())])
+    scorings = [
+        Scoring(Columns.of(target.weights, spec.dtype, device), centre, plan.block, fast)
+        for target in targets
+    ]
     somewhere = set().union(*todo)
     wanted = [step for step in plan.steps() if not somewhere.isdisjoint(_tiles_of(plan, step))]
-    rows = _Slabs(features, down, across, plan.ahead)
+
+    def contents(slab: Slab) -> Sequence[bytes]:
+        return (across if slab.across and across is not None else down)[slab.rows]
+
+    rows = HeldRows[Slab](
+        lambda slab: features.load(contents(slab)),
+        (lambda slab: features.stored(contents(slab))) if plan.ahead else None,
+    )
     with rows.reading(), _writing_behind(features) as write:
 
-        def score(one: torch.Tensor, other: torch.Tensor, step: Step) -> None:
+        def score(step: Step, one: torch.Tensor, other: torch.Tensor) -> None:
             """Score a step; its rows are freed on return, before the next are loaded."""
             nonlocal done
             for (top, left), which in product(plan.pieces(step), range(len(targets))):
@@ -109,22 +120,19 @@ def score_matrices(
                     continue
                 with features.clock("score"):
                     mirrored = plan.columns is None and top == left
-                    numbers = gram_distances(
+                    piece = score_all(
                         one[_within(top, step.down)],
                         None if mirrored else other[_within(left, step.across)],
-                        columns[which],
-                        centre,
-                        plan.block,
-                        fast=fast,
+                        scorings[which],
                     )
-                    piece = numbers.to(torch.float32).cpu().numpy()
                 for tile in here:
                     write(targets[which].matrix, tile, _cut(piece, plan, tile, top, left))
                     done += 1
                     report("tiles", done, total)
 
         for step, following in zip_longest(wanted, wanted[1:]):
-            score(*rows.get(step, following), step)
+            soon = () if following is None else (following.down, following.across)
+            score(step, *rows.get((step.down, step.across), soon))
     return count
 
 
@@ -140,47 +148,6 @@ def fast_error(
         gram_distances(rows, None, columns, centre, block, fast=fast) for fast in (True, False)
     )
     return float((fast - exact).abs().max())
-
-
-@dataclass
-class _Slabs:
-    """The slabs in memory: those of a step, and one being read for the next."""
-
-    features: Features
-    down: Sequence[bytes]
-    across: Sequence[bytes] | None
-    ahead: bool
-    held: dict[Slab, torch.Tensor] = field(default_factory=dict)
-    coming: dict[Slab, "Future[torch.Tensor]"] = field(default_factory=dict)
-    reader: ThreadPoolExecutor | None = None
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Run a thread that reads ahead."""
-        with ThreadPoolExecutor(1, "lpipstore-rows") as self.reader:
-            yield
-
-    def get(self, step: Step, following: Step | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the rows of a step; with `ahead`, start reading the next slab if it is stored."""
-        needed = {step.down, step.across}
-        soon = set() if following is None else {following.down, following.across}
-        for slab in self.held.keys() - needed:
-            del self.held[slab]  # frees memory before the next rows are loaded
-        for slab in needed - self.held.keys():
-            coming = self.coming.pop(slab, None)
-            self.held[slab] = (
-                self.features.load(self._contents(slab)) if coming is None else coming.result()
-            )
-        if self.ahead and self.reader is not None:
-            for slab in soon - needed:
-                contents = self._contents(slab)
-                if self.features.stored(contents):  # a forward would slow the products down
-                    self.coming[slab] = self.reader.submit(self.features.load, contents)
-        return self.held[step.down], self.held[step.across]
-
-    def _contents(self, slab: Slab) -> Sequence[bytes]:
-        side = self.across if slab.across and self.across is not None else self.down
-        return side[slab.rows]
 
 
 @contextmanager

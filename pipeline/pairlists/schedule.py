@@ -3,14 +3,13 @@
 The schedule changes only how often a row is read, never a bit of a distance.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...cache.errors import UsageError, setting
+from ..common.budget import Budget
 from .plan import ListPlan
 
 _PANEL_BYTES = 4 * 4096  # of one converted row on either side of a product or a difference
@@ -35,23 +34,25 @@ def room_for(memory: int, row_bytes: int, block: int) -> Room:
     UsageError
         `memory` is too small for two blocks; the message gives the minimum.
     """
-    per_row = row_bytes + _PANEL_BYTES
-    least = 2 * block * per_row + block**2 * _PAIR_BYTES
+    budget = Budget(memory, row_bytes, _PANEL_BYTES)
+    least = budget.bytes(2 * block, _product_bytes(block))
     if memory < least:
-        raise UsageError(
-            f"{setting('memory')} is too small for rows of {row_bytes / 1e6:.3g} MB: it takes "
-            f"{math.ceil(least / 1e6)}MB at least"
-        )
+        raise budget.too_small(least)
     blocks = 1
     while blocks < _MOST_BLOCKS:
-        product = ((blocks + 1) * block) ** 2 * _PAIR_BYTES
-        if product > memory // 8 or memory - product < 2 * block * per_row:
+        product = _product_bytes((blocks + 1) * block)
+        if product > memory // 8 or budget.rows(product) < 2 * block:
             break
         blocks += 1
-    return Room((memory - (blocks * block) ** 2 * _PAIR_BYTES) // per_row, blocks)
+    return Room(budget.rows(_product_bytes(blocks * block)), blocks)
 
 
-@dataclass(frozen=True)
+def _product_bytes(side: int) -> int:
+    """Return the bytes that a product of so many rows on either side takes."""
+    return side**2 * _PAIR_BYTES
+
+
+@dataclass(frozen=True, eq=False)
 class RowSet:
     """Rows that are in memory together.
 

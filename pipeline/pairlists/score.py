@@ -1,6 +1,6 @@
 """Score listed pairs from rows: products of blocks with many pairs, differences elsewhere."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from ..common.progress import Report, silent
-from ..distances.direct import direct_distances
 from ..distances.distances import gram_distances
 from ..distances.panels import Columns
+from ..distances.scoring import Scoring
 from ..features.features import Features
+from ..features.held import HeldRows
+from .parts import parts_of, score_part
 from .plan import ListPlan
 from .schedule import Room, RowSet, Step, steps
-
-_DIRECT_AT_ONCE = 8192  # pairs: about a second of work
 
 
 class Distances(Protocol):
@@ -45,14 +45,6 @@ class Target(NamedTuple):
 
     weights: NDArray[np.float32]
     distances: Distances
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """Stored rows [n, length], and the rows of the plan that they are."""
-
-    which: RowSet
-    rows: torch.Tensor
 
 
 def score_list(
@@ -105,27 +97,31 @@ def score_lists(
         return
     device, spec = features.extractor.device, features.extractor.spec
 
-    def load(which: RowSet) -> _Loaded:
-        return _Loaded(which, features.load([contents[n] for n in plan.rows[which.rows]]))
-
     centre = features.centre([contents[n] for n in plan.rows])
-    scorers = [
-        _Scorer(plan, room, Columns.of(target.weights, spec.dtype, device), centre, fast)
+    scorings = [
+        Scoring(Columns.of(target.weights, spec.dtype, device), centre, plan.block, fast)
         for target in targets
     ]
-    left: _Loaded | None = None
-    for step in steps(plan, todo, room):
-        if left is None or left.which is not step.left:
-            left = None  # frees these rows before the next are loaded
-            left = load(step.left)
-        right = None if step.right is None else load(step.right)
-        for target, scorer, wanted in zip(targets, scorers, unknown, strict=True):
+
+    def load(which: RowSet) -> torch.Tensor:
+        return features.load([contents[n] for n in plan.rows[which.rows]])
+
+    def score(step: Step, left: torch.Tensor, right: torch.Tensor | None = None) -> None:
+        """Score a step; its rows are freed on return, before the next are loaded."""
+        nonlocal done
+        for target, scoring, wanted in zip(targets, scorings, unknown, strict=True):
             mine = replace(step, pairs=step.pairs[wanted[step.pairs]])
-            for pairs, numbers in scorer.score(mine, left, right, features):
-                target.distances.put(pairs, numbers)
-                done += len(pairs)
+            for part in parts_of(plan, mine, room):
+                with features.clock("score"):
+                    numbers = score_part(left, right, part, scoring)
+                target.distances.put(part.pairs, numbers)
+                done += len(part.pairs)
                 report("pairs", done, total)
-        right = None
+
+    rows = HeldRows(load)
+    for step in steps(plan, todo, room):
+        needed = (step.left,) if step.right is None else (step.left, step.right)
+        score(step, *rows.get(needed))
 
 
 def fast_list_error(
@@ -151,113 +147,3 @@ def fast_list_error(
     )
     places = torch.from_numpy(plan.pairs[plan.cell_of == cell] - starts).to(fast.device)
     return float((fast - exact)[places[:, 0], places[:, 1]].abs().max())
-
-
-@dataclass(frozen=True)
-class _Scorer:
-    plan: ListPlan
-    room: Room
-    columns: Columns
-    centre: torch.Tensor
-    fast: bool
-
-    def score(
-        self, step: Step, left: _Loaded, right: _Loaded | None, features: Features
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield pairs of the step with their distances, part by part."""
-        other = left if right is None else right
-        first = left.which.places(self.plan.pairs[step.pairs, 0])
-        second = other.which.places(self.plan.pairs[step.pairs, 1])
-        dense = self.plan.dense[self.plan.cell_of[step.pairs]]
-        for part, top, across in self._products(step, left, right, np.flatnonzero(dense)):
-            with features.clock("score"):
-                matrix = self._product(left, right, top, across)
-                rows = torch.from_numpy(first[part] - top.start).to(matrix.device)
-                columns = torch.from_numpy(second[part] - (across or top).start).to(matrix.device)
-                numbers = matrix[rows, columns].to(torch.float32).cpu().numpy()
-            yield step.pairs[part], numbers
-        single = np.flatnonzero(~dense)
-        for start in range(0, len(single), _DIRECT_AT_ONCE):
-            part = single[start : start + _DIRECT_AT_ONCE]
-            with features.clock("score"):
-                ends = torch.from_numpy(np.stack([first[part], second[part]], axis=1))
-                ends = ends.to(left.rows.device)
-                exact = direct_distances(left.rows, other.rows, ends, self.columns)
-                numbers = exact.to(torch.float32).cpu().numpy()
-            yield step.pairs[part], numbers
-
-    def _products(
-        self, step: Step, left: _Loaded, right: _Loaded | None, dense: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.int64], slice, slice | None]]:
-        """Yield products: the pairs of the step that each serves, and its rows in the buffers.
-
-        The last item is None for a product of left rows with themselves.
-        """
-        if not len(dense):
-            return
-        cells, cell_of = np.unique(self.plan.cell_of[step.pairs[dense]], return_inverse=True)
-        ends = np.searchsorted(cell_of, np.arange(len(cells) + 1))  # pairs are sorted by cell
-        other = left if right is None else right
-        places = np.stack(
-            [
-                np.searchsorted(left.which.blocks, self.plan.cells[cells, 0]),
-                np.searchsorted(other.which.blocks, self.plan.cells[cells, 1]),
-            ],
-            axis=1,
-        )
-        for product in cover(places, self.room.blocks, mirrored=right is None):
-            part = np.concatenate([dense[ends[cell] : ends[cell + 1]] for cell in product.cells])
-            top = self._rows(product.top, left)
-            yield part, top, product.across and self._rows(product.across, other)
-
-    def _rows(self, blocks: slice, loaded: _Loaded) -> slice:
-        stop = min(blocks.stop * self.plan.block, loaded.which.whole)
-        return slice(blocks.start * self.plan.block, stop)
-
-    def _product(
-        self, left: _Loaded, right: _Loaded | None, top: slice, across: slice | None
-    ) -> torch.Tensor:
-        others = None if across is None else (right or left).rows[across]
-        return gram_distances(
-            left.rows[top], others, self.columns, self.centre, self.plan.block, fast=self.fast
-        )
-
-
-@dataclass(frozen=True)
-class Product:
-    """One call of `gram_distances`: ranges of blocks, and the wanted candidate blocks in them.
-
-    `across` None means `top` with itself.
-    """
-
-    top: slice
-    across: slice | None
-    cells: list[int]
-
-
-def cover(places: NDArray[np.int64], side: int, *, mirrored: bool) -> Iterator[Product]:
-    """Cover candidate blocks with products; `places` [n, 2] locates them in two block buffers.
-
-    A product spans at most `side` blocks on either side, and includes unwanted candidate blocks
-    where that saves converting rows again. With `mirrored`, both buffers are the same and no
-    candidate block lies below the diagonal.
-    """
-    squares, square_of, counts = np.unique(
-        places // side, axis=0, return_inverse=True, return_counts=True
-    )
-    by_square = np.split(np.argsort(square_of.reshape(-1), kind="stable"), np.cumsum(counts)[:-1])
-    for (row, column), members in zip(squares.tolist(), by_square, strict=True):
-        here = places[members]
-        low, high = here.min(0), here.max(0) + 1
-        if mirrored and row == column:
-            start, stop = int(low.min()), int(high.max())
-            if 2 * len(members) >= (stop - start) * (stop - start + 1) // 2:
-                yield Product(slice(start, stop), None, members.tolist())
-                continue
-        elif 2 * len(members) >= (high - low).prod():
-            top, across = (slice(*map(int, edge)) for edge in zip(low, high, strict=True))
-            yield Product(top, across, members.tolist())
-            continue
-        for place, cell in zip(here.tolist(), members.tolist(), strict=True):
-            top, across = slice(place[0], place[0] + 1), slice(place[1], place[1] + 1)
-            yield Product(top, None if mirrored and top == across else across, [cell])

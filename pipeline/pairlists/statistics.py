@@ -10,23 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import zarr
 from numpy.typing import NDArray
 
 from ...cache.errors import LpipstoreError, UsageError, setting
-from ..backbones.layout import RowLayout
 from ..common.progress import Report, silent
 from ..common.text import printable
-from ..distances.distances import pair_statistics
 from ..distances.heads import Head
+from ..distances.scoring import score_statistics
 from ..features.features import Features
 from ..runs.files import STATISTICS
 from ..runs.zarr_array import chunk_is_whole, open_array
 from .plan import ListPlan
 from .schedule import Room
-
-_AT_ONCE = 16  # pairs per batch: fixed, so that a pair's bits do not depend on its neighbours
 
 
 def keep_statistics(
@@ -70,21 +66,22 @@ def make_statistics(
     Yields, for each of `chunks`, the slice of the plan's pairs and their statistics, float32
     [pairs, channels of all taps].
     """
-    layout, device = features.extractor.layout, features.extractor.device
-    dtype, size = features.extractor.spec.dtype, plan.block
-    for together, needed in _batches(plan, chunks, room):
+    layout, dtype = features.extractor.layout, features.extractor.spec.dtype
+
+    def of_batch(
+        together: list[int], needed: NDArray[np.int64]
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Yield the statistics of some chunks; their rows are freed at the end."""
         rows = features.load([contents[n] for n in plan.rows[needed]])
         for chunk in together:
-            part = slice(chunk * size, min((chunk + 1) * size, len(plan.pairs)))
-            places = torch.from_numpy(np.searchsorted(needed, plan.pairs[part])).to(device)
+            part = slice(chunk * plan.block, min((chunk + 1) * plan.block, len(plan.pairs)))
+            places = np.searchsorted(needed, plan.pairs[part])
             with features.clock("score"):
-                numbers = torch.cat(
-                    [
-                        _statistics(rows, places[start : start + _AT_ONCE], layout, dtype)
-                        for start in range(0, len(places), _AT_ONCE)
-                    ]
-                )
-            yield part, numbers.cpu().numpy()
+                numbers = score_statistics(rows, places, layout, dtype)
+            yield part, numbers
+
+    for batch in _batches(plan, chunks, room):
+        yield from of_batch(*batch)
 
 
 def _batches(
@@ -105,15 +102,6 @@ def _batches(
         count += more
     if together:
         yield together, np.flatnonzero(needed)
-
-
-def _statistics(
-    rows: torch.Tensor, places: torch.Tensor, layout: RowLayout, dtype: str
-) -> torch.Tensor:
-    filled = places[torch.arange(_AT_ONCE, device=places.device).clamp_(max=len(places) - 1)]
-    bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # uint16 has no indexing
-    left, right = (bits.index_select(0, side).view(rows.dtype) for side in filled.T)
-    return pair_statistics(left, right, layout, dtype)[: len(places)]
 
 
 def distances_of_statistics(folder: Path, heads: Sequence[Head]) -> NDArray[np.float32]:

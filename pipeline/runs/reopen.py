@@ -6,7 +6,7 @@ weights, which are loaded only if a row has to be computed.
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
@@ -14,12 +14,13 @@ import torch
 
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ..backbones.backbone import Backbone
-from ..backbones.load import FAMILIES, family_of
+from ..backbones.load import FAMILIES, choice_of, family_of, load_backbone
 from ..backbones.weights import RANDOM_ORIGIN
 from ..common.text import printable, unprinted
 from ..features.extractor import TRUNK_DTYPES, Extractor
 from ..images.preparation import Preparation
 from ..images.survey import ImageRecord
+from ..sources.identity import FileTable
 from ..sources.names import is_there, joined
 from ..sources.source import SourceOptions
 from .files import FORMAT, IMAGES, MANIFEST
@@ -204,27 +205,39 @@ def reading(run: Run, table: str) -> Iterator[None]:
 
 
 def reopen_extractor(
-    run: Run, load: Callable[[], Backbone], device: torch.device, *, batch: int | None = None
+    run: Run,
+    weights: str,
+    device: torch.device,
+    table: FileTable | None = None,
 ) -> Extractor:
     """Return the extractor that made the rows of a run.
 
     Parameters
     ----------
-    load
-        Loads the backbone with its weights; called only if a row has to be computed.
+    weights
+        As for `load_backbone`; loaded only if a row has to be computed.
     device
         Device of the trunk.
+    table
+        As for `load_backbone`.
 
     Raises
     ------
     LpipstoreError
         The manifest is damaged, or this version makes rows differently. Later, when the trunk is
-        first used: the weights that `load` returned are not those of the run.
+        first used: the weights are not those of the run.
     """
     recipe = reopen_recipe(run)
+    own_taps = tuple(recipe.own_taps.split(",")) if recipe.own_taps else ()
 
     def make_trunk() -> torch.nn.Module:
-        backbone = load()
+        backbone = load_backbone(
+            recipe.backbone,
+            version=recipe.lpips_version,
+            weights=weights,
+            taps=own_taps,
+            table=table,
+        )
         if backbone.weights_digest != recipe.weights:
             raise LpipstoreError(
                 "rows have to be computed, and the weights from "
@@ -242,6 +255,7 @@ def reopen_extractor(
         weights_origin=recipe.weights_origin,
         trained=recipe.weights_origin != RANDOM_ORIGIN,
         make_trunk=make_trunk,
+        choice=choice_of(recipe.backbone, recipe.lpips_version, weights, own_taps, recipe.weights),
     )
     made = Extractor(
         backbone,
@@ -249,7 +263,6 @@ def reopen_extractor(
         row_dtype=recipe.row_choice,
         device=device,
         trunk_dtype=recipe.trunk_dtype,
-        batch=batch,
     )
     asked = {**made.spec.recipe, "row_dtype": made.spec.dtype}
     different = [name for name, value in asked.items() if run.manifest.get(name) != value]

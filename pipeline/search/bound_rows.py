@@ -1,11 +1,13 @@
 """The bound vectors of a collection at each bound stage: made from pooled rows, and cached."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..common.budget import Budget
 from ..features.features import Features
 from ..features.pooled import PooledRows
 from ..features.rowcache import Read, RowCache
@@ -31,12 +33,12 @@ def grids_of(
     memory
         Bytes for the bound vectors of all of these stages.
     """
-    room = memory // max(1, sum(4 * pool.length for pool in pooled.specs.values()))
+    room = Budget(memory, max(1, sum(4 * pool.length for pool in pooled.specs.values()))).rows()
     extractor, stages = pooled.features.extractor, Stages()
     for grid in pooled.grids:
         some = torch.from_numpy(pooled.read(grid, pooled.features.central(contents)))
         stage = Grid.of(grid, weights, extractor.layout, extractor.spec.dtype, some)
-        read = _reading(pooled, grid, stage, contents)
+        read = _BoundRows(pooled, grid, stage, contents)
         stages.append((stage, _held(read, len(contents), room, extractor.device)))
     return stages
 
@@ -62,11 +64,18 @@ def central_numbers(features: Features, contents: Sequence[bytes], count: int) -
     return np.sort([places[content] for content in features.central(contents, count)])
 
 
-def _reading(pooled: PooledRows, grid: int, stage: Grid, contents: Sequence[bytes]) -> Read:
-    def read(which: NDArray[np.int64]) -> NDArray[np.generic]:
-        return stage.prepare(pooled.read(grid, [contents[number] for number in which]))
+@dataclass(frozen=True)
+class _BoundRows:
+    """Reads the bound vectors of images by their numbers."""
 
-    return read
+    pooled: PooledRows
+    grid: int
+    stage: Grid
+    contents: Sequence[bytes]
+
+    def __call__(self, which: NDArray[np.int64]) -> NDArray[np.generic]:
+        rows = self.pooled.read(self.grid, [self.contents[number] for number in which])
+        return self.stage.prepare(rows)
 
 
 def _held(read: Read, count: int, room: int, device: torch.device) -> RowCache:

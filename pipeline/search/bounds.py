@@ -23,11 +23,13 @@ import torch
 from numpy.typing import NDArray
 
 from ..backbones.layout import RowLayout
+from ..common.by_value import ByValue
 from ..common.memory import fresh
 from ..common.precision import exact_arithmetic
 from ..distances.direct import PAIRS_AT_ONCE, direct_distances
 from ..distances.distances import DIRECT_BELOW
 from ..distances.panels import Columns, widest
+from ..distances.scoring import Scoring
 
 UNIT = 2.0**-24
 """The relative error of one float32 rounding."""
@@ -56,7 +58,7 @@ _DIRECT = sure_error(2 * _AROUND)  # relative error of a distance from differenc
 
 
 @dataclass(frozen=True)
-class BoundStage:
+class BoundStage(ByValue):
     """One stage of the cascade under one head: its bound vectors' squared distances are bounds.
 
     A bound vector is a float32 row [width + 1] whose last number is its squared norm.
@@ -176,16 +178,12 @@ class DenseError:
         return (distance + self.most) * (1 + 2 * _DIRECT)
 
     def doubt_of(
-        self,
-        distances: torch.Tensor,
-        rows: torch.Tensor,
-        pairs: torch.Tensor,
-        columns: Columns,
-        centre: torch.Tensor,
+        self, distances: torch.Tensor, rows: torch.Tensor, pairs: torch.Tensor, scoring: Scoring
     ) -> torch.Tensor:
         """Return a much tighter `doubt`, for distances of known pairs [p, 2] of stored rows."""
         which, places = torch.unique(pairs, return_inverse=True)
         to_centre = torch.stack([which, torch.zeros_like(which)], 1)
-        absolute = replace(columns, signs=None)
-        norms = direct_distances(rows, centre.to(rows.dtype)[None], to_centre, absolute)
+        absolute = replace(scoring.columns, signs=None)
+        centre = scoring.centre.to(rows.dtype)[None]
+        norms = direct_distances(rows, centre, to_centre, absolute)
         return distances.abs().mul_(_DIRECT).add_(norms[places].sum(1), alpha=self.share)

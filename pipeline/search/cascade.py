@@ -84,7 +84,7 @@ class Cascade:
 
     def __init__(self, stages: Sequence[tuple[BoundStage, RowCache]], count: int) -> None:
         self._stages = stages
-        self._count = count
+        self.count = count
 
     def left(
         self,
@@ -117,7 +117,7 @@ class Cascade:
             Pairs (i, j), i < j, about a million at most; the bound of each; and the number of pairs
             that they were chosen from.
         """
-        stop = -(-self._count // BLOCK)
+        stop = -(-self.count // BLOCK)
         starts = [(b, s) for b in blocks for s in range(b if itself else b + 1, stop, _STRIP)]
         waiting: list[tuple[Pairs, Bounds]] = []
         out_of = met = 0
@@ -187,8 +187,8 @@ class Cascade:
         self, block: int, strip: range, limits: NDArray[np.float64], tally: Tally
     ) -> tuple[Pairs, Bounds]:
         """Return the pairs of a block and a strip of blocks that the first stage leaves."""
-        top = np.arange(block * BLOCK, min((block + 1) * BLOCK, self._count))
-        across = np.arange(strip.start * BLOCK, min(strip.stop * BLOCK, self._count))
+        top = np.arange(block * BLOCK, min((block + 1) * BLOCK, self.count))
+        across = np.arange(strip.start * BLOCK, min(strip.stop * BLOCK, self.count))
         later = across[None, :] > top[:, None]
         bounds = np.zeros(later.shape, np.float32)
         if self._stages:

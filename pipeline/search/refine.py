@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..distances.distances import gram_distances
 from ..distances.near import near_distances
-from ..distances.panels import Columns, live
+from ..distances.panels import live
+from ..distances.scoring import Rows, Scoring
 from ..features.rowcache import Pairs, RowCache, SingleRows
 from .blocks import split, windows
 from .bounds import DenseError
@@ -26,8 +26,8 @@ class Refiner:
         Rows per block, at most `BLOCK`.
     room
         Rows to hold in memory at a time.
-    columns, centre, block
-        Those of the dense matrix: see `gram_distances`.
+    scoring
+        That of the dense matrix.
     dense
         How far the dense matrix may err.
     """
@@ -38,14 +38,11 @@ class Refiner:
         single: SingleRows,
         side: int,
         room: int,
-        columns: Columns,
-        centre: torch.Tensor,
-        block: int,
+        scoring: Scoring,
         dense: DenseError,
     ) -> None:
-        self._rows, self._single, self._side, self._room = rows, single, side, room
-        self._columns, self._centre, self._block = columns, centre, block
-        self.dense = dense
+        self._rows, self._single, self.side, self._room = rows, single, side, room
+        self._scoring, self.dense = scoring, dense
 
     def below(self, pairs: Pairs, below: float, tally: Tally) -> tuple[Pairs, NDArray[np.float32]]:
         """Return the given pairs whose distance in the dense matrix is under `below`.
@@ -59,14 +56,14 @@ class Refiner:
         pairs, distances
             In no particular order.
         """
-        dense, sparse = split(pairs, self._side, _DENSE_SHARE)
+        dense, sparse = split(pairs, self.side, _DENSE_SHARE)
         wanted = [sparse]
         if dense:
             self._single.clear()  # blocks take the same memory
         for which in dense:
-            top, left = (int(number) for number in pairs[which[0]] // self._side)
+            top, left = (int(number) for number in pairs[which[0]] // self.side)
             cell = self.cell(top, left, tally)
-            places = pairs[which] - (top * self._side, left * self._side)
+            places = pairs[which] - (top * self.side, left * self.side)
             wanted.append(which[under(cell[places[:, 0], places[:, 1]], below)])
         self._rows.clear()
         return self.decide(pairs[np.concatenate(wanted)], below, tally)
@@ -75,14 +72,17 @@ class Refiner:
         """Do the same as `below` from differences alone; pairs come sorted by candidate block."""
         distances = np.full(len(pairs), np.inf, np.float32)
         for which in windows(pairs, np.arange(len(pairs)), self._room):
-            distances[which] = self._decided(*self._single.pick(pairs[which]), below, tally)
+            rows, places = self._single.pick(pairs[which])
+            numbers, taken = decide(rows, places, below, self._scoring, self.dense)
+            distances[which] = numbers
+            tally.add(taken)
         close = under(distances, below)
         return pairs[close], distances[close]
 
     def cell(self, top: int, left: int, tally: Tally) -> NDArray[np.float32]:
         """Return the dense matrix's distances between two blocks of images."""
         other = self._rows.block(left) if left != top else None
-        return self._as_in_matrix(self._rows.block(top), other, tally).cpu().numpy()
+        return _as_in_matrix(self._rows.block(top), other, self._scoring, tally).cpu().numpy()
 
     def product(
         self, top: NDArray[np.int64], left: NDArray[np.int64] | None, tally: Tally
@@ -92,46 +92,69 @@ class Refiner:
         `left` None means `top`.
         """
         rows, others = self._rows.take(top), None if left is None else self._rows.take(left)
-        return self._as_in_matrix(rows, others, tally).cpu().numpy()
+        return _as_in_matrix(rows, others, self._scoring, tally).cpu().numpy()
 
     def among(self, rows: torch.Tensor, tally: Tally) -> torch.Tensor:
         """Return the distances among some rows, float32 [n, n]."""
-        return self._as_in_matrix(rows, None, tally)
+        return _as_in_matrix(rows, None, self._scoring, tally)
 
-    def _decided(
-        self, rows: torch.Tensor, pairs: torch.Tensor, below: float, tally: Tally
-    ) -> NDArray[np.float32]:
-        """Return direct distances, or the dense matrix's where the two might decide differently."""
-        distances = near_distances(
-            rows, rows, pairs, self._columns, beyond=self.dense.surely_over(below)
+
+def decide(
+    rows: Rows,
+    pairs: torch.Tensor | NDArray[np.int64],
+    below: float,
+    scoring: Scoring,
+    dense: DenseError,
+) -> tuple[NDArray[np.float32], Tally]:
+    """Return direct distances, or the dense matrix's where the two might decide differently.
+
+    Parameters
+    ----------
+    rows
+        Stored rows, [n, length].
+    pairs
+        int64 [p, 2]: row numbers.
+    below
+        The distance under which pairs are close.
+    scoring, dense
+        As for `Refiner`.
+
+    Returns
+    -------
+    distances, tally
+        float32 [p], and the work done.
+    """
+    stored, tally = scoring.placed(rows), Tally()
+    ends = torch.as_tensor(pairs).to(stored.device)
+    distances = near_distances(
+        stored, stored, ends, scoring.columns, beyond=dense.surely_over(below)
+    )
+    tally.compare(len(ends) * live(scoring.columns))
+    shown = distances.to(torch.float32)
+    off = (distances - below).abs()
+    near = (off <= dense.doubt(distances)).nonzero()[:, 0]
+    if len(near):
+        doubt = dense.doubt_of(distances[near], stored, ends[near], scoring)
+        near = near[off[near] <= doubt]
+    bits = stored.view(torch.int16) if stored.dtype == torch.uint16 else stored  # indexable
+    for start in range(0, len(near), scoring.block):
+        part = near[start : start + scoring.block]
+        (left, i), (right, j) = (
+            torch.unique(ends[part, side], return_inverse=True) for side in (0, 1)
         )
-        tally.compare(len(pairs) * live(self._columns))
-        shown = distances.to(torch.float32)
-        off = (distances - below).abs()
-        near = (off <= self.dense.doubt(distances)).nonzero()[:, 0]
-        if len(near):
-            doubt = self.dense.doubt_of(
-                distances[near], rows, pairs[near], self._columns, self._centre
-            )
-            near = near[off[near] <= doubt]
-        bits = rows.view(torch.int16) if rows.dtype == torch.uint16 else rows  # indexable
-        for start in range(0, len(near), self._block):
-            part = near[start : start + self._block]
-            (left, i), (right, j) = (
-                torch.unique(pairs[part, side], return_inverse=True) for side in (0, 1)
-            )
-            chosen, others = (bits[numbers].view(rows.dtype) for numbers in (left, right))
-            shown[part] = self._as_in_matrix(chosen, others, tally)[i, j]
-        return shown.cpu().numpy()
+        chosen, others = (bits[numbers].view(stored.dtype) for numbers in (left, right))
+        shown[part] = _as_in_matrix(chosen, others, scoring, tally)[i, j]
+    return shown.cpu().numpy(), tally
 
-    def _as_in_matrix(
-        self, left: torch.Tensor, right: torch.Tensor | None, tally: Tally
-    ) -> torch.Tensor:
-        """Return the dense matrix's float32 distances between two sets of rows."""
-        blocks = [-(-len(rows) // self._block) for rows in (left, left if right is None else right)]
-        tally.arithmetic += blocks[0] * blocks[1] * self._block**2 * live(self._columns)
-        distances = gram_distances(left, right, self._columns, self._centre, self._block)
-        return distances.to(torch.float32)
+
+def _as_in_matrix(
+    left: torch.Tensor, right: torch.Tensor | None, scoring: Scoring, tally: Tally
+) -> torch.Tensor:
+    """Return the dense matrix's float32 distances between two sets of rows."""
+    block = scoring.block
+    blocks = [-(-len(rows) // block) for rows in (left, left if right is None else right)]
+    tally.arithmetic += blocks[0] * blocks[1] * block**2 * live(scoring.columns)
+    return scoring.products(left, right).to(torch.float32)
 
 
 def under(distances: NDArray[np.float32], below: float) -> NDArray[np.bool_]:

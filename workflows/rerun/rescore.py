@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.backbones.backbone import Backbone
-from ...pipeline.backbones.load import load_backbone
 from ...pipeline.common.atomic import replacing
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.text import printable
@@ -79,6 +78,9 @@ class RowsMissing(LpipstoreError):  # noqa: N818 - named for the condition
     def __init__(self, message: str, paths: Sequence[str]) -> None:
         super().__init__(message)
         self.paths = list(paths)
+
+    def __reduce__(self) -> tuple[type["RowsMissing"], tuple[str, list[str]]]:
+        return type(self), (self.message, self.paths)
 
 
 def rescore_run(
@@ -163,19 +165,10 @@ def _reopen(run: Run, kind: type[Job], collection: Collection, settings: Setting
 
 def reopen_collection(run: Run, recipe: Recipe, session: Session) -> Collection:
     """Bind the images of a run to the store that has, or had, their rows."""
-    settings = session.settings
-
-    def load() -> Backbone:
-        return load_backbone(
-            recipe.backbone,
-            version=recipe.lpips_version,
-            weights=settings.weights,
-            taps=settings.tap_names,
-            table=session.store,
-        )
-
-    records = reopen_records(run)
-    extractor = reopen_extractor(run, load, choose_device(settings.device))
+    settings, records = session.settings, reopen_records(run)
+    extractor = reopen_extractor(
+        run, settings.weights, choose_device(settings.device), session.store
+    )
     return bind(records, extractor, session)
 
 

@@ -20,8 +20,9 @@ from ...pipeline.matrix.summary import Figures
 from ...pipeline.runs.files import MANIFEST, PAIRS
 from ...pipeline.runs.run import Run
 from ...pipeline.search.cascade import Tally
+from ...pipeline.search.close import Close
 from ...pipeline.search.results import SearchParts, finished_pairs, write_pairs
-from ...pipeline.search.search import Close, Search, rows_that_fit
+from ...pipeline.search.search import Search, rows_that_fit
 from ...pipeline.search.topk import SAVES, Neighbours
 from ...pipeline.sources.sources import Given
 from ..session.collection import STAGES, Collection

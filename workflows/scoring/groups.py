@@ -4,7 +4,6 @@ The mean over groups of the mean distance within each is the diversity score of 
 generative models (Zhu et al. 2017, "Toward multimodal image-to-image translation", section 5).
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ...cache.errors import LpipstoreError, UsageError, setting
+from ...cache.errors import LpipstoreError, setting
+from ...pipeline.common.budget import too_little
 from ...pipeline.common.text import printable
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import LINES_AT_ONCE, write_parts, write_table
@@ -219,9 +219,9 @@ def _memory_of(counts: NDArray[np.int64], names: Sequence[str], memory: int) -> 
     if pairs * _PAIR_BYTES <= memory // 2:
         return pairs * _PAIR_BYTES
     largest = int(counts.argmax())
-    raise UsageError(
-        f"{setting('memory')} is too small for {pairs:,} pairs within folders: it takes "
-        f"{math.ceil(2 * pairs * _PAIR_BYTES / 1e6)}MB at least; {printable(names[largest])} "
-        f"alone has {counts[largest]:,} images, and without {setting('group_by')} they make a "
-        "matrix in any memory"
+    raise too_little(
+        f"{pairs:,} pairs within folders",
+        2 * pairs * _PAIR_BYTES,
+        f"; {printable(names[largest])} alone has {counts[largest]:,} images, and without "
+        f"{setting('group_by')} they make a matrix in any memory",
     )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ...pipeline.distances.heads import column_weights
 from ...pipeline.distances.panels import Columns, live
-from ...pipeline.images.loader import cores, decode_images
+from ...pipeline.images.loader import Decoding, cores
 from ...pipeline.runs.files import IMAGES
 from ...pipeline.runs.reopen import reopen_records
 from ...pipeline.runs.run import Run
@@ -62,10 +62,7 @@ def forecast(collection: Collection, work: Work, session: Session) -> Forecast:
     session.screen.say("calibrating: a batch through the trunk, a few rows, a product")
     names, how = collection.features.names, collection.features.extractor.preparation
     features = replace(  # no workers: starting them would be most of the time of a few images
-        collection.features,
-        decode=lambda contents, batch: decode_images(
-            [(names[c], c) for c in contents], session.sources, how, batch, 0
-        ),
+        collection.features, decode=Decoding(session.sources, names, how, workers=0)
     )
     weights = column_weights(collection.head(settings), features.extractor.layout)
     workers = cores() if settings.workers is None else settings.workers

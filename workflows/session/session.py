@@ -16,7 +16,7 @@ from ...pipeline.distances.heads import HEAD, TRUNK
 from ...pipeline.features.extractor import Extractor
 from ...pipeline.features.features import Features
 from ...pipeline.features.rows import VERSION_ENTRY
-from ...pipeline.images.loader import Decoded, decode_images
+from ...pipeline.images.loader import Decoded, Decoding, decode_images
 from ...pipeline.images.preparation import Preparation
 from ...pipeline.images.survey import ImageRecord, survey
 from ...pipeline.sources.names import IMAGE_SUFFIXES
@@ -240,11 +240,8 @@ def warn_of_own_trunk(heads: Iterable[str], weights: str, screen: Screen) -> Non
 def bind(records: list[ImageRecord], extractor: Extractor, session: Session) -> Collection:
     """Bind images and the extractor of their rows to the store."""
     names = {record.content: record.path for record in records if record.content}
-
-    def decode(contents: Sequence[bytes], batch: int) -> Iterator[Decoded]:
-        images = [(names[content], content) for content in contents]
-        return session.decode(images, extractor.preparation, batch)
-
+    how, workers = extractor.preparation, session.settings.workers
+    decode = Decoding(session.sources, names, how, workers)
     features = Features(
         extractor, session.store, decode, session.clock, session.screen.report, names
     )

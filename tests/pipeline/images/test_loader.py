@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 from lpipstore.cache.errors import LpipstoreWarning
+from lpipstore.cache.store import FeatureStore
 from lpipstore.pipeline.images.decode import content_hash, decode
 from lpipstore.pipeline.images.loader import ahead, decode_images
 from lpipstore.pipeline.images.preparation import Preparation
+from lpipstore.pipeline.images.survey import survey
 from lpipstore.pipeline.sources.sources import Sources
 
 
@@ -151,6 +154,29 @@ def test_where_no_thread_can_be_started_the_caller_does_the_work(files, monkeypa
     assert len(warned) == 1  # and not for each of six batches
     assert torch.equal(torch.cat([batch.pixels for batch in batches]), expected)
     assert len(begun) == allowed
+
+
+def test_images_are_surveyed_and_read_in_order_without_threads(draw, tmp_path, monkeypatch):
+    paths = draw(tmp_path / "pictures", 6)
+    with tarfile.open(tmp_path / "more.tar.gz", "w:gz") as archive:  # read in order
+        for path in paths:
+            archive.add(path, path.name)
+    sources = Sources()
+    names = sources.find([tmp_path / "pictures", tmp_path / "more.tar.gz"]).names
+    store = FeatureStore(tmp_path / "store")
+    expected = survey(names, sources, store, rehash=True)
+    images = [(record.path, record.content) for record in expected]
+    pixels = [batch.pixels for batch in decode_images(images, sources, Preparation((9, 9)), 4, 0)]
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert survey(names, sources, store, rehash=True) == expected
+    with pytest.warns(LpipstoreWarning, match="can't start new thread"):
+        batches = [*decode_images(images, sources, Preparation((9, 9)), 4, 2)]
+    assert torch.equal(torch.cat([batch.pixels for batch in batches]), torch.cat(pixels))
+    store.close()
 
 
 def test_decoding_starts_no_process(files):

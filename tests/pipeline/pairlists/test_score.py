@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from lpipstore.cache.errors import UsageError
+from lpipstore.pipeline.pairlists.parts import cover
 from lpipstore.pipeline.pairlists.plan import plan_list
 from lpipstore.pipeline.pairlists.schedule import room_for, steps
-from lpipstore.pipeline.pairlists.score import InMemory, cover, score_list
+from lpipstore.pipeline.pairlists.score import InMemory, score_list
 
 LEAST = 2 * 256 * (2 * 1152 + 4 * 4096) + 256**2 * 24  # bytes: two blocks of the shelf's rows
 MEMORIES = (LEAST, 2 * LEAST, 3 * LEAST, 10**9)

@@ -1,6 +1,7 @@
 """Other heads on the images of a finished run: the bytes of a fresh run, and no forward."""
 
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 import torch
 
 import lpipstore
+from lpipstore.cache.errors import setting
 from lpipstore.pipeline.distances.heads import make_head, save_head
-from lpipstore.pipeline.features.extractor import Extractor
+from lpipstore.pipeline.features.extractor import Extractor, extract_rows
 from lpipstore.pipeline.features.pooling import GRIDS
+from lpipstore.pipeline.runs.reopen import reopen_extractor
+from lpipstore.workflows.rerun.rescore import RowsMissing
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 CHANNELS = (64, 128, 256, 384, 384, 512, 512)
@@ -45,7 +49,7 @@ def no_trunk(monkeypatch):
         def fail(*_, **__):
             raise AssertionError("no trunk is needed")
 
-        monkeypatch.setattr("lpipstore.workflows.rerun.rescore.load_backbone", fail)
+        monkeypatch.setattr("lpipstore.pipeline.runs.reopen.load_backbone", fail)
         monkeypatch.setattr("lpipstore.pipeline.backbones.lpips_nets.load_weights", fail)
         monkeypatch.setattr(Extractor, "rows", fail)
 
@@ -387,3 +391,20 @@ def test_fast_lists_say_how_far_they_are_from_exact(cli, jobs, heads, tmp_path, 
     assert "fast: within" in cli(*command).out
     cli(*jobs[kind], *MODEL, "--precision", "fast", "--heads", heads[0], "--out", tmp_path / "new")
     assert summary_of(tmp_path / "two") == summary_of(tmp_path / "new")
+
+
+def test_that_rows_are_missing_can_be_told_across_processes():
+    missing = RowsMissing(f"{setting('store')} lacks rows", ["a.png", "b.png"])
+    told = pickle.loads(pickle.dumps(missing))
+    assert (type(told), told.message) == (RowsMissing, missing.message)
+    assert told.paths == ["a.png", "b.png"]
+
+
+def test_the_extractor_of_a_run_can_be_loaded_in_another_process(cli, pictures, tmp_path):
+    assert cli("pairs", pictures, *MODEL, "--out", tmp_path / "run").code == 0
+    run = lpipstore.open_run(tmp_path / "run")
+    extractor = reopen_extractor(run, "random", torch.device("cpu"))
+    spec = pickle.loads(pickle.dumps(extractor.portable()))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    expected = extractor.rows(torch.from_numpy(pixels))
+    assert np.array_equal(extract_rows(spec, pixels), expected)

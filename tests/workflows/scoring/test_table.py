@@ -173,7 +173,7 @@ def test_what_was_scored_before_an_interruption_is_kept(cli, many, tmp_path, mon
     lines = [tuple(line.split(",")) for line in many.read_text().splitlines()[1:]]
     thin = write_list(many.with_name("thin.csv"), lines[:40])
     monkeypatch.setattr("lpipstore.pipeline.pairlists.plan._DENSE_SHARE", 1)  # none is a product
-    monkeypatch.setattr("lpipstore.pipeline.pairlists.score._DIRECT_AT_ONCE", 10)
+    monkeypatch.setattr("lpipstore.pipeline.pairlists.parts._DIRECT_AT_ONCE", 10)
     monkeypatch.setattr("lpipstore.pipeline.pairlists.file._LEAST_SECONDS", 0)
     command = ("score", thin, *MODEL, "--json")
     summary_of(cli(*command, "--out", tmp_path / "whole"))

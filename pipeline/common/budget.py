@@ -1,0 +1,45 @@
+"""How many rows fit in memory, and what to say if too few do."""
+
+import math
+from dataclasses import dataclass
+
+from ...cache.errors import UsageError, setting
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Memory for rows.
+
+    Attributes
+    ----------
+    memory
+        Bytes in all.
+    row_bytes
+        Of a stored row.
+    work_bytes
+        What the arithmetic takes for each row in memory.
+    """
+
+    memory: int
+    row_bytes: int
+    work_bytes: int = 0
+
+    def rows(self, beside: int = 0) -> int:
+        """Return how many rows fit beside other bytes; less than 0 if those alone are too many."""
+        return (self.memory - beside) // (self.row_bytes + self.work_bytes)
+
+    def bytes(self, rows: int, beside: int = 0) -> int:
+        """Return the bytes that so many rows take together with other bytes."""
+        return rows * (self.row_bytes + self.work_bytes) + beside
+
+    def too_small(self, least: float) -> UsageError:
+        """Return the error that says that rows take at least so many bytes."""
+        return too_little(f"rows of {self.row_bytes / 1e6:.3g} MB", least)
+
+
+def too_little(what: str, least: float, more: str = "") -> UsageError:
+    """Return the error that says that `what` takes at least so many bytes of memory."""
+    return UsageError(
+        f"{setting('memory')} is too small for {what}: it takes "
+        f"{math.ceil(least / 1e6)}MB at least{more}"
+    )

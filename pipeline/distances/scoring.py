@@ -1,0 +1,100 @@
+"""Steps of scoring: functions of rows and a head that any thread or process can run.
+
+Arguments and results are plain data. Rows are given as a tensor on the device to compute on, or as
+an array; whoever has them on a GPU already need not move them.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..backbones.layout import RowLayout
+from ..common.by_value import ByValue
+from .direct import WORDS, direct_distances
+from .distances import gram_distances, pair_statistics
+from .panels import Columns
+
+Rows: TypeAlias = torch.Tensor | NDArray[np.generic]
+"""Stored rows [n, length]."""
+
+_AT_ONCE = 16  # pairs per batch: fixed, so that a pair's bits do not depend on its neighbours
+
+
+@dataclass(frozen=True)
+class Scoring(ByValue):
+    """What a matrix of distances takes besides rows, the same for all of its parts.
+
+    Attributes
+    ----------
+    columns, centre, block, fast
+        As for `lpipstore.pipeline.distances.distances.gram_distances`.
+    """
+
+    columns: Columns
+    centre: torch.Tensor
+    block: int
+    fast: bool = False
+
+    def products(self, left: torch.Tensor, right: torch.Tensor | None) -> torch.Tensor:
+        """Return all distances between two sets of rows, float64 [n, m], on their device."""
+        return gram_distances(left, right, self.columns, self.centre, self.block, fast=self.fast)
+
+    def placed(self, rows: Rows) -> torch.Tensor:
+        """Return rows as a tensor, arrays on the device of the head."""
+        if isinstance(rows, torch.Tensor):
+            return rows
+        return torch.from_numpy(rows).to(self.centre.device)
+
+
+def score_all(left: Rows, right: Rows | None, scoring: Scoring) -> NDArray[np.float32]:
+    """Return all distances between two sets of rows, float32 [n, m].
+
+    `right` None means `left`.
+    """
+    others = None if right is None else scoring.placed(right)
+    return _numbers(scoring.products(scoring.placed(left), others))
+
+
+def score_by_product(
+    left: Rows, right: Rows | None, pairs: NDArray[np.int64], scoring: Scoring
+) -> NDArray[np.float32]:
+    """Return the distances of pairs [p, 2] of rows out of those of all, float32 [p]."""
+    others = None if right is None else scoring.placed(right)
+    matrix = scoring.products(scoring.placed(left), others)
+    rows, columns = torch.from_numpy(pairs).to(matrix.device).unbind(1)
+    return _numbers(matrix[rows, columns])
+
+
+def score_singly(
+    left: Rows, right: Rows | None, pairs: NDArray[np.int64], scoring: Scoring
+) -> NDArray[np.float32]:
+    """Return the distances of pairs [p, 2] of rows from their differences, float32 [p]."""
+    rows = scoring.placed(left)
+    others = rows if right is None else scoring.placed(right)
+    ends = torch.from_numpy(pairs).to(rows.device)
+    return _numbers(direct_distances(rows, others, ends, scoring.columns))
+
+
+def score_statistics(
+    rows: Rows, pairs: NDArray[np.int64], layout: RowLayout, dtype: str
+) -> NDArray[np.float32]:
+    """Return the statistics of pairs [p, 2] of rows, float32 [p, channels of all taps].
+
+    See `lpipstore.pipeline.distances.distances.pair_statistics`; `dtype` is that of the rows.
+    """
+    stored = torch.as_tensor(rows)
+    bits = stored.view(WORDS.get(stored.dtype, stored.dtype))  # which torch can index
+    places = torch.from_numpy(pairs).to(stored.device)
+    found = []
+    for some in torch.split(places, _AT_ONCE):
+        filled = some[torch.arange(_AT_ONCE, device=some.device).clamp_(max=len(some) - 1)]
+        left, right = (bits.index_select(0, side).view(stored.dtype) for side in filled.T)
+        found.append(pair_statistics(left, right, layout, dtype)[: len(some)])
+    return torch.cat(found).cpu().numpy()
+
+
+def _numbers(distances: torch.Tensor) -> NDArray[np.float32]:
+    return np.asarray(distances.to(torch.float32).cpu().numpy())

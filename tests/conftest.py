@@ -168,7 +168,8 @@ def no_network(monkeypatch, tmp_path):
 class S3:
     """An S3 server on loopback with one bucket, which a test may fill and watch.
 
-    `requests` has (method, path) of what was asked for, `delay` is the seconds before each answer.
+    `requests` has (method, path) of what was asked for, `delay` is the seconds before each answer,
+    `most` the largest number of requests that waited for one at the same time.
     """
 
     endpoint: str
@@ -176,6 +177,18 @@ class S3:
     bucket: str
     requests: list = field(default_factory=list)
     delay: float = 0.0
+    most: int = 0
+    waiting: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def wait(self) -> None:
+        """Delay an answer."""
+        with self.lock:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+        time.sleep(self.delay)
+        with self.lock:
+            self.waiting -= 1
 
     @property
     def url(self) -> str:
@@ -217,7 +230,7 @@ def s3_server():
     def watched(environ, start_response):
         for watcher in watchers:
             watcher.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
-            time.sleep(watcher.delay)
+            watcher.wait()
         return app(environ, start_response)
 
     class Quiet(WSGIRequestHandler):

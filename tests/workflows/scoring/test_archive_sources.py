@@ -184,7 +184,7 @@ def test_a_folder_with_nothing_says_what_was_looked_for(cli, tmp_path):
     (tmp_path / "empty").mkdir()
     outcome = cli("pairs", tmp_path / "empty", *MODEL, "--out", tmp_path / "run")
     assert outcome.code == 1
-    assert "and then for archives" in " ".join(outcome.err.split())
+    assert "and then for .zip, .tar" in " ".join(outcome.err.split())
 
 
 # ---- compare

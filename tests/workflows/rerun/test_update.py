@@ -70,7 +70,7 @@ def test_added_removed_changed_and_renamed(update, draw, tmp_path, monkeypatch):
         pairs.append(count * (count - 1) // 2 if right is None else count * len(right))
         return gram_distances(left, right, *rest, **options)
 
-    monkeypatch.setattr("lpipstore.pipeline.matrix.score.gram_distances", counting)
+    monkeypatch.setattr("lpipstore.pipeline.distances.scoring.gram_distances", counting)
     monkeypatch.chdir(tmp_path)
     summary, messages = update()
     command_pairs = pairs[:2]

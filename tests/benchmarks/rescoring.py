@@ -27,6 +27,7 @@ from lpipstore.pipeline.distances.heads import column_weights, make_head, save_h
 from lpipstore.pipeline.distances.panels import Columns
 from lpipstore.pipeline.features.rows import centre_of
 from lpipstore.pipeline.images.decode import decode
+from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.runs.reopen import reopen_recipe
 from lpipstore.pipeline.sources.sources import Sources
 from lpipstore.workflows.rerun.rescore import reopen_collection, rescore_run
@@ -45,8 +46,9 @@ def write_noisy(source: str, folder: Path, count: int, size: int) -> list[str]:
     random = np.random.default_rng(0)
     folder.mkdir()
     names = []
+    how = Preparation((size, size))
     for number in range(count):
-        image = decode(Path(paths[number % len(paths)]).read_bytes(), (size, size)).astype(np.int16)
+        image = decode(Path(paths[number % len(paths)]).read_bytes(), how).astype(np.int16)
         if number >= len(paths):
             image += random.integers(-20, 21, image.shape, np.int16)
         names.append(f"{number:05}.png")

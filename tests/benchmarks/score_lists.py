@@ -25,6 +25,7 @@ from lpipstore.pipeline.features.extractor import Extractor
 from lpipstore.pipeline.features.features import Features
 from lpipstore.pipeline.images.decode import decode
 from lpipstore.pipeline.images.loader import decode_arrays
+from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.pairlists.plan import plan_list
 from lpipstore.pipeline.pairlists.schedule import room_for
 from lpipstore.pipeline.pairlists.score import InMemory, score_list
@@ -39,8 +40,9 @@ def noisy(folder: str, count: int, size: int) -> torch.Tensor:
     paths = Sources().find([folder]).names
     random = np.random.default_rng(0)
     images = []
+    how = Preparation((size, size))
     for number in range(count):
-        image = decode(Path(paths[number % len(paths)]).read_bytes(), (size, size)).astype(np.int16)
+        image = decode(Path(paths[number % len(paths)]).read_bytes(), how).astype(np.int16)
         if number >= len(paths):
             image += random.integers(-20, 21, image.shape, np.int16)
         images.append(image.clip(0, 255).astype(np.uint8))

@@ -177,7 +177,7 @@ def test_what_was_scored_before_an_interruption_is_kept(cli, many, tmp_path, mon
     monkeypatch.setattr("lpipstore.pipeline.pairlists.file._LEAST_SECONDS", 0)
     command = ("score", thin, *MODEL, "--json")
     summary_of(cli(*command, "--out", tmp_path / "whole"))
-    from lpipstore.pipeline.pairlists import score as listscore
+    from lpipstore.pipeline.distances import scoring
 
     calls = []
 
@@ -187,8 +187,8 @@ def test_what_was_scored_before_an_interruption_is_kept(cli, many, tmp_path, mon
             raise OSError(28, "No space left on device")
         return direct(left, right, pairs, columns)
 
-    direct = listscore.direct_distances
-    monkeypatch.setattr(listscore, "direct_distances", failing)
+    direct = scoring.direct_distances
+    monkeypatch.setattr(scoring, "direct_distances", failing)
     outcome = cli(*command, "--out", tmp_path / "run")
     assert outcome.code == 1
     assert "No space left on device" in outcome.err

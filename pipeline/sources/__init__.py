@@ -15,6 +15,8 @@ The kinds, one file each in `kinds`:
 - `memory`: arrays, tensors and Pillow images of a program
 - `hf_dataset`: Hugging Face datasets of a program
 
-To add a kind, write such a file and name its class in `sources.KINDS`. How the formats lie on disk
-or come from servers is in `formats`.
+To add a kind that a path or URL can be of, write such a file and name its class in `sources.KINDS`
+before `Files`, which takes whatever no other kind does. What a program holds is told apart in
+`lpipstore.workflows.session.given` instead. How the formats lie on disk or come from servers is in
+`formats`.
 """

@@ -1,7 +1,7 @@
 """The contract of a source of images: what lists the images of one place, and opens each.
 
 A new kind of source is one file in `kinds`, with a class like
-`lpipstore.pipeline.sources.kinds.files.Files`, and one line in `sources`.
+`lpipstore.pipeline.sources.kinds.files.Files`, and one line in `sources.KINDS`, before `Files`.
 """
 
 from dataclasses import dataclass, field

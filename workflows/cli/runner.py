@@ -93,6 +93,7 @@ def watched(work: "Callable[[Screen], T]", *, quiet: bool = False, goes_on: bool
 def _stopped_by_signals(screen: "Screen") -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM stop the work at its next step, a second one at once.
 
+    The handler only takes note; the screen raises KeyboardInterrupt at the next report of progress.
     An exception raised directly by a signal may occur where Python discards it, for example in a
     finaliser, and the work would go on.
     """

@@ -30,7 +30,8 @@ Heads = Sequence[tuple[Head, Path]]
 class Job(ABC):
     """One kind of run. `run_job` calls the methods in the order in which they stand here.
 
-    A new kind is one file with a subclass, and one line in `lpipstore.workflows.scoring.kinds`.
+    A new kind is one file with a subclass, one line in `lpipstore.workflows.scoring.kinds`, and the
+    name that `lpipstore.pipeline.runs.reopen.reopen_kind` gives its manifests.
 
     Attributes
     ----------

@@ -1,5 +1,6 @@
 """What every command begins with: settings, screen, store, and the collection.
 
 In: settings. Out: an open session and a collection whose rows can be asked for. Read first:
-`settings`, `session`, `collection`; `preflight` and `dryrun` say what a run will cost.
+`settings`, `session`, `collection`; `preflight` and `dryrun` say what a run will cost, `screen`
+shows progress, `keywords` and `given` take what a program gives.
 """

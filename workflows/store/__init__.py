@@ -1,1 +1,5 @@
-"""Maintain the feature store: fill, describe, verify, evict, clear."""
+"""Maintain the feature store: fill, describe, verify, evict, clear.
+
+In: the folder of a store; to fill it, images. Out: figures of what is there, or of what was done.
+Read first: `stores`, then `extract`. The store itself is `lpipstore.cache`.
+"""

@@ -103,7 +103,7 @@ def _search(
         if below is None:
             find_close(given, Path(scratch) / "nearest", settings, screen, top_k=1)
             pairs = open_run(Path(scratch) / "nearest").pairs
-            below, reason = _suggested(suggest_threshold(pairs["distance"].to_numpy()))
+            below, reason = _below_and_reason(suggest_threshold(pairs["distance"].to_numpy()))
         find_close(given, Path(scratch) / "close", settings, screen, below=below)
         return _listed(open_run(Path(scratch) / "close"), below, reason)
 
@@ -138,7 +138,7 @@ def _of_matrix(run: Run, below: float | None) -> ClosePairs:
     reason = "it was asked for"
     if below is None:
         nearest = np.concatenate([band.min(1) for _, band in _bands(run)])
-        below, reason = _suggested(suggest_threshold(nearest))
+        below, reason = _below_and_reason(suggest_threshold(nearest))
     found = []
     for top, band in _bands(run):
         rows, columns = np.nonzero(band < below)
@@ -163,5 +163,5 @@ def _usable(run: Run) -> list[ImageRecord]:
     return [record for record in reopen_records(run) if not record.error]
 
 
-def _suggested(suggestion: Suggestion) -> tuple[float, str]:
+def _below_and_reason(suggestion: Suggestion) -> tuple[float, str]:
     return suggestion.below, suggestion.reason

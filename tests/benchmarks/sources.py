@@ -183,6 +183,8 @@ def main() -> None:
             for kind in chosen:
                 place, store = scratch / kinds[kind][0], scratch / "store"
                 found[kind].append((extract(place, store, model), extract(place, store, model)))
+                cold, warm = found[kind][-1]
+                print(f"  {kind}: cold {cold.total:.1f} s, warm {warm.total:.1f} s", flush=True)
                 shutil.rmtree(store)
     print(f"{options.count:,} images of {options.side} px, {options.backbone}, images per second")
     for kind, rounds in found.items():

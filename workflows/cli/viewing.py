@@ -7,7 +7,7 @@ import typer
 
 from ..session.settings import Settings
 from .options import OUTPUT, path_of, takes_settings
-from .runner import Json, carry_out
+from .runner import Json, Strict, carry_out
 
 DUPLICATES_EXAMPLES = "Example: lpipstore duplicates photos --backbone squeeze --link alike"
 
@@ -61,6 +61,7 @@ def duplicates(
             help="Lay out links to the images of each group in a new folder.",
         ),
     ] = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Find groups of near-duplicates and the image of each to keep. Nothing is ever deleted.
@@ -83,5 +84,5 @@ def duplicates(
         ),
         quiet=settings.quiet,
         as_json=as_json,
-        strict=False,
+        strict=strict,
     )

@@ -1,7 +1,7 @@
 """The close pairs of images: out of a finished run, or found by a search."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...cache.errors import UsageError, setting
-from ...pipeline.analysis.threshold import Suggestion, suggest_threshold
+from ...pipeline.analysis.threshold import suggest_threshold
 from ...pipeline.common.text import printable
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.runs.files import MANIFEST
-from ...pipeline.runs.reopen import reopen_kind, reopen_records
+from ...pipeline.runs.reopen import reopen_kind, reopen_records, reopen_source_choices
 from ...pipeline.runs.run import Run, open_run
 from ...pipeline.sources.sources import Given
 from ..scoring.close_pairs import find_close
@@ -23,7 +23,7 @@ from ..session.settings import Settings
 
 
 @dataclass(frozen=True)
-class ClosePairs:
+class CloseImages:
     """All pairs of usable images closer than `below`, each once.
 
     Attributes
@@ -38,6 +38,10 @@ class ClosePairs:
         The threshold.
     reason
         Why it is that one.
+    failed
+        Number of images that cannot be used.
+    choices
+        How sources were read, as in `lpipstore.workflows.session.settings.Settings`.
     """
 
     images: list[ImageRecord]
@@ -46,11 +50,13 @@ class ClosePairs:
     distances: NDArray[np.float32]
     below: float
     reason: str
+    failed: int
+    choices: Mapping[str, str]
 
 
 def close_pairs_of(
     given: Sequence[Given], below: float | None, settings: Settings, screen: Screen
-) -> ClosePairs:
+) -> CloseImages:
     """Return the pairs closer than `below`, or than what the distances themselves suggest.
 
     Parameters
@@ -73,7 +79,7 @@ def close_pairs_of(
         return _search(given, below, settings, screen)
     kind = reopen_kind(run, "duplicates")
     if kind == "pairs":
-        return _of_matrix(run, below)
+        return _of_matrix(run, below, screen)
     if kind == "close" and run.manifest.get("top_k") is None:
         return _of_list(run, below)
     raise UsageError(
@@ -97,18 +103,18 @@ def _run_of(given: Sequence[Given]) -> Run | None:
 
 def _search(
     given: Sequence[Given], below: float | None, settings: Settings, screen: Screen
-) -> ClosePairs:
+) -> CloseImages:
     with tempfile.TemporaryDirectory(prefix="lpipstore-duplicates-") as scratch:
         reason = "it was asked for"
         if below is None:
             find_close(given, Path(scratch) / "nearest", settings, screen, top_k=1)
             pairs = open_run(Path(scratch) / "nearest").pairs
-            below, reason = _below_and_reason(suggest_threshold(pairs["distance"].to_numpy()))
+            below, reason = _suggested(pairs["distance"].to_numpy(), screen)
         find_close(given, Path(scratch) / "close", settings, screen, below=below)
         return _listed(open_run(Path(scratch) / "close"), below, reason)
 
 
-def _of_list(run: Run, below: float | None) -> ClosePairs:
+def _of_list(run: Run, below: float | None) -> CloseImages:
     most = float(run.manifest["below"])
     if below is not None and below > most:
         raise UsageError(
@@ -118,38 +124,32 @@ def _of_list(run: Run, below: float | None) -> ClosePairs:
     return _listed(run, most if below is None else below, reason)
 
 
-def _listed(run: Run, below: float, reason: str) -> ClosePairs:
+def _listed(run: Run, below: float, reason: str) -> CloseImages:
     table = run.pairs
     left, right = (np.asarray(table[name].to_numpy(), np.int64) for name in ("i", "j"))
     distances = np.asarray(table["distance"].to_numpy(), np.float32)
     close = distances < below
-    return ClosePairs(
-        _usable(run),
-        np.minimum(left, right)[close],
-        np.maximum(left, right)[close],
-        distances[close],
-        below,
-        reason,
-    )
+    pairs = np.minimum(left, right)[close], np.maximum(left, right)[close], distances[close]
+    return _close(run, *pairs, below, reason)
 
 
-def _of_matrix(run: Run, below: float | None) -> ClosePairs:
+def _of_matrix(run: Run, below: float | None, screen: Screen) -> CloseImages:
     """Read the matrix band by band: once for the threshold if none is given, once for the pairs."""
     reason = "it was asked for"
     if below is None:
         nearest = np.concatenate([band.min(1) for _, band in _bands(run)])
-        below, reason = _below_and_reason(suggest_threshold(nearest))
+        below, reason = _suggested(nearest, screen)
     found = []
     for top, band in _bands(run):
         rows, columns = np.nonzero(band < below)
         above = columns > rows + top
         found.append((rows[above] + top, columns[above], band[rows[above], columns[above]]))
     left, right, distances = (np.concatenate(part) for part in zip(*found, strict=True))
-    return ClosePairs(_usable(run), left, right, distances, below, reason)
+    return _close(run, left, right, distances, below, reason)
 
 
-def _bands(run: Run) -> Any:  # noqa: ANN401 - an iterator of (first row, rows)
-    """Yield bands of the matrix, with infinity on its diagonal."""
+def _bands(run: Run) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield (first row, rows) of bands of the matrix, with infinity on its diagonal."""
     matrix: Any = run.distances
     height = matrix.chunks[0][0]
     for top in range(0, matrix.shape[0], height):
@@ -159,9 +159,23 @@ def _bands(run: Run) -> Any:  # noqa: ANN401 - an iterator of (first row, rows)
         yield top, band
 
 
-def _usable(run: Run) -> list[ImageRecord]:
-    return [record for record in reopen_records(run) if not record.error]
+def _close(
+    run: Run,
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+    distances: NDArray[np.float32],
+    below: float,
+    reason: str,
+) -> CloseImages:
+    records = reopen_records(run)
+    usable = [record for record in records if not record.error]
+    failed, choices = len(records) - len(usable), reopen_source_choices(run)
+    return CloseImages(usable, left, right, distances, below, reason, failed, choices)
 
 
-def _below_and_reason(suggestion: Suggestion) -> tuple[float, str]:
+def _suggested(nearest: NDArray[np.floating], screen: Screen) -> tuple[float, str]:
+    """Return the threshold that the distances suggest, and why; warn if it is a guess."""
+    suggestion = suggest_threshold(nearest)
+    if not suggestion.clear:
+        screen.warn(f"the distances suggest no clear threshold: {setting('below')} sets one")
     return suggestion.below, suggestion.reason

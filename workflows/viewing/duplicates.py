@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,13 +21,14 @@ from ...pipeline.images.data import prepared_pixels
 from ...pipeline.images.preparation import Preparation
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import write_table
+from ...pipeline.sources.arrays import to_uint8
 from ...pipeline.sources.names import split_given, split_name
 from ...pipeline.sources.source import ImageError
 from ...pipeline.sources.sources import Given, Sources
 from ..session.collection import check_choice, check_new
 from ..session.screen import Lines, Screen
 from ..session.settings import Settings, source_options
-from .close import ClosePairs, close_pairs_of
+from .close import CloseImages, close_pairs_of
 
 KEEP = ("largest", "sharpest", "first")
 _SHOWN = 20  # groups in the lines for people
@@ -68,7 +69,7 @@ class Duplicates:
     linkage: str
     keep: str
     groups: list[Group]
-    failed: int = 0
+    failed: int
 
     @property
     def spare(self) -> int:
@@ -115,6 +116,7 @@ class Duplicates:
         rest = [("", f"and {more:,} more groups: {setting('out')} writes all")] if more else []
         return [
             ("images", f"{self.images:,}"),
+            ("failed", f"{self.failed:,}"),
             ("below", f"{self.below:g}: {self.reason}"),
             ("groups", f"{len(self.groups):,}, with {self.spare:,} images besides one of each"),
             *shown,
@@ -203,7 +205,11 @@ def find_duplicates(
             check_new(name, path)
     close = close_pairs_of(given, below, settings, screen)
     groups = group_pairs(close.left, close.right, close.distances, len(close.images), linkage)
-    sources = Sources(source_options(settings))
+    chosen: dict[str, Any] = {**close.choices}
+    sources = Sources(source_options(replace(settings, **chosen)))
+    for one in given:
+        if not isinstance(one, str | os.PathLike):
+            sources.add(one)
     rank = _rank(close.images, groups, keep, sources)
     found = Duplicates(
         len(close.images),
@@ -212,6 +218,7 @@ def find_duplicates(
         linkage,
         keep,
         _groups(close, groups, keepers(groups, rank)),
+        close.failed,
     )
     try:
         if out is not None:
@@ -258,7 +265,7 @@ def _sharpness(name: str, sources: Sources) -> float:
 
 
 def _groups(
-    close: ClosePairs, groups: Sequence[NDArray[np.int64]], first: Sequence[int]
+    close: CloseImages, groups: Sequence[NDArray[np.int64]], first: Sequence[int]
 ) -> list[Group]:
     pairs = zip(close.left.tolist(), close.right.tolist(), strict=True)
     known = dict(zip(pairs, close.distances.tolist(), strict=True))
@@ -311,5 +318,4 @@ def _copy(path: str, target: Path, sources: Sources) -> None:
     if isinstance(data, bytes):
         target.write_bytes(data)
         return
-    pixels = data if data.dtype.is_floating_point is False else (data + 1) * 127.5
-    Image.fromarray(pixels.round().numpy().astype(np.uint8)).save(target.with_suffix(".png"))
+    Image.fromarray(to_uint8(data).numpy()).save(target.with_suffix(".png"))

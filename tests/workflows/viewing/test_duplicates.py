@@ -145,6 +145,28 @@ def test_what_people_get_wrong(cli, alike, tmp_path):
         assert message in outcome.err
 
 
+def test_images_that_cannot_be_used_are_counted(cli, alike):
+    (alike / "torn.png").write_bytes((alike / "000.png").read_bytes()[:90])
+    command = (alike, *MODEL, "--below", "0.05")
+    found = run(cli, *command)
+    assert (found["failed"], found["images"]) == (1, 11)
+    assert cli("duplicates", *command, "--strict").code == 1
+
+
+def test_a_guess_is_called_one(cli, tmp_path, draw):
+    draw(tmp_path / "few", 3, side=48)
+    outcome = cli("duplicates", tmp_path / "few", *MODEL)
+    assert "no clear threshold: --below sets one" in outcome.err
+    assert "failed" in outcome.out
+
+
+def test_images_in_memory_are_read_for_their_sharpness(alike):
+    options = {"backbone": "squeeze", "weights": "random", "size": 32}
+    images = [Image.open(path) for path in sorted(alike.iterdir())]
+    found = lpipstore.duplicates(images, 0.05, keep="sharpest", **options)
+    assert [len(group.paths) for group in found.groups] == [2, 3]
+
+
 def test_from_python(alike):
     options = {"backbone": "squeeze", "weights": "random", "size": 32}
     found = lpipstore.duplicates(lpipstore.pairs(alike, **options), 0.05)

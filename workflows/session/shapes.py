@@ -11,6 +11,7 @@ from .screen import Screen
 
 _ENLARGED = 2.0  # times as long a side: what is added is blur
 _RESHAPED = 1.5  # times the aspect ratio
+_ROUNDED = 0.01  # 3:2 photographs of whole pixels, such as 500×333, are not beyond 3:2
 
 
 def warn_of_shapes(records: Sequence[ImageRecord], how: Preparation, screen: Screen) -> None:
@@ -24,7 +25,7 @@ def warn_of_shapes(records: Sequence[ImageRecord], how: Preparation, screen: Scr
             f"such as {_example(enlarged[0])}: a smaller {setting('size')} compares them as they "
             "are"
         )
-    reshaped = [r for r in good if _stretch(r, how) > _RESHAPED]
+    reshaped = [r for r in good if _stretch(r, how) > _RESHAPED + _ROUNDED]
     if how.fit == "stretch" and reshaped:
         screen.warn(
             f"{_of(reshaped, good)} stretched more than {_RESHAPED:g} times in one direction, such "

@@ -30,6 +30,14 @@ def test_what_changes_a_lot_is_counted(cli, mixed, tmp_path):
     assert "wide.png (150×64)" in outcome.err
 
 
+def test_photographs_of_three_to_two_are_usual(cli, tmp_path):
+    (tmp_path / "usual").mkdir()
+    for name, shape in (("a", (333, 500)), ("b", (500, 333))):
+        Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(tmp_path / "usual" / f"{name}.png")
+    command = ("pairs", tmp_path / "usual", "--size", "64", *MODEL, "--out", tmp_path / "run")
+    assert "stretched" not in cli(*command).err
+
+
 def test_a_fit_that_keeps_the_shape_says_nothing_of_it(cli, mixed, tmp_path):
     for fit in ("crop", "pad"):
         command = ("pairs", mixed, "--size", "64", *MODEL, "--out", tmp_path / fit, "--fit", fit)

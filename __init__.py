@@ -51,25 +51,11 @@ __all__ = [
     "train",
 ]
 
-_FUNCTIONS = (
-    "below",
-    "compare",
-    "distance_matrix",
-    "duplicates",
-    "evaluate",
-    "extract",
-    "groups",
-    "nearest",
-    "pairs",
-    "rescore",
-    "score",
-    "train",
-)
+_FACE = ".workflows.api"  # where all other names are
 _HOME = {
     "LPIPS": ".pipeline.distances.module",
     "FeatureStore": ".cache.store",
     "LpipstoreError": ".cache.errors",
-    **dict.fromkeys(_FUNCTIONS, ".workflows.api"),
     "DifferentMetrics": ".pipeline.runs.run",
     "Run": ".pipeline.runs.run",
     "open_run": ".pipeline.runs.run",
@@ -80,8 +66,8 @@ _HOME = {
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562 asks for it
     if name == "__version__":
         return version("lpipstore")
-    if name in _HOME:
-        return getattr(import_module(_HOME[name], __name__), name)
+    if name in __all__:
+        return getattr(import_module(_HOME.get(name, _FACE), __name__), name)
     raise AttributeError(f"module 'lpipstore' has no attribute {name!r}")
 
 

@@ -13,7 +13,7 @@ from .eviction import delete_segments, finish_eviction, forget_pool
 from .footer import Contents, read_footer
 from .index import ENDINGS, Transaction
 from .pools import Segment, describe, is_pool_folder, parse_key, read_pool
-from .segmentfiles import Listing
+from .segmentfiles import SegmentListing
 from .segments import Written
 from .staging import StagedFile
 from .state import POOLS, State
@@ -155,7 +155,7 @@ def _adopt(
 
 
 def _recover_sealed_files(
-    state: State, transaction: Transaction, listing: Listing, done: Recovered
+    state: State, transaction: Transaction, listing: SegmentListing, done: Recovered
 ) -> None:
     pools = {pool.folder: pool for pool in state.pools.values()}
     segments = {segment.key: segment for segment in state.segments.values()}
@@ -227,7 +227,7 @@ def _take_in(state: State, transaction: Transaction, found: Segment) -> bool:
 
 
 def _forget_fileless(
-    state: State, transaction: Transaction, listing: Listing, done: Recovered
+    state: State, transaction: Transaction, listing: SegmentListing, done: Recovered
 ) -> None:
     """Remove segments without a file from the index."""
     gone = []

@@ -55,8 +55,8 @@ class SegmentStat:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """The keys of all segments that are published, and of those that are deleted."""
+class SegmentListing:
+    """Keys of the published segments, and of the deleted ones."""
 
     published: frozenset[str]
     deleted: frozenset[str]
@@ -89,7 +89,7 @@ class SegmentFiles(Protocol):
     def stat(self, key: str) -> SegmentStat | None:
         """Return the sizes of a published segment; None if there is none."""
 
-    def list(self) -> Listing:
+    def list(self) -> SegmentListing:
         """Return the keys of all segments."""
 
     def publish(self, staged: Path, key: str) -> None:
@@ -184,7 +184,7 @@ class LocalSegments:
             return None
         return SegmentStat(stat.st_size, stat.st_blocks * 512, stat.st_mtime_ns)
 
-    def list(self) -> Listing:
+    def list(self) -> SegmentListing:
         """List the pools' folders; other files are left out."""
         names = [
             f"{folder}/{name}"
@@ -192,7 +192,9 @@ class LocalSegments:
             for name in list_files(self.root / folder)
         ]
         deleted = [name.removesuffix(EVICTED) for name in names if name.endswith(EVICTED)]
-        return Listing(frozenset(filter(parse_key, names)), frozenset(filter(parse_key, deleted)))
+        return SegmentListing(
+            frozenset(filter(parse_key, names)), frozenset(filter(parse_key, deleted))
+        )
 
     def publish(self, staged: Path, key: str) -> None:
         """Rename the staged file to its chunk key."""

@@ -199,7 +199,7 @@ def nearest(
     Parameters
     ----------
     below
-        Only those that are closer than this.
+        List only neighbours closer than this.
 
     Returns
     -------

@@ -97,7 +97,7 @@ class _Differences:
         )
         together = max(1, _AT_ONCE // max(2, count))  # for few pairs, several panels per call
         for start in range(0, len(panels), together):
-            batch = _Batch.of(self._columns, panels[start : start + together])
+            batch = _PairBatch.of(self._columns, panels[start : start + together])
             for some, pairs in chunks:  # whose columns stay in the caches
                 # A single row is doubled, because torch would split its sum across threads
                 squares = self._squares(pairs if len(pairs) > 1 else pairs.expand(2, 2), batch)
@@ -105,13 +105,13 @@ class _Differences:
                     some.add_(part.sum(1)[: len(some)])
         sums[which] = own
 
-    def _squares(self, pairs: torch.Tensor, batch: "_Batch") -> torch.Tensor:
+    def _squares(self, pairs: torch.Tensor, batch: "_PairBatch") -> torch.Tensor:
         """Return v∘(x - y)² for the columns of a batch, float64 [pairs, columns]."""
         x, y = self._fetch(pairs, batch)
         x.sub_(y).mul_(batch.roots)
         return torch.mul(x, x if batch.signs is None else x * batch.signs, out=y)
 
-    def _fetch(self, pairs: torch.Tensor, batch: "_Batch") -> tuple[torch.Tensor, torch.Tensor]:
+    def _fetch(self, pairs: torch.Tensor, batch: "_PairBatch") -> tuple[torch.Tensor, torch.Tensor]:
         """Return a batch's columns of both rows of each pair, float64 [pairs, columns]."""
         shape = 2 * len(pairs), len(batch.roots)
         stored, points = (
@@ -133,7 +133,7 @@ class _Differences:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _PairBatch:
     """Several panels that are processed in one call, their columns one after another."""
 
     ranges: Sequence[slice]
@@ -142,7 +142,7 @@ class _Batch:
     signs: torch.Tensor | None
 
     @classmethod
-    def of(cls, columns: Columns, panels: Sequence[int]) -> "_Batch":
+    def of(cls, columns: Columns, panels: Sequence[int]) -> "_PairBatch":
         roots = [columns.roots[panel] for panel in panels]
         signs = None
         if columns.signs is not None:

@@ -93,7 +93,7 @@ def _equal(
 
 
 @dataclass(frozen=True)
-class _Square:
+class _NearSquare:
     """Some rows of each side, and the pairs among them whose distances come from products.
 
     Attributes
@@ -119,7 +119,7 @@ class _Square:
     places: NDArray[np.int64]
 
 
-def _squares(ends: NDArray[np.int64], height: int, mirrored: bool) -> Iterator[_Square]:
+def _squares(ends: NDArray[np.int64], height: int, mirrored: bool) -> Iterator[_NearSquare]:
     """Yield the pairs that lie close together when rows are ordered by neighbourhood."""
     if len(ends) < _LEAST_PAIRS:
         return
@@ -149,7 +149,7 @@ def _squares(ends: NDArray[np.int64], height: int, mirrored: bool) -> Iterator[_
         )
         same = mirrored and row == column
         inside = tiles[dense[square_of.reshape(-1) == number]] - (row * _TILES, column * _TILES)
-        yield _Square(
+        yield _NearSquare(
             sides[0].order[down],
             None if same else sides[1].order[across],
             sides[0].centres[down],
@@ -161,7 +161,7 @@ def _squares(ends: NDArray[np.int64], height: int, mirrored: bool) -> Iterator[_
 
 
 @dataclass(frozen=True)
-class _Side:
+class _NearSide:
     """Rows of one side in `order` of neighbourhood, the `rank` of each row, and its centre."""
 
     order: NDArray[np.int64]
@@ -169,7 +169,9 @@ class _Side:
     centres: NDArray[np.int64]
 
 
-def _neighbourhoods(ends: NDArray[np.int64], height: int, mirrored: bool) -> tuple[_Side, _Side]:
+def _neighbourhoods(
+    ends: NDArray[np.int64], height: int, mirrored: bool
+) -> tuple[_NearSide, _NearSide]:
     """Order the ends of pairs so that connected rows are adjacent.
 
     Rows with many pairs come first: flat pictures are all close to one another, and each of them to
@@ -191,12 +193,12 @@ def _neighbourhoods(ends: NDArray[np.int64], height: int, mirrored: bool) -> tup
     central = np.empty_like(largest)
     central[label[first[::-1]]] = first[::-1]
 
-    def side(used: NDArray[np.int64], shift: int) -> _Side:
+    def side(used: NDArray[np.int64], shift: int) -> _NearSide:
         used = np.unique(used)
         order = used[np.lexsort((few[used + shift], label[used + shift]))]
         rank = np.full(int(used[-1]) + 1, -1)
         rank[order] = np.arange(len(order))
-        return _Side(order, rank, central[label[order + shift]])
+        return _NearSide(order, rank, central[label[order + shift]])
 
     if mirrored:
         both = side(ends.reshape(-1), 0)
@@ -208,7 +210,7 @@ class _Products:
     """The products of one square; panels are shared between the threads."""
 
     def __init__(
-        self, left: torch.Tensor, right: torch.Tensor, square: _Square, columns: Columns
+        self, left: torch.Tensor, right: torch.Tensor, square: _NearSquare, columns: Columns
     ) -> None:
         self._words = [rows.view(WORDS.get(rows.dtype, rows.dtype)) for rows in (left, right)]
         self._dtype, self._square, self._columns = left.dtype, square, columns

@@ -66,7 +66,7 @@ class ReadAhead:
         self.stop(wait=True)
 
     def stop(self, *, wait: bool = False) -> None:
-        """Begin no more images, and perhaps wait for those that are being read."""
+        """Start no more reads; wait for the running ones if asked to."""
         for pool in (self._in_order, self._remote):
             pool.shutdown(wait, cancel_futures=True)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..common.progress import Report, Stopwatch, silent
 from ..features.held import HeldRows
 from ..pairlists.plan import SAME, plan_list
-from ..pairlists.schedule import RowSet, Step, room_for, steps
+from ..pairlists.schedule import ListStep, RowSet, room_for, steps
 
 _MOST_AT_ONCE = 64  # pairs
 _WORKING_BYTES = 1 << 30  # of the arithmetic on them
@@ -118,7 +118,7 @@ def distances_of_pairs(
     def load_rows(which: RowSet) -> Tensor:
         return load(plan.rows[which.rows])
 
-    def score(step: Step, left: Tensor, right: Tensor | None = None) -> None:
+    def score(step: ListStep, left: Tensor, right: Tensor | None = None) -> None:
         """Compare the pairs of a step; its images are freed on return."""
         nonlocal done
         first = step.left.places(plan.pairs[step.pairs, 0])

@@ -256,7 +256,7 @@ def _find_sets(source: Path, split: str, chosen_by: str | None) -> list[tuple[Pa
 def _other_splits(splits: Mapping[str, Path], chosen_by: str | None) -> str:
     """Say which splits there are and how to take one: none is taken unasked.
 
-    To learn from what is there to evaluate on, or the other way round, has to be somebody's choice.
+    Nobody should train on the validation split unasked, or evaluate on the training split.
     """
     names = sorted(splits)
     only = names[0] if len(names) == 1 else None

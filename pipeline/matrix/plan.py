@@ -35,7 +35,7 @@ class Slab(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Step:
+class MatrixStep:
     """Two slabs in memory together whose pairs are scored; equal on the diagonal."""
 
     down: Slab
@@ -87,7 +87,7 @@ class MatrixPlan:
             return [(i, j) for i in down for j in down if j >= i]
         return [(i, j) for i in down for j in range(-(-self.columns // self.tile))]
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[MatrixStep]:
         """Yield the steps in an order in which each, after the first, needs at most one new slab.
 
         For all pairs of a collection, the last rows are read once and the first rows most often: if
@@ -96,14 +96,14 @@ class MatrixPlan:
         down = [Slab(False, part.start, part.stop) for part in _cut(self.rows, self.slab)]
         if self.columns is None:
             for last in reversed(range(len(down))):
-                yield Step(down[last], down[last])
+                yield MatrixStep(down[last], down[last])
                 for first in range(last):
-                    yield Step(down[first], down[last])
+                    yield MatrixStep(down[first], down[last])
             return
         across = [Slab(True, part.start, part.stop) for part in _cut(self.columns, self.slab)]
         for number, one in enumerate(down):
             for other in across if number % 2 == 0 else reversed(across):
-                yield Step(one, other)
+                yield MatrixStep(one, other)
 
     def loads(self, todo: Set[tuple[int, int]] | None = None) -> Iterator[Slab]:
         """Yield the slabs in the order in which they are read.
@@ -127,14 +127,14 @@ class MatrixPlan:
             return height * (height - 1) // 2
         return height * width
 
-    def _tiles_of(self, step: Step) -> Iterator[tuple[int, int]]:
+    def _tiles_of(self, step: MatrixStep) -> Iterator[tuple[int, int]]:
         rows, columns = (
             range(slab.start // self.tile, -(-slab.stop // self.tile))
             for slab in (step.down, step.across)
         )
         return ((row, column) for row in rows for column in columns)
 
-    def pieces(self, step: Step) -> Iterator[tuple[slice, slice]]:
+    def pieces(self, step: MatrixStep) -> Iterator[tuple[slice, slice]]:
         """Yield the pieces of a step as (rows, columns), each computed at once."""
         for top in _cut(step.down.stop, self.piece, step.down.start):
             for left in _cut(step.across.stop, self.piece, step.across.start):

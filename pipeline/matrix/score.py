@@ -16,7 +16,7 @@ from ..distances.panels import Columns
 from ..distances.scoring import Scoring, score_all
 from ..features.features import Features
 from ..features.held import HeldRows
-from .plan import MatrixPlan, Slab, Step
+from .plan import MatrixPlan, MatrixStep, Slab
 
 _MOST_WAITING = 16  # tiles that may wait to be written
 
@@ -31,7 +31,7 @@ class Matrix(Protocol):
         """Write one tile, and its mirror if it has one."""
 
 
-class Target(NamedTuple):
+class MatrixTarget(NamedTuple):
     """A matrix to score: the column weights of its head, float32 [length], and its destination."""
 
     weights: NDArray[np.float32]
@@ -50,7 +50,7 @@ def score_matrix(
     fast: bool = False,
 ) -> int:
     """Score one matrix; return the number of tiles written. See `score_matrices`."""
-    target = Target(weights, matrix)
+    target = MatrixTarget(weights, matrix)
     return score_matrices(features, down, across, [target], plan, report, fast=fast)
 
 
@@ -58,7 +58,7 @@ def score_matrices(
     features: Features,
     down: Sequence[bytes],
     across: Sequence[bytes] | None,
-    targets: Sequence[Target],
+    targets: Sequence[MatrixTarget],
     plan: MatrixPlan,
     report: Report = silent,
     *,
@@ -111,7 +111,7 @@ def score_matrices(
     )
     with rows.reading(), _writing_behind(features) as write:
 
-        def score(step: Step, one: torch.Tensor, other: torch.Tensor) -> None:
+        def score(step: MatrixStep, one: torch.Tensor, other: torch.Tensor) -> None:
             """Score a step; its rows are freed on return, before the next are loaded."""
             nonlocal done
             for (top, left), which in product(plan.pieces(step), range(len(targets))):
@@ -172,7 +172,7 @@ def _writing_behind(
             future.result()
 
 
-def _tiles_of(plan: MatrixPlan, step: Step) -> set[tuple[int, int]]:
+def _tiles_of(plan: MatrixPlan, step: MatrixStep) -> set[tuple[int, int]]:
     return {tile for top, left in plan.pieces(step) for tile in _tiles_in(plan, top, left)}
 
 

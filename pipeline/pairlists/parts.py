@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..distances.scoring import Rows, Scoring, score_by_product, score_singly
 from .plan import ListPlan
-from .schedule import Room, RowSet, Step
+from .schedule import ListStep, Room, RowSet
 
 _DIRECT_AT_ONCE = 8192  # pairs: about a second of work
 
@@ -45,7 +45,7 @@ def score_part(left: Rows, right: Rows | None, part: Part, scoring: Scoring) -> 
     return score_by_product(left[part.top], others, part.places, scoring)
 
 
-def parts_of(plan: ListPlan, step: Step, room: Room) -> Iterator[Part]:
+def parts_of(plan: ListPlan, step: ListStep, room: Room) -> Iterator[Part]:
     """Cut a step into parts, products first."""
     other = step.right or step.left
     ends = plan.pairs[step.pairs]
@@ -61,7 +61,7 @@ def parts_of(plan: ListPlan, step: Step, room: Room) -> Iterator[Part]:
 
 
 def _products(
-    plan: ListPlan, step: Step, room: Room, dense: NDArray[np.int64]
+    plan: ListPlan, step: ListStep, room: Room, dense: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], slice, slice | None]]:
     """Yield products: the pairs of the step that each serves, and its rows on either side.
 

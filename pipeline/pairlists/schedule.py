@@ -71,7 +71,7 @@ class RowSet:
 
 
 @dataclass(frozen=True)
-class Step:
+class ListStep:
     """Pairs (ascending indices into the plan's `pairs`) whose rows are in memory together.
 
     The first row of each pair is in `left`, the second in `right`; `right` None means `left`.
@@ -82,7 +82,7 @@ class Step:
     pairs: NDArray[np.int64]
 
 
-def steps(plan: ListPlan, todo: NDArray[np.int64], room: Room) -> Iterator[Step]:
+def steps(plan: ListPlan, todo: NDArray[np.int64], room: Room) -> Iterator[ListStep]:
     """Yield the pairs `todo` (ascending) in steps that read rows as few times as memory allows.
 
     Each row is read once if all fit. Otherwise as many blocks as fit stay in memory while the rows
@@ -99,9 +99,9 @@ def steps(plan: ListPlan, todo: NDArray[np.int64], room: Room) -> Iterator[Step]
         staying = plan.pairs[mine, 0], plan.pairs[mine[inside], 1]
         left = _gather(plan, mine, np.concatenate(staying))
         if inside.any():
-            yield Step(left, None, mine[inside])
+            yield ListStep(left, None, mine[inside])
         for passing in _passing(plan, mine[~inside], room.rows - len(left.rows)):
-            yield Step(left, _gather(plan, passing, plan.pairs[passing, 1]), passing)
+            yield ListStep(left, _gather(plan, passing, plan.pairs[passing, 1]), passing)
         start = stop
 
 

@@ -16,7 +16,7 @@ from ..features.features import Features
 from ..features.held import HeldRows
 from .parts import parts_of, score_part
 from .plan import ListPlan
-from .schedule import Room, RowSet, Step, steps
+from .schedule import ListStep, Room, RowSet, steps
 
 
 class Distances(Protocol):
@@ -40,7 +40,7 @@ class InMemory:
         self.values[pairs] = distances
 
 
-class Target(NamedTuple):
+class ListTarget(NamedTuple):
     """The column weights of a head, float32 [length], and the destination of its distances."""
 
     weights: NDArray[np.float32]
@@ -59,14 +59,14 @@ def score_list(
     fast: bool = False,
 ) -> None:
     """Score the pairs of a plan under one head; see `score_lists`."""
-    target = Target(weights, distances)
+    target = ListTarget(weights, distances)
     score_lists(features, contents, [target], plan, room, report, fast=fast)
 
 
 def score_lists(
     features: Features,
     contents: Sequence[bytes],
-    targets: Sequence[Target],
+    targets: Sequence[ListTarget],
     plan: ListPlan,
     room: Room,
     report: Report = silent,
@@ -106,7 +106,7 @@ def score_lists(
     def load(which: RowSet) -> torch.Tensor:
         return features.load([contents[n] for n in plan.rows[which.rows]])
 
-    def score(step: Step, left: torch.Tensor, right: torch.Tensor | None = None) -> None:
+    def score(step: ListStep, left: torch.Tensor, right: torch.Tensor | None = None) -> None:
         """Score a step; its rows are freed on return, before the next are loaded."""
         nonlocal done
         for target, scoring, wanted in zip(targets, scorings, unknown, strict=True):

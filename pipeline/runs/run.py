@@ -57,7 +57,7 @@ class Run:
 
     @property
     def mean(self) -> float | None:
-        """The mean distance of all pairs, or of those that are listed; None if there are none."""
+        """Mean distance of the pairs scored or listed; None if there are none."""
         return self._figure("mean")
 
     @property

@@ -1,6 +1,5 @@
 """Images in memory: tensors and arrays, their value ranges and their hashes."""
 
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -114,20 +113,3 @@ def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
     if pixels.dtype == torch.uint8:
         return pixels
     return pixels.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def common_size(images: Sequence[torch.Tensor]) -> tuple[int, int]:
-    """Return the (height, width) that all images [height, width, 3] share.
-
-    Raises
-    ------
-    UsageError
-        The images have different sizes; the message names two of them.
-    """
-    sizes = list(dict.fromkeys((int(image.shape[0]), int(image.shape[1])) for image in images))
-    if len(sizes) > 1:
-        raise UsageError(
-            f"the images have different sizes, such as {sizes[0]} and {sizes[1]} "
-            "(height, width): give size=N to scale them all"
-        )
-    return sizes[0]

@@ -21,7 +21,7 @@ _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?|([a-zA-Z])\.\.([a-zA-Z]
 def expand(given: str, holds_images: Callable[[str], bool]) -> list[str]:
     """Return the places that something given stands for, in order.
 
-    ``@list.txt`` is a list of names, one in a line, and ``-`` the same on standard input; see
+    ``@list.txt`` reads names from a file, one per line, and ``-`` from standard input; see
     `read_names`. Braces are expanded as by bash: ``shard-{000..012}.tar``, ``{a,b}.tar``; what is
     missing of them stays in the list, so that it can be named. Patterns give the paths that they
     match. Whatever exists by the name that was given stands for itself, except a list: ``./@a`` is
@@ -66,7 +66,7 @@ def is_list(given: str) -> bool:
 
 
 def read_names(data: bytes) -> list[str]:
-    r"""Return the names in a list: one in a line, or with zero bytes between them.
+    r"""Return the names in a list, one per line or separated by zero bytes.
 
     Names are taken as they are, with any spaces and signs, and paths are relative to the working
     directory, as they would be as arguments. Lines may end in ``\r\n``; blank ones are ignored.

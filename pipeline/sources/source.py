@@ -54,7 +54,7 @@ class Listing:
         The images, in order of storage. Each is named by text that stays the same as long as the
         source does: a path for files, the name or number behind the ``#`` for others.
     unreadable
-        (name, reason) of what is there and cannot be read.
+        (name, reason) of what exists but cannot be read.
     """
 
     members: list[str] = field(default_factory=list)

@@ -67,7 +67,7 @@ class Hyperparameters:
 
 
 @dataclass(frozen=True)
-class Figures:
+class HeadFigures:
     """Metrics of a model on some judgements.
 
     `loss` is the mean binary cross-entropy, weighted by votes; `choice` the 2AFC score; `agreement`
@@ -350,7 +350,7 @@ def figures_on(
     numbers: Numbers,
     weights: NDArray[np.float64],
     processes: Processes,
-) -> Figures:
+) -> HeadFigures:
     """Return the metrics of a model on judgements; each process evaluates its share of them."""
     mine = numbers[processes.rank :: processes.world]
     sums = torch.zeros(6, dtype=torch.float64)
@@ -375,7 +375,7 @@ def figures_on(
             dtype=torch.float64,
         )
     sum_of_loss, votes, choice, count, agreed, decided = _sum(sums, data, processes)
-    return Figures(
+    return HeadFigures(
         sum_of_loss / votes,
         choice / count,
         agreed / decided if decided else math.nan,

@@ -10,7 +10,7 @@ import zarr
 
 from lpipstore.cache import writer
 from lpipstore.cache.index import Index
-from lpipstore.cache.segmentfiles import Listing, LocalSegments
+from lpipstore.cache.segmentfiles import LocalSegments, SegmentListing
 from lpipstore.cache.store import FeatureStore
 
 
@@ -194,7 +194,7 @@ def test_an_interrupt_while_a_segment_is_sealed_loses_nothing(tmp_path, made, mo
 def test_a_seal_that_was_undone_meanwhile_is_not_taken_for_one(tmp_path, made, monkeypatch):
     def with_sealed(files):
         key = f"{next(files.root.glob('made*')).name}/c.0.0"
-        return Listing(frozenset([key]), frozenset())
+        return SegmentListing(frozenset([key]), frozenset())
 
     with FeatureStore(tmp_path) as store:
         made.put(store, range(10))

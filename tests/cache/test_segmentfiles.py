@@ -8,7 +8,7 @@ import pytest
 
 from lpipstore.cache.errors import StoreError
 from lpipstore.cache.footer import Contents
-from lpipstore.cache.segmentfiles import Listing, LocalSegments, SegmentStat, read_bytes
+from lpipstore.cache.segmentfiles import LocalSegments, SegmentListing, SegmentStat, read_bytes
 from lpipstore.cache.store import FeatureStore
 
 POOL = "made-0123456789ab"
@@ -49,7 +49,7 @@ class MemorySegments:
         return SegmentStat(size, size, 0) if key in self.segments else None
 
     def list(self):
-        return Listing(frozenset(self.segments), frozenset(self.gone))
+        return SegmentListing(frozenset(self.segments), frozenset(self.gone))
 
     def publish(self, staged, key):
         self.segments[key] = staged.read_bytes()
@@ -106,10 +106,10 @@ def test_what_is_published_can_be_read(files, publish):
 
 
 def test_what_is_published_is_listed(files, publish):
-    assert files.list() == Listing(frozenset(), frozenset())
+    assert files.list() == SegmentListing(frozenset(), frozenset())
     publish(KEY, b"one")
     publish(OTHER, b"two")
-    assert files.list() == Listing(frozenset([KEY, OTHER]), frozenset())
+    assert files.list() == SegmentListing(frozenset([KEY, OTHER]), frozenset())
 
 
 def test_publishing_again_replaces(files, publish):
@@ -144,10 +144,10 @@ def test_what_is_deleted_is_known_until_it_is_forgotten(files, publish):
     files.delete(KEY)
     assert files.open(KEY) is None and files.stat(KEY) is None
     assert files.deleted(KEY) and not files.deleted(OTHER)
-    assert files.list() == Listing(frozenset([OTHER]), frozenset([KEY]))
+    assert files.list() == SegmentListing(frozenset([OTHER]), frozenset([KEY]))
     for _ in range(2):
         files.forget(KEY)
-        assert files.list() == Listing(frozenset([OTHER]), frozenset())
+        assert files.list() == SegmentListing(frozenset([OTHER]), frozenset())
     assert not files.deleted(KEY)
 
 

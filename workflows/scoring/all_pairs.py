@@ -10,7 +10,7 @@ from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, column_weights
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan, plan_matrix
-from ...pipeline.matrix.score import Target, fast_error, score_matrices
+from ...pipeline.matrix.score import MatrixTarget, fast_error, score_matrices
 from ...pipeline.matrix.summary import Figures, pair_summary
 from ...pipeline.runs.files import DISTANCES
 from ...pipeline.runs.run import Run
@@ -124,7 +124,7 @@ def score_matrices_of(
     targets, files = [], []
     for head, out in heads:
         files.append(_matrix_file(collection, first, plan, head, out, settings))
-        targets.append(Target(column_weights(head, features.extractor.layout), files[-1]))
+        targets.append(MatrixTarget(column_weights(head, features.extractor.layout), files[-1]))
     fast = settings.precision == "fast"
     score_matrices(features, down, across, targets, plan, screen.report, fast=fast)
     errors = [

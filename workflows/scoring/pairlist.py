@@ -20,7 +20,7 @@ from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import DistanceFile
 from ...pipeline.pairlists.plan import UNUSABLE, ListPlan, plan_list
 from ...pipeline.pairlists.schedule import room_for
-from ...pipeline.pairlists.score import Target, fast_list_error, score_lists
+from ...pipeline.pairlists.score import ListTarget, fast_list_error, score_lists
 from ...pipeline.pairlists.statistics import distances_of_statistics, keep_statistics
 from ...pipeline.pairlists.table import PairList
 from ...pipeline.runs.files import DISTANCES, STATISTICS, contents_digest
@@ -132,7 +132,7 @@ class ListJob(Job):
             for head, out in heads:
                 opened = _distance_file(collection, plan, head, out, session.settings.precision)
                 file = stack.enter_context(closing(opened))
-                targets.append(Target(column_weights(head, features.extractor.layout), file))
+                targets.append(ListTarget(column_weights(head, features.extractor.layout), file))
             report = session.screen.report
             score_lists(features, contents, targets, plan, room, report, fast=fast)
             values = [target.distances.values for target in targets]

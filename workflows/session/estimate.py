@@ -59,7 +59,7 @@ class Estimate:
     Attributes
     ----------
     bytes_read, bytes_kept
-        Of rows that are read, and of those that are computed and stored.
+        Bytes of the rows read, and of the rows computed and stored.
     operations
         Twice the multiply-adds.
     seconds

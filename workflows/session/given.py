@@ -13,7 +13,7 @@ from ...cache.errors import UsageError
 from ...pipeline.pairlists.table import PairList
 from ...pipeline.sources.arrays import ValueRange
 from ...pipeline.sources.kinds.hf_dataset import DatasetImages, is_dataset
-from ...pipeline.sources.kinds.memory import InMemory
+from ...pipeline.sources.kinds.memory import MemoryImages
 from ...pipeline.sources.names import given_name
 from ...pipeline.sources.sources import Given
 
@@ -47,7 +47,7 @@ def sources_of(
     def flush() -> None:
         nonlocal count
         if single:
-            add(InMemory(list(single), value_range, place=place, first=count))
+            add(MemoryImages(list(single), value_range, place=place, first=count))
             count += len(single)
             single.clear()
 
@@ -61,7 +61,7 @@ def sources_of(
             return
         flush()
         if _is_array(one):
-            add(InMemory(one, value_range, place=place, first=count))
+            add(MemoryImages(one, value_range, place=place, first=count))
             count += len(one)
         elif isinstance(one, str) or hasattr(one, "__fspath__") or _is_source(one):
             add(one)
@@ -94,7 +94,7 @@ def _is_source(one: object) -> bool:
 
 def pairs_of(
     pairs: Iterable[tuple[Any, Any]], value_range: ValueRange | None = None
-) -> tuple[PairList, InMemory]:
+) -> tuple[PairList, MemoryImages]:
     """Return pairs of paths or images in memory as a list, and the source of the latter.
 
     Raises
@@ -129,4 +129,4 @@ def pairs_of(
         raise UsageError("an empty list of pairs came")
     left, right = np.array(numbers, np.int64).T
     listed = PairList(list(names), left, right, pa.table({}))
-    return listed, InMemory(images, value_range, place=_PAIRS)
+    return listed, MemoryImages(images, value_range, place=_PAIRS)

@@ -72,7 +72,7 @@ class OpenFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-class Window:
+class BufferedReads:
     """Reads a file in pieces that hold several small members, where each would be one call."""
 
     _AT_ONCE = 32 << 10

@@ -21,14 +21,14 @@ _CHECKSUM = slice(148, 156)
 _NAMES = slice(0, 100), slice(157, 257), slice(345, 500)  # the name, a link's target, a prefix
 
 
-class Reader(Protocol):
+class TarReader(Protocol):
     """Reads bytes by place."""
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return `size` bytes, fewer only where the file ends; `ImageError` if it is damaged."""
 
 
-class Header(NamedTuple):
+class TarHeader(NamedTuple):
     """A member that is no folder: its bytes lie at `offset`.
 
     `link` is the member that a link stands for, None if it is none; `regular` is False for links,
@@ -42,7 +42,7 @@ class Header(NamedTuple):
     link: str | None
 
 
-def headers(reader: Reader) -> Iterator[Header]:
+def headers(reader: TarReader) -> Iterator[TarHeader]:
     """Yield the members in order of storage, each once all of its bytes are known to be there.
 
     Raises
@@ -129,7 +129,7 @@ def _until_zero(field: bytes) -> str:
     return _text(field.partition(b"\0")[0])
 
 
-def _extension(reader: Reader, head: _Block, start: int) -> dict[str, str]:
+def _extension(reader: TarReader, head: _Block, start: int) -> dict[str, str]:
     """Return what an extended header says of the next member, as records of pax."""
     if not 0 <= head.size <= _MOST_EXTENDED:
         raise ImageError(f"damaged: an extended header of {head.size:,} bytes at byte {start:,}")
@@ -141,7 +141,7 @@ def _extension(reader: Reader, head: _Block, start: int) -> dict[str, str]:
     return _records(data, start)
 
 
-def _member(head: _Block, known: dict[str, str], start: int) -> tuple[Header | None, int]:
+def _member(head: _Block, known: dict[str, str], start: int) -> tuple[TarHeader | None, int]:
     """Return a header, None for a folder, and where the next one lies."""
     name = known.get("GNU.sparse.name", known.get("path", head.name))
     holes = head.type == tarfile.GNUTYPE_SPARSE or any(k.startswith("GNU.sparse") for k in known)
@@ -159,7 +159,7 @@ def _member(head: _Block, known: dict[str, str], start: int) -> tuple[Header | N
         link = target
     elif head.type == tarfile.SYMTYPE:
         link = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
-    header = Header(name, start, size, regular and not holes, link)
+    header = TarHeader(name, start, size, regular and not holes, link)
     return None if folder else header, start + _padded(size)
 
 
@@ -167,7 +167,7 @@ def _padded(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
 
-def _more_blocks(reader: Reader, block: bytes, start: int) -> int:
+def _more_blocks(reader: TarReader, block: bytes, start: int) -> int:
     """Return how many bytes the map of a sparse file takes behind its header."""
     count, flag = 0, _SPARSE_BLOCKS[0]
     while len(block) == _BLOCK and block[flag]:

@@ -16,14 +16,14 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # identifiers of Mat
 
 
 @dataclass(frozen=True)
-class Step:
+class FrameStep:
     """Which frames of a video are taken: one in so many seconds, or one of so many frames."""
 
     seconds: Fraction | None = None
     frames: int = 1
 
 
-def parse_step(text: str | None) -> Step:
+def parse_step(text: str | None) -> FrameStep:
     """Parse ``0.5s`` (one frame every half second) or ``10f`` (every tenth); None is every frame.
 
     Raises
@@ -32,9 +32,9 @@ def parse_step(text: str | None) -> Step:
         It is neither, or not above 0.
     """
     if text is None:
-        return Step()
+        return FrameStep()
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)s|(\d+)f)", text.strip(), re.ASCII)
-    step = match and (Step(Fraction(match[1])) if match[1] else Step(None, int(match[2])))
+    step = match and (FrameStep(Fraction(match[1])) if match[1] else FrameStep(None, int(match[2])))
     if not step or step.seconds == 0 or step.frames == 0:
         raise UsageError(
             f"{setting('every', text)} is no step: write 0.5s for one frame every half second, or "
@@ -93,7 +93,7 @@ class FrameIndex:
         place = bisect_right(self.times, microseconds) - 1
         return place if place >= 0 and self.times[place] == microseconds else None
 
-    def taken(self, step: Step) -> Iterator[int]:
+    def taken(self, step: FrameStep) -> Iterator[int]:
         """Yield the times of the frames that a step takes, the first frame always."""
         if step.seconds is None:
             yield from self.times[:: step.frames]

@@ -30,7 +30,7 @@ E = TypeVar("E", bound=Entry)
 
 
 @dataclass
-class Contents(Generic[E]):
+class ArchiveContents(Generic[E]):
     """The images of an archive, by name, in order of storage.
 
     `unreadable` has (name, reason) of members that cannot be read, and ("", reason) of what is
@@ -62,7 +62,7 @@ class Archive(ABC, Generic[E]):
         self._lock = threading.RLock()
         self._file: OpenFile | None = None
         self._version: tuple[int, int, int] | None = None
-        self._contents: Contents[E] | None = None
+        self._contents: ArchiveContents[E] | None = None
         self._broken: str | None = None
         self._printed: dict[str, str] | None = None
 
@@ -72,7 +72,7 @@ class Archive(ABC, Generic[E]):
         return False
 
     @abstractmethod
-    def _index(self, file: OpenFile) -> Contents[E]:
+    def _index(self, file: OpenFile) -> ArchiveContents[E]:
         """List the members; raise `ImageError` if the file is no such archive."""
 
     @abstractmethod
@@ -122,7 +122,7 @@ class Archive(ABC, Generic[E]):
         with self._lock:
             self._file = None
 
-    def _opened(self) -> tuple[OpenFile, Contents[E]]:
+    def _opened(self) -> tuple[OpenFile, ArchiveContents[E]]:
         """Return the open file and its members; raise `ImageError` if there are none."""
         file, contents = self._file, self._contents
         if file is not None and contents is not None:
@@ -138,7 +138,7 @@ class Archive(ABC, Generic[E]):
                 self._broken = str(error)
             raise ImageError(self._broken)
 
-    def _open(self) -> tuple[OpenFile, Contents[E]]:
+    def _open(self) -> tuple[OpenFile, ArchiveContents[E]]:
         file = self._file or OpenFile(self.place)
         if self._version not in (None, file.version):
             raise ImageError("the archive changed during the run; run again")
@@ -149,7 +149,7 @@ class Archive(ABC, Generic[E]):
         self._file, self._version = file, file.version
         return file, self._contents
 
-    def _find(self, member: str, contents: Contents[E]) -> E:
+    def _find(self, member: str, contents: ArchiveContents[E]) -> E:
         """Return the entry of a member; tables of runs name it as `printable` text."""
         entry = contents.members.get(member)
         if entry is None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ....cache.index import FileIdentity
 
 
-class InMemory:
+class MemoryImages:
     """Images named by their numbers.
 
     Parameters

@@ -9,10 +9,10 @@ import zlib
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
-from ..formats.open_file import OpenFile, Window
-from ..formats.tar_headers import Reader, headers
+from ..formats.open_file import BufferedReads, OpenFile
+from ..formats.tar_headers import TarReader, headers
 from ..source import ImageError, SourceOptions
-from .archive import Archive, Contents, is_archive, is_wanted, plain_name
+from .archive import Archive, ArchiveContents, is_archive, is_wanted, plain_name
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -71,10 +71,10 @@ class TarArchive(Archive[TarEntry]):
         with self._stream_lock:
             self._stream = None
 
-    def _index(self, file: OpenFile) -> Contents[TarEntry]:
+    def _index(self, file: OpenFile) -> ArchiveContents[TarEntry]:
         opener = self._opener = _opener(file)
         if opener is None:
-            return _list_members(Window(file))
+            return _list_members(BufferedReads(file))
         stream = _Stream(file, opener)
         contents = _list_members(stream)
         if all(name for name, _ in contents.unreadable):  # else it has been damaged before
@@ -137,7 +137,7 @@ class _Stream:
         return offset >= self._place or offset == self._last[0]
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Read on from a place that `reaches` allows; see `Reader`."""
+        """Read on from a place that `reaches` allows; see `TarReader`."""
         if (offset, size) == (self._last[0], len(self._last[1])):
             return self._last[1]
         while self._place < offset:
@@ -169,9 +169,9 @@ def _opener(file: OpenFile) -> Opener | None:
     return next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
 
 
-def _list_members(reader: Reader) -> Contents[TarEntry]:
+def _list_members(reader: TarReader) -> ArchiveContents[TarEntry]:
     """List the images up to the end, or to where the archive is damaged."""
-    contents: Contents[TarEntry] = Contents()
+    contents: ArchiveContents[TarEntry] = ArchiveContents()
     links: dict[str, str] = {}
     begun = False
     try:
@@ -195,7 +195,9 @@ def _list_members(reader: Reader) -> Contents[TarEntry]:
     return _with_links(contents, links)
 
 
-def _with_links(contents: Contents[TarEntry], links: dict[str, str]) -> Contents[TarEntry]:
+def _with_links(
+    contents: ArchiveContents[TarEntry], links: dict[str, str]
+) -> ArchiveContents[TarEntry]:
     """Add each link to another image behind that image; name the others."""
     if not links:
         return contents

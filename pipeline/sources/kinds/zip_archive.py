@@ -7,7 +7,7 @@ import zlib
 from ..formats.open_file import OpenFile
 from ..formats.zip_directory import ZipEntry, read_directory, stored_bytes
 from ..source import ImageError
-from .archive import Archive, Contents, is_archive, is_wanted, plain_name
+from .archive import Archive, ArchiveContents, is_archive, is_wanted, plain_name
 
 _STORED, _DEFLATED, _BZIP2 = 0, 8, 12
 
@@ -24,9 +24,9 @@ class ZipArchive(Archive[ZipEntry]):
         """Return whether a path ends in ``.zip``."""
         return is_archive(place, (".zip",))
 
-    def _index(self, file: OpenFile) -> Contents[ZipEntry]:
+    def _index(self, file: OpenFile) -> ArchiveContents[ZipEntry]:
         directory = read_directory(file)
-        contents: Contents[ZipEntry] = Contents()
+        contents: ArchiveContents[ZipEntry] = ArchiveContents()
         locked = 0
         for path, entry in directory.entries:
             name = plain_name(path)

@@ -90,7 +90,7 @@ def test_patterns(s3, memory, picture):
         assert names("a/*") == ["a/1.png", "a/2.jpg", "a/b/3.png"]
         assert names("[ac]") == ["a/1.png", "a/2.jpg", "a/b/3.png", "c/4.png"]
         assert names("?/*.png") == ["a/1.png", "c/4.png"]
-        assert names("x[1].png") == ["x[1].png"]  # what is there by this very name comes first
+        assert names("x[1].png") == ["x[1].png"]  # an exact name wins over a pattern
         assert names("x?.png") == ["x1.png"]
         with pytest.raises(UsageError, match="no image matches the pattern"):
             names("*.gif")

@@ -24,7 +24,7 @@ from .runner import Json, Strict
 from .runner import carry_out as _carry_out
 from .runner import show as _show
 from .runner import watched as _watched
-from .runs import export, rescore
+from .runs import export_app, rescore
 from .viewing import DUPLICATES_EXAMPLES, duplicates
 
 _COLLECT_AT = 50_000, 20, 20  # thresholds of gc, by default 700, 10, 10
@@ -41,6 +41,7 @@ app = typer.Typer(
 )
 store_app = typer.Typer(help="Look after the feature store.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
+app.add_typer(export_app, name="export")
 
 Sources = Annotated[
     list[str],
@@ -286,7 +287,6 @@ def demo(
 
 
 app.command(epilog="Example: lpipstore rescore run --heads my-head.pth --out run2")(rescore)
-app.command(epilog="Example: lpipstore export run --format csv --out distances.csv")(export)
 app.command(epilog=DUPLICATES_EXAMPLES)(duplicates)
 app.command(epilog=TRAIN_EXAMPLES)(train)
 app.command(epilog=EVALUATE_EXAMPLES)(evaluate)

@@ -1,9 +1,11 @@
-"""The commands on finished runs: ``rescore`` and ``export``."""
+"""The commands on finished runs, ``rescore`` and ``export``, and the others that export."""
 
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
+from typer.core import TyperGroup
 
 from ..session.settings import Settings
 from .options import LIST, MODEL, Quiet, path_of, takes_settings
@@ -83,6 +85,27 @@ def rescore(
         raise
 
 
+class _DistancesUnlessNamed(TyperGroup):
+    """Takes ``export RUN`` for ``export distances RUN``: what is exported most needs no word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default command before arguments that name none."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["distances", *args]
+        return super().parse_args(ctx, args)
+
+
+export_app = typer.Typer(
+    cls=_DistancesUnlessNamed,
+    help="Write distances for other programs: `export RUN` is `export distances RUN`.",
+    epilog="Example: lpipstore export run --format csv --out distances.csv",
+    no_args_is_help=True,
+)
+
+
+@export_app.command(
+    "distances", epilog="Example: lpipstore export run --format csv --out distances.csv"
+)
 def export(
     run: Run,
     kind: Annotated[

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .cache.errors import LpipstoreError
     from .cache.store import FeatureStore
     from .pipeline.distances.module import LPIPS
-    from .pipeline.runs.run import DifferentMetrics, Run, open_run, open_runs
+    from .pipeline.runs.run import DifferentMetrics
     from .workflows.api import (
         below,
         compare,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         score,
         train,
     )
+    from .workflows.viewing.run import Run, open_run, open_runs
 
 __all__ = [
     "LPIPS",
@@ -57,9 +58,9 @@ _HOME = {
     "FeatureStore": ".cache.store",
     "LpipstoreError": ".cache.errors",
     "DifferentMetrics": ".pipeline.runs.run",
-    "Run": ".pipeline.runs.run",
-    "open_run": ".pipeline.runs.run",
-    "open_runs": ".pipeline.runs.run",
+    "Run": ".workflows.viewing.run",
+    "open_run": ".workflows.viewing.run",
+    "open_runs": ".workflows.viewing.run",
 }
 
 

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cache.errors import UsageError
-from ..pipeline.runs.run import Run, open_run
 from .session.given import Images, pairs_of, sources_of
 from .session.keywords import (
     Options,
@@ -31,6 +30,7 @@ from .session.keywords import (
 )
 from .session.logged import LoggedScreen
 from .session.settings import Settings
+from .viewing.run import Run, open_run
 
 if TYPE_CHECKING:
     import pyarrow

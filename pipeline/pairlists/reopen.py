@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from ..images.survey import ImageRecord
 from ..runs.files import PAIRS
 from ..runs.reopen import reading
-from ..runs.run import Run
+from ..runs.run import FinishedRun
 from .table import PairList
 
 _OF_PAIRS = 5  # columns of pairs.parquet that are not the list's own: i, j, two paths, distance
 
 
 def reopen_pairs(
-    run: Run, records: Sequence[ImageRecord], table: pa.Table | None = None
+    run: FinishedRun, records: Sequence[ImageRecord], table: pa.Table | None = None
 ) -> PairList:
     """Return the list of pairs of a run, numbered by the run's images.
 

@@ -15,7 +15,7 @@ from ...cache.errors import LpipstoreError, UsageError, setting
 from ..common.atomic import replacing
 from ..common.progress import Report, silent
 from ..common.text import printable
-from .run import Run
+from .run import FinishedRun
 
 FORMATS = ("csv", "parquet", "npz")
 _BAND = 64  # rows of a matrix that are read at a time
@@ -41,18 +41,18 @@ def writing_file(path: Path) -> Iterator[IO[bytes]]:
         ) from error
 
 
-def is_matrix(run: Run) -> bool:
+def is_matrix(run: FinishedRun) -> bool:
     """Return whether the distances of a run are a matrix rather than a list of pairs."""
     return not (run.path / "pairs.parquet").exists() and run.distances.ndim == 2
 
 
-def matrix_bytes(run: Run, kind: str) -> int:
+def matrix_bytes(run: FinishedRun, kind: str) -> int:
     """Return the approximate size in bytes of a run's matrix in a format."""
     rows, columns = run.distances.shape
     return int(rows * columns * _BYTES[kind])
 
 
-def export_matrix(run: Run, kind: str, file: IO[bytes], report: Report = silent) -> None:
+def export_matrix(run: FinishedRun, kind: str, file: IO[bytes], report: Report = silent) -> None:
     """Write the matrix of a run.
 
     ``csv``: a table with one line and one column per image, labelled with their paths. ``parquet``:
@@ -88,7 +88,7 @@ def export_matrix(run: Run, kind: str, file: IO[bytes], report: Report = silent)
         np.savez(file, **arrays)
 
 
-def _paths(run: Run) -> tuple[list[str], list[str], bool]:
+def _paths(run: FinishedRun) -> tuple[list[str], list[str], bool]:
     """Return the paths of the rows and of the columns, and whether they are the same images."""
     images = run.images.filter(pa.compute.is_valid(run.images.column("index")))
     paths: list[str] = images.column("path").to_pylist()
@@ -102,7 +102,7 @@ def _paths(run: Run) -> tuple[list[str], list[str], bool]:
     return first, second, False
 
 
-def _bands(run: Run, report: Report) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _bands(run: FinishedRun, report: Report) -> Iterator[tuple[int, NDArray[np.float32]]]:
     import zarr
 
     array = zarr.open_array(run.path / "distances.zarr", mode="r")
@@ -156,7 +156,7 @@ def _write_long(
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def export_pairs(run: Run, kind: str, file: IO[bytes]) -> None:
+def export_pairs(run: FinishedRun, kind: str, file: IO[bytes]) -> None:
     """Write the pairs of a run: the table as it is, or its numbers and paths as arrays (``npz``).
 
     In the arrays, an unusable image has number -1 and a missing distance is NaN.

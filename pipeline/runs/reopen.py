@@ -24,7 +24,7 @@ from ..sources.identity import FileTable
 from ..sources.names import is_there, joined
 from ..sources.source import SourceOptions
 from .files import FORMAT, IMAGES, MANIFEST
-from .run import Run
+from .run import FinishedRun
 
 _NEEDED = (
     "command",
@@ -91,7 +91,7 @@ class Recipe:
         return "uint16" if self.row_dtype == "int16" else self.row_dtype
 
 
-def reopen_kind(run: Run, asked: str) -> str:
+def reopen_kind(run: FinishedRun, asked: str) -> str:
     """Return the kind of distances that a run has.
 
     Returns
@@ -121,7 +121,7 @@ def reopen_kind(run: Run, asked: str) -> str:
     )
 
 
-def reopen_recipe(run: Run) -> Recipe:
+def reopen_recipe(run: FinishedRun) -> Recipe:
     """Read the recipe of a run from its manifest.
 
     Raises
@@ -147,7 +147,7 @@ def reopen_recipe(run: Run) -> Recipe:
     return recipe
 
 
-def reopen_source_choices(run: Run) -> dict[str, str]:
+def reopen_source_choices(run: FinishedRun) -> dict[str, str]:
     """Return how the sources of a run were read; see `lpipstore.pipeline.sources.source`.
 
     Raises
@@ -162,7 +162,7 @@ def reopen_source_choices(run: Run) -> dict[str, str]:
     return {name: str(value) for name, value in choices.items()}
 
 
-def reopen_records(run: Run) -> list[ImageRecord]:
+def reopen_records(run: FinishedRun) -> list[ImageRecord]:
     """Return the images of a run in order, with absolute paths.
 
     Relative paths are resolved against the folder that the run was started in. An image without a
@@ -191,7 +191,7 @@ def reopen_records(run: Run) -> list[ImageRecord]:
 
 
 @contextmanager
-def reading(run: Run, table: str) -> Iterator[None]:
+def reading(run: FinishedRun, table: str) -> Iterator[None]:
     """Turn errors in the contents of a run's table into `LpipstoreError`."""
     try:
         yield
@@ -205,7 +205,7 @@ def reading(run: Run, table: str) -> Iterator[None]:
 
 
 def reopen_extractor(
-    run: Run,
+    run: FinishedRun,
     weights: str,
     device: torch.device,
     table: FileTable | None = None,

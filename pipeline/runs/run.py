@@ -22,22 +22,14 @@ from .files import DISTANCES, GROUPS, IMAGES, MANIFEST, PAIRS, SUMMARY, read_jso
 
 
 @dataclass(frozen=True, repr=False)
-class Run:
-    """A finished run: what `open_run` and the functions of `lpipstore` return.
+class FinishedRun:
+    """A run that has ended, as it lies in its folder; `lpipstore.Run` adds what people look at.
 
     Attributes
     ----------
     path
         The folder of the run. Of a run that was made without a folder it is a temporary one, which
         goes when the run does.
-
-    Examples
-    --------
-    >>> import lpipstore, torch
-    >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
-    >>> run.kind, run.mean == run.summary["mean"], run.forwards == run.summary["forwards"]
-    ('pairs', True, True)
     """
 
     path: Path
@@ -227,7 +219,7 @@ class _Distances:
     Where the folder is gone, Zarr reads NaN.
     """
 
-    def __init__(self, run: Run, array: "zarr.Array[Any]") -> None:
+    def __init__(self, run: FinishedRun, array: "zarr.Array[Any]") -> None:
         self.run = run
         self.array = array
         self.shape, self.ndim, self.dtype = array.shape, array.ndim, array.dtype
@@ -259,7 +251,7 @@ _METRIC = (
 )
 
 
-def open_runs(*folders: str | os.PathLike[str]) -> list[Run]:
+def open_runs(*folders: str | os.PathLike[str]) -> list[FinishedRun]:
     """Open several finished runs to compare or combine them.
 
     Warns with `DifferentMetrics`, naming the differences, unless all distances were made with the
@@ -282,12 +274,12 @@ def open_runs(*folders: str | os.PathLike[str]) -> list[Run]:
                 f"the distances in {run.path} and {runs[0].path} do not mean the same: "
                 f"{'; '.join(different)}",
                 DifferentMetrics,
-                stacklevel=2,
+                stacklevel=3,  # who called `lpipstore.open_runs`
             )
     return runs
 
 
-def open_run(folder: str | os.PathLike[str]) -> Run:
+def open_run(folder: str | os.PathLike[str]) -> FinishedRun:
     """Open the folder of a finished run.
 
     Raises
@@ -295,7 +287,7 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
     UsageError
         The folder is not a run, or the run is not finished.
     """
-    run = Run(Path(folder))
+    run = FinishedRun(Path(folder))
     read_json(run.path / MANIFEST)
     if not (run.path / SUMMARY).exists():
         raise UsageError(f"the run in {folder} is not finished: give its command again to go on")

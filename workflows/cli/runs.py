@@ -1,9 +1,8 @@
 """The commands on finished runs, ``rescore`` and ``export``, and the others that export."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -88,7 +87,7 @@ def rescore(
 class _DistancesUnlessNamed(TyperGroup):
     """Takes ``export RUN`` for ``export distances RUN``: what is exported most needs no word."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's or typer's
         """Put the default command before arguments that name none."""
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
             args = ["distances", *args]

@@ -15,7 +15,7 @@ from ...pipeline.runs.export import (
     matrix_bytes,
     writing_file,
 )
-from ...pipeline.runs.run import Run, open_run
+from ...pipeline.runs.run import FinishedRun, open_run
 from ..session.collection import check_choice, check_new
 from ..session.screen import Screen, printing
 from ..session.settings import show_bytes
@@ -78,14 +78,14 @@ def export_run(folder: Path, kind: str | None, out: Path | None, screen: Screen)
     return {"file": str(path), "format": kind, "matrix": matrix, "bytes": written}
 
 
-def _write(run: Run, kind: str, file: Any, matrix: bool, screen: Screen) -> None:  # noqa: ANN401
+def _write(run: FinishedRun, kind: str, file: Any, matrix: bool, screen: Screen) -> None:  # noqa: ANN401
     if matrix:
         export_matrix(run, kind, file, screen.report)
     else:
         export_pairs(run, kind, file)
 
 
-def _tell_size(run: Run, kind: str, path: Path, screen: Screen) -> None:
+def _tell_size(run: FinishedRun, kind: str, path: Path, screen: Screen) -> None:
     """Warn if the file is large, or if the disk has no room for it."""
     need = matrix_bytes(run, kind)
     parent = path.absolute().parent

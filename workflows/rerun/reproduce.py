@@ -19,7 +19,7 @@ from ...pipeline.runs.reopen import (
     reopen_records,
     reopen_source_choices,
 )
-from ...pipeline.runs.run import Run, open_run
+from ...pipeline.runs.run import FinishedRun, open_run
 from ...pipeline.sources.names import is_url
 from ..scoring.job import run_job
 from ..scoring.kinds import KINDS
@@ -36,7 +36,7 @@ _SHOWN = 10  # names in a message
 _NAMED = "from_manifest"  # the setting that names the run
 
 
-def run_of(manifest: Path) -> Run:
+def run_of(manifest: Path) -> FinishedRun:
     """Return the run at a path: its folder, or the manifest in it.
 
     Raises
@@ -48,12 +48,14 @@ def run_of(manifest: Path) -> Run:
         raise UsageError(
             f"{setting(_NAMED)} takes a run or its {MANIFEST}, not {printable(str(manifest))}"
         )
-    run = Run(manifest.parent if manifest.name == MANIFEST else manifest)
+    run = FinishedRun(manifest.parent if manifest.name == MANIFEST else manifest)
     read_json(run.path / MANIFEST)
     return run
 
 
-def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> Summary | Forecast:
+def reproduce_run(
+    run: FinishedRun, out: Path, settings: Settings, screen: Screen
+) -> Summary | Forecast:
     """Reproduce a run: the same images in the same order, the same question and settings.
 
     Any run of ``pairs``, ``compare`` or ``score`` can be reproduced byte for byte. If the run took
@@ -83,7 +85,7 @@ def reproduce_run(run: Run, out: Path, settings: Settings, screen: Screen) -> Su
         return replace(made, title="Made again") if isinstance(made, Summary) else made
 
 
-def settings_of(run: Run, recipe: Recipe, settings: Settings, asked: str) -> Settings:
+def settings_of(run: FinishedRun, recipe: Recipe, settings: Settings, asked: str) -> Settings:
     """Fill in the settings that a run determines.
 
     `asked` is the setting that named the run, for messages.
@@ -131,7 +133,7 @@ def _head_choice(recipe: Recipe) -> str | None:
     return path if os.path.isfile(path) else None
 
 
-def need_same_recipe(run: Run, settings: Settings, collection: Collection) -> None:
+def need_same_recipe(run: FinishedRun, settings: Settings, collection: Collection) -> None:
     """Raise `LpipstoreError` unless rows and head have the same recipe as in a run."""
     extractor, head = collection.features.extractor, collection.head(settings)
     now = {
@@ -158,7 +160,7 @@ def need_same_recipe(run: Run, settings: Settings, collection: Collection) -> No
         )
 
 
-def _tell_differences(run: Run, screen: Screen) -> None:
+def _tell_differences(run: FinishedRun, screen: Screen) -> None:
     then, now = run.manifest.get("versions", {}), versions()
     different = [
         f"{name} {then.get(name, 'none')} (now {now.get(name, 'none')})"

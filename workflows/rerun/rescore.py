@@ -24,7 +24,7 @@ from ...pipeline.runs.reopen import (
     reopen_records,
     reopen_source_choices,
 )
-from ...pipeline.runs.run import Run, open_run
+from ...pipeline.runs.run import FinishedRun, open_run
 from ...pipeline.runs.writing import writing_run
 from ..scoring.job import Heads, Job, score_heads
 from ..scoring.kinds import KINDS
@@ -154,7 +154,7 @@ def rescore_run(
     )
 
 
-def _reopen(run: Run, kind: type[Job], collection: Collection, settings: Settings) -> Job:
+def _reopen(run: FinishedRun, kind: type[Job], collection: Collection, settings: Settings) -> Job:
     """Return the job of a run, with paths as they stand in its tables."""
     paths = run.images.column("path").to_pylist()
     records = [
@@ -163,7 +163,7 @@ def _reopen(run: Run, kind: type[Job], collection: Collection, settings: Setting
     return kind.reopen(run, records, "", settings)
 
 
-def reopen_collection(run: Run, recipe: Recipe, session: Session) -> Collection:
+def reopen_collection(run: FinishedRun, recipe: Recipe, session: Session) -> Collection:
     """Bind the images of a run to the store that has, or had, their rows."""
     settings, records = session.settings, reopen_records(run)
     extractor = reopen_extractor(
@@ -172,7 +172,7 @@ def reopen_collection(run: Run, recipe: Recipe, session: Session) -> Collection:
     return bind(records, extractor, session)
 
 
-def _need_results(run: Run, kind: str) -> None:
+def _need_results(run: FinishedRun, kind: str) -> None:
     needed = PAIRS if kind == "close" else f"{DISTANCES}/zarr.json"
     if not (run.path / needed).exists():
         raise UsageError(f"{printable(str(run.path))} is a damaged run: it has no {needed}")
@@ -234,7 +234,7 @@ def _folder_name(choice: str) -> str:
     return name
 
 
-def _manifest(run: Run, head: Head) -> dict[str, Any]:
+def _manifest(run: FinishedRun, head: Head) -> dict[str, Any]:
     """Return the manifest that the original command would write with another head."""
     folder = str(run.manifest["folder"])  # base of relative paths, including that of the head
     here = os.path.isfile(head.name) and folder != printable(os.getcwd())
@@ -251,7 +251,7 @@ def _manifest(run: Run, head: Head) -> dict[str, Any]:
     return manifest
 
 
-def _copy_images(run: Run, folder: Path) -> None:
+def _copy_images(run: FinishedRun, folder: Path) -> None:
     with (run.path / IMAGES).open("rb") as table, replacing(folder / IMAGES) as file:
         shutil.copyfileobj(table, file)
 

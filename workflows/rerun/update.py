@@ -25,7 +25,7 @@ from ...pipeline.matrix.score import fast_error, score_matrix
 from ...pipeline.matrix.summary import Figures, pair_summary
 from ...pipeline.runs.files import DISTANCES, MANIFEST, write_json
 from ...pipeline.runs.reopen import reopen_recipe, reopen_records
-from ...pipeline.runs.run import Run, open_run
+from ...pipeline.runs.run import FinishedRun, open_run
 from ...pipeline.runs.zarr_array import MatrixFile
 from ...pipeline.sources.names import absolute
 from ...pipeline.sources.sources import Given
@@ -58,7 +58,7 @@ class Changes:
     renamed: list[tuple[str, str]]
 
     @classmethod
-    def between(cls, run: Run, records: Sequence[ImageRecord]) -> "Changes":
+    def between(cls, run: FinishedRun, records: Sequence[ImageRecord]) -> "Changes":
         """Compare the usable images of a run with those of `records`."""
         old = {_place(r.path): r.content for r in reopen_records(run) if not r.error}
         new = {_place(r.path): r.content for r in records if not r.error}
@@ -137,7 +137,7 @@ class Update(AllPairs):
     """All pairs of a collection, of which a finished run has some."""
 
     title = "All pairs, updated"
-    run: Run
+    run: FinishedRun
 
     def asked(self) -> Mapping[str, str]:
         """Return the digest of the run's manifest."""
@@ -186,7 +186,7 @@ class UpdateResults(Results):
 
 
 def _update(
-    run: Run, head: Head, collection: Collection, out: Path, session: Session
+    run: FinishedRun, head: Head, collection: Collection, out: Path, session: Session
 ) -> UpdateResults:
     settings, features, contents = session.settings, collection.features, collection.contents()
     places = _places(run)
@@ -214,7 +214,7 @@ def _update(
     )
 
 
-def _places(run: Run) -> dict[bytes, int]:
+def _places(run: FinishedRun) -> dict[bytes, int]:
     """Return the row of each content in the matrix of a run."""
     contents = [r.content for r in reopen_records(run) if not r.error]
     places = {content: place for place, content in enumerate(contents) if content}
@@ -227,7 +227,7 @@ def _places(run: Run) -> dict[bytes, int]:
 
 
 def _score(
-    run: Run,
+    run: FinishedRun,
     places: dict[bytes, int],
     new: Sequence[bytes],
     kept: Sequence[bytes],

@@ -13,7 +13,7 @@ from ...pipeline.matrix.plan import MatrixPlan, plan_matrix
 from ...pipeline.matrix.score import MatrixTarget, fast_error, score_matrices
 from ...pipeline.matrix.summary import Figures, pair_summary
 from ...pipeline.runs.files import DISTANCES
-from ...pipeline.runs.run import Run
+from ...pipeline.runs.run import FinishedRun
 from ...pipeline.runs.zarr_array import MatrixFile
 from ...pipeline.sources.sources import Given
 from ..session.collection import Collection
@@ -53,7 +53,7 @@ class AllPairs(Job):
 
     @classmethod
     def reopen(
-        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
+        cls, run: FinishedRun, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "AllPairs":
         """Return the job; nothing but the images decides it."""
         return AllPairs()

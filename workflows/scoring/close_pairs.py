@@ -18,7 +18,7 @@ from ...pipeline.features.pooling import useful_grids
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.summary import Figures
 from ...pipeline.runs.files import MANIFEST, PAIRS
-from ...pipeline.runs.run import Run
+from ...pipeline.runs.run import FinishedRun
 from ...pipeline.search.cascade import Tally
 from ...pipeline.search.close import Close
 from ...pipeline.search.results import SearchParts, finished_pairs, write_pairs
@@ -60,7 +60,7 @@ class Question:
             raise UsageError(f"{setting('top_k')} takes a number from 1 on, not {self.top_k}")
 
 
-def reopen_question(run: Run) -> Question:
+def reopen_question(run: FinishedRun) -> Question:
     """Return what a run of close pairs was asked.
 
     Raises
@@ -123,7 +123,7 @@ class ClosePairs(Job):
 
     @classmethod
     def reopen(
-        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
+        cls, run: FinishedRun, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "ClosePairs":
         """Read the question from the manifest."""
         return cls(reopen_question(run))

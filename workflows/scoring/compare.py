@@ -20,7 +20,7 @@ from ...pipeline.pairlists.reopen import reopen_pairs
 from ...pipeline.pairlists.table import PairList
 from ...pipeline.runs.files import MANIFEST, PAIRS
 from ...pipeline.runs.reopen import reading
-from ...pipeline.runs.run import Run
+from ...pipeline.runs.run import FinishedRun
 from ...pipeline.sources.sources import Found, Given, Sources, name_of
 from ..session.collection import STAGES, Collection, check_choice, need_images
 from ..session.dryrun import Forecast, width_of
@@ -76,7 +76,7 @@ class CrossPairs(Job):
 
     @classmethod
     def reopen(
-        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
+        cls, run: FinishedRun, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "CrossPairs":
         """Read from the manifest how many images are of the first collection."""
         first = run.manifest.get("first")
@@ -219,7 +219,7 @@ class Namesakes(ListJob):
 
     @classmethod
     def reopen(
-        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
+        cls, run: FinishedRun, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "Namesakes":
         """Read pairs and loners from the tables of the run."""
         pairs, alone = reopen_couples(run, records, folder)
@@ -255,7 +255,7 @@ class PairedResults(ListResults):
 
 
 def reopen_couples(
-    run: Run, records: Sequence[ImageRecord], folder: str
+    run: FinishedRun, records: Sequence[ImageRecord], folder: str
 ) -> tuple[PairList, Loners]:
     """Return the pairs of a run of namesakes, and the images that have none.
 

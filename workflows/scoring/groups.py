@@ -21,7 +21,7 @@ from ...pipeline.pairlists.file import LINES_AT_ONCE, write_parts, write_table
 from ...pipeline.pairlists.summary import summarise_groups
 from ...pipeline.pairlists.table import PairList
 from ...pipeline.runs.files import GROUPS, PAIRS
-from ...pipeline.runs.run import Run
+from ...pipeline.runs.run import FinishedRun
 from ...pipeline.sources.names import absolute, folder_of, joined, without_scheme
 from ...pipeline.sources.sources import Given
 from ..session.dryrun import Forecast
@@ -92,7 +92,7 @@ class WithinFolders(ListJob):
 
     @classmethod
     def reopen(
-        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
+        cls, run: FinishedRun, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "WithinFolders":
         """List the pairs within the folders of the images, as they were before decoding."""
         surveyed = [replace(r, error=None) if r.content else r for r in records]

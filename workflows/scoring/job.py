@@ -10,7 +10,7 @@ from ...pipeline.distances.heads import Head
 from ...pipeline.features.pooled import PooledRows
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.runs.files import SUMMARY, write_json
-from ...pipeline.runs.run import Run
+from ...pipeline.runs.run import FinishedRun
 from ...pipeline.runs.tables import write_images
 from ...pipeline.runs.writing import writing_run
 from ..session.collection import Collection
@@ -53,7 +53,7 @@ class Job(ABC):
     @classmethod
     @abstractmethod
     def reopen(
-        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
+        cls, run: FinishedRun, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> Self:
         """Return the job that made a finished run, to make it again or to score other heads.
 
@@ -74,7 +74,7 @@ class Job(ABC):
             The files of the run are damaged.
         """
 
-    def rescored(self, run: Run, *, from_rows: bool) -> Self:
+    def rescored(self, run: FinishedRun, *, from_rows: bool) -> Self:
         """Return the job for other heads: from what the run has kept, or `from_rows`."""
         return self
 

@@ -24,7 +24,7 @@ from ...pipeline.pairlists.score import ListTarget, fast_list_error, score_lists
 from ...pipeline.pairlists.statistics import distances_of_statistics, keep_statistics
 from ...pipeline.pairlists.table import PairList
 from ...pipeline.runs.files import DISTANCES, STATISTICS, contents_digest
-from ...pipeline.runs.run import Run
+from ...pipeline.runs.run import FinishedRun
 from ..session.collection import Collection, need_images
 from ..session.dryrun import width_of
 from ..session.estimate import Work, list_work
@@ -92,7 +92,7 @@ class ListJob(Job):
         todo = _pairs_to_do(collection, plan, out, settings)
         return list_work(plan, todo, room, width_of(collection, settings))
 
-    def rescored(self, run: Run, *, from_rows: bool) -> Self:
+    def rescored(self, run: FinishedRun, *, from_rows: bool) -> Self:
         """Return the job for other heads; it keeps no statistics, but can use those of the run."""
         known = run.path if self.statistics and not from_rows else None
         return replace(self, statistics=False, known=known)
@@ -156,7 +156,7 @@ def list_digest(pairs: PairList) -> str:
     return digest.hexdigest()
 
 
-def need_same_pairs(run: Run, pairs: PairList) -> None:
+def need_same_pairs(run: FinishedRun, pairs: PairList) -> None:
     """Raise `LpipstoreError` unless the tables of a run hold the pairs that its manifest names."""
     if list_digest(pairs) != run.manifest.get("list"):
         raise LpipstoreError(

@@ -11,7 +11,7 @@ from ...pipeline.pairlists.file import write_table
 from ...pipeline.pairlists.reopen import reopen_pairs
 from ...pipeline.pairlists.table import PairList, read_pairs
 from ...pipeline.runs.files import PAIRS
-from ...pipeline.runs.run import Run
+from ...pipeline.runs.run import FinishedRun
 from ...pipeline.sources.source import GivenSource
 from ..session.collection import STAGES
 from ..session.dryrun import Forecast
@@ -89,7 +89,7 @@ class TableOfPairs(ListJob):
 
     @classmethod
     def reopen(
-        cls, run: Run, records: Sequence[ImageRecord], folder: str, settings: Settings
+        cls, run: FinishedRun, records: Sequence[ImageRecord], folder: str, settings: Settings
     ) -> "TableOfPairs":
         """Read the list from the tables of the run."""
         pairs = reopen_pairs(run, records)

@@ -10,7 +10,7 @@ from ...pipeline.distances.panels import Columns, live
 from ...pipeline.images.loader import Decoding, cores
 from ...pipeline.runs.files import IMAGES
 from ...pipeline.runs.reopen import reopen_records
-from ...pipeline.runs.run import Run
+from ...pipeline.runs.run import FinishedRun
 from ...pipeline.runs.writing import check_run
 from .collection import Collection
 from .estimate import Estimate, Work, estimate
@@ -87,7 +87,7 @@ def look_at(out: Path, manifest: Mapping[str, Any], collection: Collection) -> N
         collection.features.failures.update(
             {
                 record.content: record.error
-                for record in reopen_records(Run(out))
+                for record in reopen_records(FinishedRun(out))
                 if record.content and record.error
             }
         )

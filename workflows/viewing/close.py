@@ -15,7 +15,7 @@ from ...pipeline.common.text import printable
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.runs.files import MANIFEST
 from ...pipeline.runs.reopen import reopen_kind, reopen_records, reopen_source_choices
-from ...pipeline.runs.run import Run, open_run
+from ...pipeline.runs.run import FinishedRun, open_run
 from ...pipeline.sources.sources import Given
 from ..scoring.close_pairs import find_close
 from ..session.screen import Screen
@@ -88,7 +88,7 @@ def close_pairs_of(
     )
 
 
-def _run_of(given: Sequence[Given]) -> Run | None:
+def _run_of(given: Sequence[Given]) -> FinishedRun | None:
     """Return the run that was given; None for images."""
     paths = [Path(one) for one in given if isinstance(one, str | Path)]
     runs = [path for path in paths if (path / MANIFEST).is_file()]
@@ -114,7 +114,7 @@ def _search(
         return _listed(open_run(Path(scratch) / "close"), below, reason)
 
 
-def _of_list(run: Run, below: float | None) -> CloseImages:
+def _of_list(run: FinishedRun, below: float | None) -> CloseImages:
     most = float(run.manifest["below"])
     if below is not None and below > most:
         raise UsageError(
@@ -124,7 +124,7 @@ def _of_list(run: Run, below: float | None) -> CloseImages:
     return _listed(run, most if below is None else below, reason)
 
 
-def _listed(run: Run, below: float, reason: str) -> CloseImages:
+def _listed(run: FinishedRun, below: float, reason: str) -> CloseImages:
     table = run.pairs
     left, right = (np.asarray(table[name].to_numpy(), np.int64) for name in ("i", "j"))
     distances = np.asarray(table["distance"].to_numpy(), np.float32)
@@ -133,7 +133,7 @@ def _listed(run: Run, below: float, reason: str) -> CloseImages:
     return _close(run, *pairs, below, reason)
 
 
-def _of_matrix(run: Run, below: float | None, screen: Screen) -> CloseImages:
+def _of_matrix(run: FinishedRun, below: float | None, screen: Screen) -> CloseImages:
     """Read the matrix band by band: once for the threshold if none is given, once for the pairs."""
     reason = "it was asked for"
     if below is None:
@@ -148,7 +148,7 @@ def _of_matrix(run: Run, below: float | None, screen: Screen) -> CloseImages:
     return _close(run, left, right, distances, below, reason)
 
 
-def _bands(run: Run) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _bands(run: FinishedRun) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield (first row, rows) of bands of the matrix, with infinity on its diagonal."""
     matrix: Any = run.distances
     height = matrix.chunks[0][0]
@@ -160,7 +160,7 @@ def _bands(run: Run) -> Iterator[tuple[int, NDArray[np.float32]]]:
 
 
 def _close(
-    run: Run,
+    run: FinishedRun,
     left: NDArray[np.int64],
     right: NDArray[np.int64],
     distances: NDArray[np.float32],

@@ -1,0 +1,64 @@
+"""Finished runs, with what people ask of them."""
+
+import os
+from typing import TYPE_CHECKING
+
+from ...pipeline.runs.run import FinishedRun
+from ...pipeline.runs.run import open_run as open_finished
+from ...pipeline.runs.run import open_runs as open_several
+from ..session.logged import LoggedScreen
+from ..session.settings import Settings
+
+if TYPE_CHECKING:
+    from .duplicates import Duplicates
+
+
+class Run(FinishedRun):
+    """A finished run: what `open_run` and the functions of `lpipstore` return.
+
+    Its attributes are those of `lpipstore.pipeline.runs.run.FinishedRun`: what lies in its folder.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+    >>> run.kind, run.mean == run.summary["mean"], run.forwards == run.summary["forwards"]
+    ('pairs', True, True)
+    """
+
+    def duplicates(
+        self, below: float | None = None, *, linkage: str = "single", keep: str = "largest"
+    ) -> "Duplicates":
+        """Find groups of near-duplicates, as `lpipstore.duplicates` does."""
+        from .duplicates import find_duplicates
+
+        with LoggedScreen(progress=False) as screen:
+            return find_duplicates(
+                [self.path], Settings(), screen, below=below, linkage=linkage, keep=keep
+            )
+
+
+def open_run(folder: str | os.PathLike[str]) -> Run:
+    """Open the folder of a finished run.
+
+    Raises
+    ------
+    UsageError
+        The folder is not a run, or the run is not finished.
+    """
+    return Run(open_finished(folder).path)
+
+
+def open_runs(*folders: str | os.PathLike[str]) -> list[Run]:
+    """Open several finished runs to compare or combine them.
+
+    Warns with `DifferentMetrics`, naming the differences, unless all distances were made with the
+    same head, backbone, weights, image size and precision (also of the trunk).
+
+    Raises
+    ------
+    UsageError
+        A folder is not a run, or its run is not finished.
+    """
+    return [Run(run.path) for run in open_several(*folders)]

@@ -12,7 +12,7 @@ import pytest
         "cache.errors",
         "cache.store",
         "pipeline.distances.module",
-        "pipeline.runs.run",
+        "workflows.viewing.run",
         "workflows.api",
     ],
 )

@@ -15,7 +15,7 @@ from ...cache.errors import LpipstoreError, UsageError, setting
 from ..common.atomic import replacing
 from ..common.progress import Report, silent
 from ..common.text import printable
-from .run import FinishedRun
+from .run import FinishedRun, complete
 
 FORMATS = ("csv", "parquet", "npz")
 _BAND = 64  # rows of a matrix that are read at a time
@@ -109,13 +109,7 @@ def _bands(run: FinishedRun, report: Report) -> Iterator[tuple[int, NDArray[np.f
     count, height = array.shape[0], max(_BAND, array.chunks[0])  # a chunk is read once
     for start in range(0, count, height):
         report("rows", start, count)
-        band = np.asarray(array[start : start + height])
-        if np.isnan(band).any():
-            raise LpipstoreError(
-                f"the matrix in {printable(str(run.path))} lacks distances: give the command that "
-                "made it again"
-            )
-        yield start, band
+        yield start, complete(np.asarray(array[start : start + height]), run)
     report("rows", count, count)
 
 

@@ -216,7 +216,7 @@ class FinishedRun:
 class _Distances:
     """Distances on disk that keep their run: its folder may go with it, and they with the folder.
 
-    Where the folder is gone, Zarr reads NaN.
+    Zarr reads NaN where a chunk is gone, which no finished run has: that is an error.
     """
 
     def __init__(self, run: FinishedRun, array: "zarr.Array[Any]") -> None:
@@ -225,7 +225,23 @@ class _Distances:
         self.shape, self.ndim, self.dtype = array.shape, array.ndim, array.dtype
 
     def __getitem__(self, index: Any) -> "NDArray[np.float32]":  # noqa: ANN401 - as NumPy takes it
-        return np.asarray(self.array[index])
+        return complete(np.asarray(self.array[index]), self.run)
+
+
+def complete(distances: "NDArray[np.float32]", run: FinishedRun) -> "NDArray[np.float32]":
+    """Return distances read from a run.
+
+    Raises
+    ------
+    LpipstoreError
+        Some are NaN: a chunk of the array on disk is missing.
+    """
+    if np.isnan(distances).any():
+        raise LpipstoreError(
+            f"the matrix in {printable(str(run.path))} lacks distances: give the command that "
+            "made it again"
+        )
+    return distances
 
 
 def _counted(count: int, things: str) -> str:

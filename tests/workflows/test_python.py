@@ -288,6 +288,16 @@ def test_distances_keep_a_run_without_a_folder(arrays):
     assert distances[2:4, 0].compute().dtype == np.float32
 
 
+def test_a_lost_chunk_of_distances_is_an_error(arrays):
+    run = lpipstore.pairs(arrays, **MODEL)
+    (chunk,) = (path for path in (run.path / "distances.zarr" / "c").rglob("*") if path.is_file())
+    chunk.unlink()
+    with pytest.raises(LpipstoreError, match="lacks distances"):
+        run.distances.compute()
+    with pytest.raises(LpipstoreError, match="lacks distances"):
+        run.condensed()
+
+
 def test_numbers_of_numpy_are_numbers(arrays):
     close = lpipstore.below(arrays, np.float32(9), **MODEL)
     assert close.manifest["below"] == 9

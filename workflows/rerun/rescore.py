@@ -137,12 +137,11 @@ def rescore_run(
             manifests = [{**manifest, "from_statistics": True} for manifest in manifests]
         elif not compute:
             _need_rows(collection)
+        job = _reopen(run, KINDS[kind], collection, settings).rescored(run, from_rows=from_rows)
         with ExitStack() as stack:
             for (_, target), manifest in zip(targets, manifests, strict=True):
                 stack.enter_context(writing_run(target, manifest))
                 _copy_images(run, target)
-            job = _reopen(run, KINDS[kind], collection, settings)
-            job = job.rescored(run, from_rows=from_rows)
             summaries = score_heads(job, collection, targets, out, session)
     features = collection.features
     return Rescored(

@@ -408,3 +408,15 @@ def test_the_extractor_of_a_run_can_be_loaded_in_another_process(cli, pictures, 
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     expected = extractor.rows(torch.from_numpy(pixels))
     assert np.array_equal(extract_rows(spec, pixels), expected)
+
+
+def test_a_refused_rescoring_leaves_no_folder(cli, draw, tmp_path):
+    draw(tmp_path / "images" / "one", 9)
+    images = (tmp_path / "images", "--group-by", "folder", "--store", tmp_path / "s")
+    assert cli("pairs", *images, *MODEL, "--out", tmp_path / "run").code == 0
+    outcome = cli(
+        *("rescore", tmp_path / "run", "--heads", "none", "--store", tmp_path / "s"),
+        *("--memory", "1000", "--out", tmp_path / "again"),
+    )
+    assert (outcome.code, "memory" in outcome.err) == (2, True)
+    assert not (tmp_path / "again").exists()

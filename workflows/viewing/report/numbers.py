@@ -1,0 +1,65 @@
+"""Numbers in few bytes: quantised to 16 bits and written as base64, and matrices as PNG."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+_LEVELS = 65535
+
+
+def packed(values: ArrayLike) -> dict[str, Any]:
+    """Return unsigned integers below 65,536 as little-endian base64, for ``report.unpack``."""
+    array = np.asarray(values)
+    narrow = "<u1" if array.size == 0 or int(array.max()) < 256 else "<u2"
+    data = np.ascontiguousarray(array, narrow).tobytes()
+    return {"type": narrow[1:], "data": base64.b64encode(data).decode()}
+
+
+def quantised(values: NDArray[np.floating]) -> dict[str, Any]:
+    """Return finite numbers as 16-bit integers: a number is ``low + step * integer``.
+
+    It is off by ``step / 2`` at most: the range over 131,070.
+    """
+    low = float(values.min()) if values.size else 0.0
+    span = float(values.max()) - low if values.size else 0.0
+    step = span / _LEVELS or 1.0
+    integers = np.rint((values - low) / step).astype("<u2")
+    data = base64.b64encode(integers.tobytes()).decode()
+    return {"type": "u2", "low": low, "step": step, "data": data}
+
+
+def upper_half(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what lies above the diagonal, row by row: float32 [n (n - 1) / 2]."""
+    half: NDArray[np.float32] = matrix[np.triu_indices(len(matrix), 1)]
+    return half
+
+
+def colour_table(name: str = "cividis") -> NDArray[np.uint8]:
+    """Return 256 colours of a colour map of Matplotlib: uint8 [256, 3]."""
+    from matplotlib import colormaps
+
+    return np.rint(colormaps[name](np.arange(256))[:, :3] * 255).astype(np.uint8)
+
+
+def matrix_png(
+    matrix: NDArray[np.float32], order: NDArray[np.int64], limits: tuple[float, float], side: int
+) -> str:
+    """Return a matrix in an order as the data URI of a PNG of at most `side` pixels.
+
+    Of a larger matrix each pixel is the mean of a block. `limits` are the distances of the first
+    and of the last colour.
+    """
+    ordered = matrix[np.ix_(order, order)]
+    low, high = limits
+    scaled = np.clip((ordered - low) / max(high - low, 1e-12), 0, 1)
+    picture = Image.fromarray(np.rint(scaled * 255).astype(np.uint8))
+    if len(matrix) > side:
+        picture = picture.resize((side, side), Image.Resampling.BOX)
+    picture.putpalette(colour_table().tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

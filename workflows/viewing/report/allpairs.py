@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ....pipeline.analysis.hierarchy import leaf_order
 from ....pipeline.analysis.threshold import Suggestion, suggest_threshold
 from ....pipeline.images.survey import ImageRecord
 from ....pipeline.runs.run import FinishedRun
@@ -117,18 +118,15 @@ class PairsSeen:
         return np.concatenate(parts)
 
     @cached_property
-    def tree(self) -> NDArray[np.float64]:
-        """The hierarchical clustering of the images shown, as SciPy writes it."""
-        from ....pipeline.analysis.hierarchy import cluster_tree
-
-        return cluster_tree(self.distances)
+    def condensed(self) -> NDArray[np.float32]:
+        """The same in SciPy's condensed form: float32 [shown (shown - 1) / 2]."""
+        half: NDArray[np.float32] = self.distances[np.triu_indices(len(self.shown), 1)]
+        return half
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
         """The images shown in clustered order: alike ones stand side by side."""
-        from ....pipeline.analysis.hierarchy import leaf_order
-
-        return leaf_order(self.tree, self.distances)
+        return leaf_order(self.condensed)
 
     @cached_property
     def limits(self) -> tuple[float, float]:

@@ -32,13 +32,7 @@ def quantised(values: NDArray[np.floating]) -> dict[str, Any]:
     return {"type": "u2", "low": low, "step": step, "data": data}
 
 
-def upper_half(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what lies above the diagonal, row by row: float32 [n (n - 1) / 2]."""
-    half: NDArray[np.float32] = matrix[np.triu_indices(len(matrix), 1)]
-    return half
-
-
-def colour_table(name: str = "cividis") -> NDArray[np.uint8]:
+def colour_table(name: str = "Blues_r") -> NDArray[np.uint8]:
     """Return 256 colours of a colour map of Matplotlib: uint8 [256, 3]."""
     from matplotlib import colormaps
 

@@ -87,10 +87,11 @@ def make_sheets(
     numbers
         The number of each on the page.
     side
-        Pixels of the longer side of a picture. Smaller images keep their size.
+        Pixels of the longer side of a picture; less if all images are smaller.
     icc
         As for `Preparation`.
     """
+    side = min(side, max((max(r.width, r.height) for r in records), default=0)) or side
     columns = _SHEET // side
     sizes = [_size_of(record, side) for record in records]
     named = [n for n, record in enumerate(records) if record.content is not None and sizes[n][0]]
@@ -126,7 +127,7 @@ def make_sheets(
 
 
 def _size_of(record: ImageRecord, side: int) -> tuple[int, int]:
-    """Return (width, height) of the picture of an image, without enlarging it."""
+    """Return (width, height) of the picture of an image; (0, 0) if its own size is unknown."""
     longer = max(record.width, record.height)
     if not longer:
         return 0, 0

@@ -1,6 +1,7 @@
 """Finished runs, with what people ask of them."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...pipeline.runs.run import FinishedRun
@@ -37,6 +38,42 @@ class Run(FinishedRun):
             return find_duplicates(
                 [self.path], Settings(), screen, below=below, linkage=linkage, keep=keep
             )
+
+    def report(self, out: str | os.PathLike[str] | None = None) -> Path:
+        """Write the run as one page of HTML, which opens without network, and return its path.
+
+        Parameters
+        ----------
+        out
+            The file; None is ``report.html`` in the folder of the run. An earlier report is
+            replaced, any other file is an error.
+
+        Raises
+        ------
+        UsageError
+            There is another file at `out`.
+        LpipstoreError
+            The run is damaged, or the page cannot be written.
+
+        Examples
+        --------
+        >>> import lpipstore, torch
+        >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+        >>> run.report().name
+        'report.html'
+        """
+        from .report.build import build_report
+
+        with LoggedScreen(progress=False) as screen:
+            path = None if out is None else Path(out).expanduser()
+            return build_report(self, path, screen).path
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the figures, the closest pairs and a heat map."""
+        from .report.notebook import notebook_html
+
+        return notebook_html(self)
 
 
 def open_run(folder: str | os.PathLike[str]) -> Run:

@@ -94,28 +94,20 @@ class PairsSeen:
         """The rows of the matrix that the page shows, ascending."""
         count = len(self.images)
         if count <= MOST:
-            return np.arange(count)
+            return spread_out(count, count)
         places = {record.path: n for n, record in enumerate(self.images)}
         seen = self.statistics
-        named = [n for p in (*seen.closest, *seen.median, *seen.farthest) for n in (p.left, p.right)]
+        named = [
+            n for p in (*seen.closest, *seen.median, *seen.farthest) for n in (p.left, p.right)
+        ]
         for group in self.duplicates.groups[:GROUPS]:
             named += [places[path] for path in group.paths[:MEMBERS]]
-        steps = np.linspace(0, count - 1, MOST).round().astype(np.int64)
-        return np.union1d(steps, np.asarray(named, np.int64))
+        return np.union1d(spread_out(count, MOST), np.asarray(named, np.int64))
 
     @cached_property
     def distances(self) -> NDArray[np.float32]:
         """Distances of the images shown: float32 [shown, shown]."""
-        matrix: Any = self.run.distances
-        if len(self.shown) == len(self.images):
-            return np.asarray(matrix.compute(), np.float32)
-        height = matrix.chunks[0][0]
-        parts = []
-        for top in range(0, matrix.shape[0], height):
-            rows = self.shown[(self.shown >= top) & (self.shown < top + height)]
-            band = np.asarray(matrix[top : top + height])
-            parts.append(band[np.ix_(rows - top, self.shown)])
-        return np.concatenate(parts)
+        return distances_of(self.run, self.shown)
 
     @cached_property
     def condensed(self) -> NDArray[np.float32]:
@@ -138,6 +130,25 @@ class PairsSeen:
     def numbered(self, pairs: Sequence[Pair]) -> list[tuple[ImageRecord, ImageRecord, float]]:
         """Return pairs with their images in place of rows."""
         return [(self.images[p.left], self.images[p.right], p.distance) for p in pairs]
+
+
+def distances_of(run: FinishedRun, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the distances of some images of a run of all pairs: float32 [rows, rows].
+
+    `rows` ascend. The matrix is read band by band.
+    """
+    matrix: Any = run.distances
+    height, parts = matrix.chunks[0][0], []
+    for top in range(0, matrix.shape[0], height):
+        within = rows[(rows >= top) & (rows < top + height)]
+        band = np.asarray(matrix[top : top + height])
+        parts.append(band[np.ix_(within - top, rows)])
+    return np.concatenate(parts)
+
+
+def spread_out(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most `most` of `count` images, at equal steps through the collection."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def _statistics(run: FinishedRun, quantiles: dict[str, float]) -> Statistics:

@@ -1,8 +1,9 @@
-"""Build the page of a run: ask the sections, make the pictures, render, write whole or not at all."""
+"""Build the page of a run: ask the sections, make pictures, render; written whole or not at all."""
 
 import base64
 import hashlib
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -118,7 +119,6 @@ def render(
     large: Sheets,
 ) -> str:
     """Return the page without its first lines."""
-    environment = _environment()
     names = [subject.name(record) for record in subject.cast.records]
     missing = {
         number: printable(reason).replace("changed during the run; run again", "changed since")
@@ -136,21 +136,25 @@ def render(
     ]
     style = _joined("css", [section.name for section, _ in parts])
     script = _joined("js", [section.name for section, _ in parts])
-    return environment.get_template("page.html.j2").render(
-        title=_title(subject),
-        kind=subject.kind,
-        sections=sections,
-        pictures={
-            "names": names,
-            "missing": missing,
-            "small": sheets.payload(),
-            "large": large.payload(),
-        },
-        sheets=[*sheets.uris, *large.uris],
-        style=Markup(style),  # noqa: S704 - our own files
-        script=Markup(script),  # noqa: S704
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            title=_title(subject),
+            kind=subject.kind,
+            sections=sections,
+            pictures={
+                "names": names,
+                "missing": missing,
+                "small": sheets.payload(),
+                "large": large.payload(),
+            },
+            sheets=[*sheets.uris, *large.uris],
+            style=Markup(style),  # noqa: S704 - our own files
+            script=Markup(script),  # noqa: S704
+            style_hash=_hash(style),
+            script_hash=_hash(script),
+        )
     )
 
 
@@ -162,17 +166,19 @@ def _title(subject: Subject) -> str:
 
 def _pictures(subject: Subject) -> tuple[Sheets, Sheets]:
     """Return the pictures of all images on the page, and larger ones of those that need them."""
-    choices: dict[str, Any] = dict(reopen_source_choices(subject.run))
-    sources = Sources(source_options(replace(Settings(), **choices)))
     icc = "convert" if subject.run.manifest.get("colours") else "ignore"
     records, side = subject.cast.records, side_of(len(subject.cast.records))
     featured = sorted(subject.cast.featured) if side < LARGE else []
-    try:
+    with closing(sources_of(subject.run)) as sources:
         every = make_sheets(records, range(len(records)), side, sources, icc, subject.screen)
         chosen = [records[n] for n in featured]
         return every, make_sheets(chosen, featured, LARGE, sources, icc, subject.screen)
-    finally:
-        sources.close()
+
+
+def sources_of(run: FinishedRun) -> Sources:
+    """Return what opens the images of a run, as they were read then."""
+    choices: dict[str, Any] = dict(reopen_source_choices(run))
+    return Sources(source_options(replace(Settings(), **choices)))
 
 
 def _check_target(path: Path) -> None:
@@ -190,7 +196,8 @@ def _check_target(path: Path) -> None:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what renders the templates: it escapes everything, and knows no undefined names."""
     return Environment(
         loader=FileSystemLoader(_ASSETS),
         autoescape=True,
@@ -201,7 +208,7 @@ def _environment() -> Environment:
 
 
 def _template(name: str, context: Mapping[str, Any]) -> str:
-    return _environment().get_template(f"{name}.html.j2").render(context)
+    return environment().get_template(f"{name}.html.j2").render(context)
 
 
 def _joined(kind: str, names: list[str]) -> str:

@@ -98,8 +98,8 @@ class Content:
     context
         Variables of the template ``assets/NAME.html.j2``.
     payload
-        What ``assets/NAME.js`` gets: JSON, with arrays as `lpipstore.workflows.viewing.report.numbers`
-        packs them. None: the section needs no script.
+        What ``assets/NAME.js`` gets: JSON, with arrays as `numbers` packs them. None: the section
+        needs no script.
     """
 
     hint: str
@@ -108,21 +108,19 @@ class Content:
 
 
 class Section(Protocol):
-    """A part of the page with a heading of its own.
+    """A part of the page with a heading of its own; its attributes are those of its class."""
 
-    Attributes
-    ----------
-    name
-        Name of its anchor and of its files in ``assets``.
-    title
-        The heading.
-    kinds
-        The kinds of run (`Subject.kind`) that it is about; empty: all.
-    """
+    @property
+    def name(self) -> str:
+        """Name of its anchor and of its files in ``assets``."""
 
-    name: str
-    title: str
-    kinds: Sequence[str]
+    @property
+    def title(self) -> str:
+        """The heading."""
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The kinds of run (`Subject.kind`) that it is about; empty: all."""
 
     def content(self, subject: Subject) -> Content | None:
         """Return what the section shows; None leaves it out.

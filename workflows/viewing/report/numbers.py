@@ -36,7 +36,9 @@ def colour_table(name: str = "Blues_r") -> NDArray[np.uint8]:
     """Return 256 colours of a colour map of Matplotlib: uint8 [256, 3]."""
     from matplotlib import colormaps
 
-    return np.rint(colormaps[name](np.arange(256))[:, :3] * 255).astype(np.uint8)
+    colours = np.asarray(colormaps[name](np.arange(256)))[:, :3]
+    table: NDArray[np.uint8] = np.rint(colours * 255).astype(np.uint8)
+    return table
 
 
 def matrix_png(

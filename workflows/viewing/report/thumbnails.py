@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,71 +88,90 @@ def make_sheets(
         The number of each on the page.
     side
         Pixels of the longer side of a picture; less if all images are smaller.
-    icc
-        As for `Preparation`.
+    sources, icc, screen
+        As for `pictures`.
     """
     side = min(side, max((max(r.width, r.height) for r in records), default=0)) or side
     columns = _SHEET // side
-    sizes = [_size_of(record, side) for record in records]
-    named = [n for n, record in enumerate(records) if record.content is not None and sizes[n][0]]
-    reasons = {
-        numbers[n]: record.error or "it was never read"
-        for n, record in enumerate(records)
-        if record.content is None or not sizes[n][0]
-    }
-    tiles: dict[int, NDArray[np.uint8]] = {}
-    uris: list[str] = []
     per_sheet = columns * columns
-    images = [(records[n].path, records[n].content or b"") for n in named]
-    how = Preparation((side, side), "pad", icc)
-    done = 0
-    for batch in decode_images(images, sources, how, _BATCH):
-        pixels = to_uint8(batch.pixels).numpy()
-        for place, picture in zip(batch.indices, pixels, strict=True):
-            tiles[named[place]] = _unpadded(picture, sizes[named[place]])
-        for place, reason in batch.failures.items():
-            reasons[numbers[named[place]]] = reason
-        done += len(batch.indices) + len(batch.failures)
-        screen.report("pictures", done, len(images))
-        reached = named[done - 1] + 1 if done else 0
-        while reached - len(uris) * per_sheet >= per_sheet:
-            uris.append(_sheet(tiles, len(uris) * per_sheet, per_sheet, side, columns))
-    while len(uris) * per_sheet < len(records):
-        start = len(uris) * per_sheet
-        count = min(per_sheet, len(records) - start)
-        uris.append(_sheet(tiles, start, count, side, columns))
-    shown = [sizes[n] if numbers[n] not in reasons else (0, 0) for n in range(len(records))]
-    widths, heights = [w for w, _ in shown], [h for _, h in shown]
+    sizes, reasons = [(0, 0)] * len(records), dict[int, str]()
+    uris: list[str] = []
+    tiles: list[NDArray[np.uint8] | None] = []
+    for place, picture in enumerate(pictures(records, side, sources, icc, screen)):
+        if isinstance(picture, str):
+            reasons[numbers[place]] = picture
+            tiles.append(None)
+        else:
+            sizes[place] = picture.shape[1], picture.shape[0]
+            tiles.append(picture)
+        if len(tiles) == per_sheet or place == len(records) - 1:
+            uris.append(_sheet(tiles, side, columns))
+            tiles = []
+    widths, heights = [w for w, _ in sizes], [h for _, h in sizes]
     return Sheets(side, columns, list(numbers), widths, heights, uris, reasons)
 
 
-def _size_of(record: ImageRecord, side: int) -> tuple[int, int]:
-    """Return (width, height) of the picture of an image; (0, 0) if its own size is unknown."""
-    longer = max(record.width, record.height)
-    if not longer:
-        return 0, 0
-    scale = side / longer
-    return max(1, round(record.width * scale)), max(1, round(record.height * scale))
+def pictures(
+    records: Sequence[ImageRecord], side: int, sources: Sources, icc: str, screen: Screen
+) -> Iterator[NDArray[np.uint8] | str]:
+    """Yield a small picture of each image in order, or the reason why there is none.
+
+    Parameters
+    ----------
+    records
+        The images. Their content is checked: one that has changed since has no picture.
+    side
+        Pixels of the longer side of a picture.
+    sources
+        Opens the images.
+    icc
+        As for `lpipstore.pipeline.images.preparation.Preparation`.
+    screen
+        Takes the progress.
+    """
+    known = [n for n, record in enumerate(records) if record.content and record.width]
+    images = [(records[n].path, records[n].content or b"") for n in known]
+    decoded = decode_images(images, sources, Preparation((side, side), "pad", icc), _BATCH)
+    made: dict[int, NDArray[np.uint8] | str] = {
+        n: records[n].error or "it was never read" for n in {*range(len(records))} - {*known}
+    }
+    done, following = 0, 0
+    for batch in decoded:
+        tiles = to_uint8(batch.pixels).numpy()
+        for place, tile in zip(batch.indices, tiles, strict=True):
+            made[known[place]] = _unpadded(tile, records[known[place]], side)
+        made |= {known[place]: reason for place, reason in batch.failures.items()}
+        done += len(batch.indices) + len(batch.failures)
+        screen.report("pictures", done, len(images))
+        while following in made:
+            yield made.pop(following)
+            following += 1
+    while following in made:  # those at the end that were never read
+        yield made.pop(following)
+        following += 1
 
 
-def _unpadded(tile: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def webp(pixels: NDArray[np.uint8]) -> str:
+    """Return pixels [height, width, 3] as the data URI of a WebP."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=_QUALITY, method=2)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _unpadded(tile: NDArray[np.uint8], record: ImageRecord, side: int) -> NDArray[np.uint8]:
     """Return a picture without the bars that `Preparation` put around it."""
-    width, height = size
-    top, left = (tile.shape[0] - height) // 2, (tile.shape[1] - width) // 2
+    scale = side / max(record.width, record.height)
+    width, height = (max(1, round(edge * scale)) for edge in (record.width, record.height))
+    top, left = (side - height) // 2, (side - width) // 2
     return tile[top : top + height, left : left + width]
 
 
-def _sheet(
-    tiles: dict[int, NDArray[np.uint8]], start: int, count: int, side: int, columns: int
-) -> str:
-    """Lay out the tiles from `start` on and take them out of memory; return a data URI."""
-    rows = -(-count // columns)
-    sheet = np.full((rows * side, min(columns, count) * side, 3), 128, np.uint8)
-    for place in range(count):
-        tile = tiles.pop(start + place, None)
+def _sheet(tiles: Sequence[NDArray[np.uint8] | None], side: int, columns: int) -> str:
+    """Lay out tiles, row by row; return a data URI."""
+    rows = -(-len(tiles) // columns)
+    sheet = np.full((rows * side, min(columns, len(tiles)) * side, 3), 128, np.uint8)
+    for place, tile in enumerate(tiles):
         if tile is not None:
             top, left = place // columns * side, place % columns * side
             sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "WEBP", quality=_QUALITY, method=2)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return webp(sheet)

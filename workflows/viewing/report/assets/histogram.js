@@ -33,7 +33,7 @@ report.section("histogram", (root, { counts, low, high, marks }) => {
       return element("rect", { class: "column", x: bin * wide + 0.5, y: bottom - tall, width: Math.max(0.5, wide - 1), height: tall });
     });
     svg.append(...bars, element("line", { class: "axis", x1: 0, x2: width, y1: bottom, y2: bottom }));
-    const ticks = nice(low, high, Math.max(3, Math.floor(width / 110)));
+    const ticks = nice(low, high, Math.max(3, Math.floor(width / 80)));
     for (const tick of ticks) {
       const x = place(tick);
       svg.append(element("text", { x, y: height - 8, "text-anchor": x < 20 ? "start" : x > width - 20 ? "end" : "middle" }, String(Number(tick.toFixed(6)))));

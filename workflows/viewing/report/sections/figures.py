@@ -36,7 +36,7 @@ class RunFigures:
             "LPIPS says how different two pictures look to a person: 0 is identical, and the "
             "larger the number, the more they differ.",
             {
-                "tiles": _tiles(summary),
+                "tiles": tiles_of(summary),
                 "measured": _measured(subject),
                 "quantiles": quantiles_of(summary),
                 "untrained": summary.get("trained") is False,
@@ -50,7 +50,7 @@ def quantiles_of(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, f"{levels[level]:.4f}") for level, name in _LEVELS.items() if level in levels]
 
 
-def _tiles(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+def tiles_of(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return (name, value, remark) of the main figures."""
     tiles = []
     if summary.get("mean") is not None:

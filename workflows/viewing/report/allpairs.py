@@ -162,7 +162,8 @@ def _statistics(run: FinishedRun, quantiles: dict[str, float]) -> Statistics:
         mean.append(finite.sum(1, dtype=np.float64) / max(band.shape[1] - 1, 1))
         places = np.flatnonzero(np.arange(band.shape[1]) > (np.arange(len(band)) + top)[:, None])
         values = band.ravel()[places]
-        counts += np.histogram(values, _BINS, (low, max(high, low + 1e-9)))[0]
+        span = low, max(high, low + 1e-6)  # where all are equal, too
+        counts += np.histogram(values.astype(np.float64), _BINS, span)[0]
         for name, ranks in (
             ("closest", values),
             ("median", np.abs(values - middle)),

@@ -167,12 +167,17 @@ def _title(subject: Subject) -> str:
 def _pictures(subject: Subject) -> tuple[Sheets, Sheets]:
     """Return the pictures of all images on the page, and larger ones of those that need them."""
     icc = "convert" if subject.run.manifest.get("colours") else "ignore"
-    records, side = subject.cast.records, side_of(len(subject.cast.records))
-    featured = sorted(subject.cast.featured) if side < LARGE else []
+    cast, side = subject.cast, side_of(len(subject.cast.records))
+    place = {record.path: n for n, record in enumerate(subject.records)}
+    order = sorted(  # as in the collection: archives and videos are read quickly only in order
+        range(len(cast.records)), key=lambda n: place.get(cast.records[n].path, len(place))
+    )
+    featured = [n for n in order if n in cast.featured and side < LARGE]
     with closing(sources_of(subject.run)) as sources:
-        every = make_sheets(records, range(len(records)), side, sources, icc, subject.screen)
-        chosen = [records[n] for n in featured]
-        return every, make_sheets(chosen, featured, LARGE, sources, icc, subject.screen)
+        return (
+            make_sheets(cast.records, order, side, sources, icc, subject.screen),
+            make_sheets(cast.records, featured, LARGE, sources, icc, subject.screen),
+        )
 
 
 def sources_of(run: FinishedRun) -> Sources:

@@ -24,10 +24,10 @@ def quantised(values: NDArray[np.floating]) -> dict[str, Any]:
 
     It is off by ``step / 2`` at most: the range over 131,070.
     """
-    low = float(values.min()) if values.size else 0.0
-    span = float(values.max()) - low if values.size else 0.0
-    step = span / _LEVELS or 1.0
-    integers = np.rint((values - low) / step).astype("<u2")
+    exact = np.asarray(values, np.float64)
+    low = float(exact.min()) if exact.size else 0.0
+    step = (float(exact.max()) - low) / _LEVELS if exact.size else 0.0
+    integers = np.rint((exact - low) / (step or 1.0)).astype("<u2")
     data = base64.b64encode(integers.tobytes()).decode()
     return {"type": "u2", "low": low, "step": step, "data": data}
 

@@ -71,7 +71,7 @@ def side_of(count: int) -> int:
 
 
 def make_sheets(
-    records: Sequence[ImageRecord],
+    every: Sequence[ImageRecord],
     numbers: Sequence[int],
     side: int,
     sources: Sources,
@@ -82,15 +82,16 @@ def make_sheets(
 
     Parameters
     ----------
-    records
-        The images; one that is gone, broken or has changed since is left empty.
+    every
+        All images of the page by their numbers.
     numbers
-        The number of each on the page.
+        Those to lay out, in this order; one that is gone, broken or has changed is left empty.
     side
         Pixels of the longer side of a picture; less if all images are smaller.
     sources, icc, screen
         As for `pictures`.
     """
+    records = [every[number] for number in numbers]
     side = min(side, max((max(r.width, r.height) for r in records), default=0)) or side
     columns = _SHEET // side
     per_sheet = columns * columns

@@ -103,7 +103,8 @@ const report = (() => {
     for (const canvas of document.querySelectorAll("canvas[data-picture]")) paint(canvas);
     emit("pictures");
   }
-  images.forEach((image, sheet) => image.decode().then(() => { ready.add(sheet); paintAll(); }));
+  const loaded = Promise.all(images.map((image, sheet) =>
+    image.decode().then(() => { ready.add(sheet); paintAll(); })));
 
   // A button with a picture, as strips have it.
   function card(number, value, click) {
@@ -317,6 +318,6 @@ const report = (() => {
     on("begin-" + name, begin);
   }
 
-  return { byId, data, unpack, shown, on, emit, names: pictures.names, drawPicture, showPicture, card,
+  return { loaded, byId, data, unpack, shown, on, emit, names: pictures.names, drawPicture, showPicture, card,
     showPair, select, colour, zoomable, section };
 })();

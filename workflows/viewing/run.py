@@ -11,6 +11,7 @@ from ..session.logged import LoggedScreen
 from ..session.settings import Settings
 
 if TYPE_CHECKING:
+    from ..session.given import Images
     from .duplicates import Duplicates
 
 
@@ -39,7 +40,13 @@ class Run(FinishedRun):
                 [self.path], Settings(), screen, below=below, linkage=linkage, keep=keep
             )
 
-    def report(self, out: str | os.PathLike[str] | None = None) -> Path:
+    def report(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        images: "Images | None" = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> Path:
         """Write the run as one page of HTML, which opens without network, and return its path.
 
         Parameters
@@ -47,6 +54,9 @@ class Run(FinishedRun):
         out
             The file; None is ``report.html`` in the folder of the run. An earlier report is
             replaced, any other file is an error.
+        images, value_range
+            What the run was made of, if that was in memory: the page takes its pictures from there.
+            Without it grey fields stand in their place.
 
         Raises
         ------
@@ -60,14 +70,17 @@ class Run(FinishedRun):
         >>> import lpipstore, torch
         >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
-        >>> run.report().name
+        >>> run.report(images=pictures, value_range=(0, 1)).name
         'report.html'
         """
+        from ..session.given import sources_of
         from .report.build import build_report
 
+        held = [] if images is None else sources_of(images, value_range, None, "images")
+        given = [one for one in held if not isinstance(one, str | os.PathLike)]
+        path = None if out is None else Path(out).expanduser()
         with LoggedScreen(progress=False) as screen:
-            path = None if out is None else Path(out).expanduser()
-            return build_report(self, path, screen).path
+            return build_report(self, path, screen, given).path
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the figures, the closest pairs and a heat map."""

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,6 +17,7 @@ from ....pipeline.common.atomic import replacing
 from ....pipeline.common.text import printable
 from ....pipeline.runs.reopen import reopen_source_choices
 from ....pipeline.runs.run import FinishedRun
+from ....pipeline.sources.source import GivenSource
 from ....pipeline.sources.sources import Sources
 from ...session.screen import Lines, Screen
 from ...session.settings import Settings, source_options
@@ -71,7 +72,9 @@ class Built:
         ]
 
 
-def build_report(run: FinishedRun, out: Path | None, screen: Screen) -> Built:
+def build_report(
+    run: FinishedRun, out: Path | None, screen: Screen, given: Sequence[GivenSource] = ()
+) -> Built:
     """Write the page of a finished run.
 
     Parameters
@@ -80,6 +83,10 @@ def build_report(run: FinishedRun, out: Path | None, screen: Screen) -> Built:
         A run of any kind; sections that have nothing to say of it are left out.
     out
         The file; None is ``report.html`` in the folder of the run. An earlier report is replaced.
+    screen
+        Takes progress and warnings.
+    given
+        Images in memory that the run was made of.
 
     Raises
     ------
@@ -94,7 +101,7 @@ def build_report(run: FinishedRun, out: Path | None, screen: Screen) -> Built:
     asked = [section for section in SECTIONS if not section.kinds or subject.kind in section.kinds]
     contents = [(section, section.content(subject)) for section in asked]
     parts = [(section, content) for section, content in contents if content is not None]
-    sheets, large = _pictures(subject)
+    sheets, large = _pictures(subject, given)
     page = render(subject, parts, sheets, large).encode()
     try:
         with replacing(path) as file:
@@ -164,7 +171,7 @@ def _title(subject: Subject) -> str:
     return f"LPIPS report: {folder or printable(subject.run.path.resolve().name)}"
 
 
-def _pictures(subject: Subject) -> tuple[Sheets, Sheets]:
+def _pictures(subject: Subject, given: Sequence[GivenSource]) -> tuple[Sheets, Sheets]:
     """Return the pictures of all images on the page, and larger ones of those that need them."""
     icc = "convert" if subject.run.manifest.get("colours") else "ignore"
     cast, side = subject.cast, side_of(len(subject.cast.records))
@@ -174,6 +181,8 @@ def _pictures(subject: Subject) -> tuple[Sheets, Sheets]:
     )
     featured = [n for n in order if n in cast.featured and side < LARGE]
     with closing(sources_of(subject.run)) as sources:
+        for one in given:
+            sources.add(one)
         return (
             make_sheets(cast.records, order, side, sources, icc, subject.screen),
             make_sheets(cast.records, featured, LARGE, sources, icc, subject.screen),

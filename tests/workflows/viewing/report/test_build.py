@@ -141,6 +141,17 @@ def test_members_of_archives_and_arrays_have_pictures(tmp_path, draw, score):
     assert integers(small["heights"]).tolist() == [48] * 4 + [32] * 3
 
 
+def test_images_in_memory_have_pictures_where_they_are_given_again():
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    run = lpipstore.pairs(images, **METRIC)
+    assert len(block(run.report().read_text(), "pictures")["missing"]) == 4
+    again = run.report(images=images).read_text()
+    assert block(again, "pictures")["missing"] == {}
+    others = run.report(images=images[::-1]).read_text()
+    assert len(block(others, "pictures")["missing"]) == 4
+    assert "4 images" in run._repr_html_()
+
+
 def test_of_many_images_a_sample_is_shown(thirty, monkeypatch):
     monkeypatch.setattr(allpairs, "MOST", 8)
     page = thirty.report().read_text()

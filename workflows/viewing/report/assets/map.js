@@ -32,8 +32,10 @@ report.section("map", (root, { images: packedImages, layouts }) => {
         if (x < -size || y < -size || x > view.width + size || y > view.height + size) continue;
         report.drawPicture(context, images[n], x - size / 2, y - size / 2, size, size);
       }
+    },
+    mark: (context, view) => {
       if (chosen < 0) return;
-      const [x, y] = place(chosen, view), big = Math.max(72, size * 1.5);
+      const [x, y] = place(chosen, view), big = Math.max(72, grown(view) * 1.5);
       context.fillStyle = report.colour("surface");
       context.fillRect(x - big / 2 - 3, y - big / 2 - 3, big + 6, big + 6);
       report.drawPicture(context, images[chosen], x - big / 2, y - big / 2, big, big);
@@ -41,6 +43,7 @@ report.section("map", (root, { images: packedImages, layouts }) => {
       context.lineWidth = 2;
       context.strokeRect(x - big / 2 - 3, y - big / 2 - 3, big + 6, big + 6);
     },
+    cursor: (view) => (chosen < 0 ? [view.width / 2, view.height / 2] : place(chosen, view)),
     hover: (x, y) => {
       let best = -1, least = grown(zoomed.view);
       for (let n = 0; n < count; n++) {
@@ -69,7 +72,7 @@ report.section("map", (root, { images: packedImages, layouts }) => {
   function choose(n) {
     chosen = n;
     readout.textContent = report.names[images[n]];
-    zoomed.redraw();
+    zoomed.remark();
   }
   for (const button of root.querySelectorAll("input[name=map-layout]")) {
     button.addEventListener("change", () => { lay(layouts[Number(button.value)]); zoomed.redraw(); });

@@ -56,6 +56,9 @@ report.section("matrix", (root, { order: packedOrder, low, high, colours: packed
     most: (view) => Math.max(1, count * 64 / (view.size || 1)),
     ratio: () => 1,
     draw,
+    mark,
+    cursor: (view) => [column, row].map((n, axis) =>
+      strip + view[axis ? "y" : "x"] + (n + 0.5) * view.size * view.scale / count),
     hover: (x, y) => {
       const cell = zoomed.view.size * zoomed.view.scale / count;
       const i = Math.floor((y - strip - zoomed.view.y) / cell), j = Math.floor((x - strip - zoomed.view.x) / cell);
@@ -83,7 +86,7 @@ report.section("matrix", (root, { order: packedOrder, low, high, colours: packed
       figures[side].querySelector("figcaption").textContent = report.names[number];
     });
     value.textContent = row === column ? "the same image" : report.shown(between(order[row], order[column]));
-    zoomed?.redraw();
+    zoomed?.remark();
   }
 
   function reveal() {
@@ -106,6 +109,17 @@ report.section("matrix", (root, { order: packedOrder, low, high, colours: packed
     context.imageSmoothingEnabled = cell < 1;
     context.imageSmoothingQuality = "high";
     context.drawImage(cells, strip + view.x, strip + view.y, wide, wide);
+    context.restore();
+    sides(context, view, cell);
+  }
+
+  // The cursor, its row and its column.
+  function mark(context, view) {
+    const cell = view.size * view.scale / count;
+    context.save();
+    context.beginPath();
+    context.rect(strip, strip, view.width - strip, view.height - strip);
+    context.clip();
     const x = strip + view.x + column * cell, y = strip + view.y + row * cell;
     context.strokeStyle = "#ffffff";
     context.globalAlpha = 0.55;
@@ -115,21 +129,24 @@ report.section("matrix", (root, { order: packedOrder, low, high, colours: packed
     context.moveTo(x + cell / 2, strip); context.lineTo(x + cell / 2, y);
     context.stroke();
     context.globalAlpha = 1;
-    context.strokeStyle = "#000000";
-    context.lineWidth = 3;
-    context.strokeRect(x - 1, y - 1, Math.max(cell, 3) + 2, Math.max(cell, 3) + 2);
     context.strokeStyle = "#ffffff";
-    context.lineWidth = 1.5;
+    context.lineWidth = 5;
+    context.strokeRect(x - 1, y - 1, Math.max(cell, 3) + 2, Math.max(cell, 3) + 2);
+    context.strokeStyle = "#000000";
+    context.lineWidth = 2;
     context.strokeRect(x - 1, y - 1, Math.max(cell, 3) + 2, Math.max(cell, 3) + 2);
     context.restore();
-    sides(context, view, cell);
+    context.fillStyle = report.colour("accent");
+    const long = Math.max(cell, 2);
+    if (x >= strip && x < view.width) context.fillRect(x, strip - 3, long, 3);
+    if (y >= strip && y < view.height) context.fillRect(strip - 3, y, 3, long);
   }
 
   // The pictures along the sides: every one that has room, else some at equal steps.
   function sides(context, view, cell) {
     const side = Math.min(strip - 6, Math.max(30, cell - 2)), every = Math.max(1, Math.ceil((side + 2) / cell));
     context.imageSmoothingEnabled = true;
-    for (const [axis, room, marked] of [["x", view.width, column], ["y", view.height, row]]) {
+    for (const [axis, room] of [["x", view.width], ["y", view.height]]) {
       context.save();
       context.beginPath();
       if (axis === "x") context.rect(strip, 0, room - strip, strip); else context.rect(0, strip, strip, room - strip);
@@ -143,9 +160,6 @@ report.section("matrix", (root, { order: packedOrder, low, high, colours: packed
         if (axis === "x") report.drawPicture(context, number, at, (strip - side) / 2, side, side);
         else report.drawPicture(context, number, (strip - side) / 2, at, side, side);
       }
-      const at = strip + view[axis] + marked * cell, long = Math.max(cell, 2);
-      context.fillStyle = report.colour("accent");
-      if (axis === "x") context.fillRect(at, strip - 3, long, 3); else context.fillRect(strip - 3, at, 3, long);
       context.restore();
     }
   }

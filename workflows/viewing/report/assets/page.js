@@ -35,7 +35,7 @@ const report = (() => {
   // --- pictures --------------------------------------------------------------------------------
   const pictures = data("pictures");
   const images = [...document.querySelectorAll("#sheets img")];
-  const ready = new Set();
+  const ready = new Map(); // bitmaps of the sheets that are decoded
   function place(set, first) {
     const numbers = unpack(set.numbers), widths = unpack(set.widths), heights = unpack(set.heights);
     const places = new Map();
@@ -71,7 +71,7 @@ const report = (() => {
     if (!ready.has(tile.sheet)) return;
     const scale = Math.min(width / tile.width, height / tile.height);
     const w = tile.width * scale, h = tile.height * scale;
-    context.drawImage(images[tile.sheet], tile.x, tile.y, tile.width, tile.height,
+    context.drawImage(ready.get(tile.sheet), tile.x, tile.y, tile.width, tile.height,
       x + (width - w) / 2, y + (height - h) / 2, w, h);
   }
 
@@ -96,7 +96,7 @@ const report = (() => {
     if (!ready.has(tile.sheet)) return;
     canvas.width = tile.width;
     canvas.height = tile.height;
-    canvas.getContext("2d").drawImage(images[tile.sheet], tile.x, tile.y, tile.width, tile.height,
+    canvas.getContext("2d").drawImage(ready.get(tile.sheet), tile.x, tile.y, tile.width, tile.height,
       0, 0, tile.width, tile.height);
   }
   function paintAll() {
@@ -104,7 +104,11 @@ const report = (() => {
     emit("pictures");
   }
   const loaded = Promise.all(images.map((image, sheet) =>
-    image.decode().then(() => { ready.add(sheet); paintAll(); })));
+    image.decode().then(() => createImageBitmap(image)).then((bitmap) => {
+      ready.set(sheet, bitmap);
+      image.remove();
+      paintAll();
+    })));
 
   // A button with a picture, as strips have it.
   function card(number, value, click) {
@@ -191,20 +195,37 @@ const report = (() => {
   // --- a canvas that zooms and moves -----------------------------------------------------------
   // `draw(context, view)` gets a view with width, height (CSS pixels), scale and x, y: the content
   // is `view.size` wide at scale 1 and `aspect()` times as high; it begins at (x, y) + inset.
-  function zoomable(canvas, { inset, most, ratio, aspect = () => 1, draw, hover, click, keys }) {
+  // It is drawn when the view changes; `mark` draws the cursor over it and `cursor` says where it is.
+  function zoomable(canvas, { inset, most, ratio, aspect = () => 1, draw, mark, cursor, hover, click, keys }) {
     const view = { width: 0, height: 0, size: 0, scale: 1, x: 0, y: 0 };
-    let queued = false;
-    function redraw() {
+    const layer = document.createElement("canvas");
+    let queued = false, stale = true;
+    function sharpened(target) {
+      const context = target.getContext("2d"), sharp = devicePixelRatio || 1;
+      context.setTransform(sharp, 0, 0, sharp, 0, 0);
+      context.clearRect(0, 0, view.width, view.height);
+      return context;
+    }
+    function remark() {
       if (queued) return;
       queued = true;
       requestAnimationFrame(() => {
         queued = false;
-        const context = canvas.getContext("2d");
-        const sharp = devicePixelRatio || 1;
-        context.setTransform(sharp, 0, 0, sharp, 0, 0);
-        context.clearRect(0, 0, view.width, view.height);
-        draw(context, view);
+        if (!view.width) return;
+        if (stale) {
+          layer.width = canvas.width;
+          layer.height = canvas.height;
+          draw(sharpened(layer), view);
+          stale = false;
+        }
+        const context = sharpened(canvas);
+        context.drawImage(layer, 0, 0, view.width, view.height);
+        mark(context, view);
       });
+    }
+    function redraw() {
+      stale = true;
+      remark();
     }
     function resize() {
       const width = canvas.clientWidth;
@@ -285,8 +306,8 @@ const report = (() => {
     }, { passive: false });
     canvas.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const used = event.key === "+" || event.key === "=" ? (zoom(2), true)
-        : event.key === "-" ? (zoom(0.5), true)
+      const used = event.key === "+" || event.key === "=" ? (zoom(2, ...cursor(view)), true)
+        : event.key === "-" ? (zoom(0.5, ...cursor(view)), true)
         : event.key === "0" ? (zoom(0), true)
         : event.key === "Enter" || event.key === " " ? (click(), true)
         : keys(event.key);
@@ -299,7 +320,7 @@ const report = (() => {
     on("theme", redraw);
     on("pictures", redraw);
     resize();
-    return { view, redraw, keep, zoom };
+    return { view, redraw, remark, keep };
   }
 
   // --- sections --------------------------------------------------------------------------------

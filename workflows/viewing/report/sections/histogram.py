@@ -8,7 +8,7 @@ class Histogram:
     """The histogram of all distances, with quantiles marked."""
 
     name = "histogram"
-    title = "Spread of distances"
+    title = "Distances"
     kinds = ("pairs",)
 
     def content(self, subject: Subject) -> Content:

@@ -17,7 +17,7 @@ class Map:
     """Classical scaling of the distances, and UMAP where it is installed."""
 
     name = "map"
-    title = "Map of the collection"
+    title = "Map"
     kinds = ("pairs",)
 
     def content(self, subject: Subject) -> Content | None:

@@ -21,7 +21,7 @@ MOST = 2500  # images whose distances to one another stand in the page
 GROUPS = 40  # groups of near-duplicates that are shown
 MEMBERS = 12  # images of a group that are shown
 _EXTREMES = 6
-_BINS = 96
+_BINS = 12, 96  # of the histogram: at least, at most
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,10 @@ def spread_out(count: int, most: int) -> NDArray[np.int64]:
 
 def _statistics(run: FinishedRun, quantiles: dict[str, float]) -> Statistics:
     low, middle, high = (float(quantiles[level]) for level in ("0.0", "0.5", "1.0"))
-    counts = np.zeros(_BINS, np.int64)
+    few, many = _BINS
+    pairs = int(run.summary["pairs"])
+    bins = min(many, max(few, round(2 * pairs ** (1 / 3))))  # the rule of Rice
+    counts = np.zeros(bins, np.int64)
     found: dict[str, list[Pair]] = {"closest": [], "median": [], "farthest": []}
     nearest, mean = [], []
     for top, band in bands(run):
@@ -163,7 +166,7 @@ def _statistics(run: FinishedRun, quantiles: dict[str, float]) -> Statistics:
         places = np.flatnonzero(np.arange(band.shape[1]) > (np.arange(len(band)) + top)[:, None])
         values = band.ravel()[places]
         span = low, max(high, low + 1e-6)  # where all are equal, too
-        counts += np.histogram(values.astype(np.float64), _BINS, span)[0]
+        counts += np.histogram(values.astype(np.float64), bins, span)[0]
         for name, ranks in (
             ("closest", values),
             ("median", np.abs(values - middle)),

@@ -26,7 +26,7 @@ from .sections import SECTIONS
 from .thumbnails import LARGE, Sheets, make_sheets, side_of
 
 REPORT = "report.html"
-_ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parent / "assets"
 _MARK = b"<!doctype html>\n<!-- report of lpipstore -->\n"
 
 
@@ -213,7 +213,7 @@ def _check_target(path: Path) -> None:
 def environment() -> Environment:
     """Return what renders the templates: it escapes everything, and knows no undefined names."""
     return Environment(
-        loader=FileSystemLoader(_ASSETS),
+        loader=FileSystemLoader(ASSETS),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -227,7 +227,7 @@ def _template(name: str, context: Mapping[str, Any]) -> str:
 
 def _joined(kind: str, names: list[str]) -> str:
     """Return the style or the script of the page: the common part, then those of the sections."""
-    files = [_ASSETS / f"{name}.{kind}" for name in ("page", *names)]
+    files = [ASSETS / f"{name}.{kind}" for name in ("page", *names)]
     return "\n".join(file.read_text("utf-8") for file in files if file.exists())
 
 

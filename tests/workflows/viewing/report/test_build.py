@@ -11,7 +11,9 @@ from PIL import Image
 
 import lpipstore
 from lpipstore.workflows.viewing.report import allpairs
+from lpipstore.workflows.viewing.report.build import ASSETS
 from lpipstore.workflows.viewing.report.numbers import packed, quantised
+from lpipstore.workflows.viewing.report.sections import SECTIONS
 from lpipstore.workflows.viewing.report.thumbnails import side_of
 
 from .conftest import METRIC
@@ -210,3 +212,24 @@ def test_numbers_are_packed_within_what_they_promise():
 def test_sides_fall_with_the_number_of_images():
     sides = [side_of(count) for count in (1, 300, 301, 1000, 1001, 9999)]
     assert sides == [224, 224, 128, 128, 96, 96]
+
+
+def test_every_section_has_its_files_and_every_file_a_section():
+    shared = {"page", "macros", "quantiles", "notebook"}
+    names = [section.name for section in SECTIONS]
+    assert len(names) == len(set(names))
+    files = {path.name for path in ASSETS.iterdir()}
+    assert {f"{name}.html.j2" for name in names} <= files
+    assert {file.partition(".")[0] for file in files} == {*names} | shared
+
+
+@pytest.mark.parametrize("path", sorted(ASSETS.iterdir()), ids=lambda path: path.name)
+def test_assets_keep_to_the_policy(path):
+    text = path.read_text()
+    if path.suffix == ".js":
+        code = text.replace("http://www.w3.org/2000/svg", "")  # a name, which nobody fetches
+        assert not re.search(r"(inner|outer|Adjacent)HTML|eval\(|</script|https?:", code)
+    elif path.suffix == ".j2" and path.name != "page.html.j2":
+        assert not re.search(r"\sstyle=|\son[a-z]+=|\|\s*safe|<script|https?:", text)
+    else:
+        assert not re.search(r"https?:|@import", text)

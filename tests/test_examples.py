@@ -14,6 +14,8 @@ import pytest
         "pipeline.distances.module",
         "workflows.viewing.run",
         "workflows.api",
+        "workflows.viewing.report.names",
+        "workflows.viewing.run",
     ],
 )
 def test_examples_in_docstrings(name, monkeypatch, tmp_path):

@@ -25,7 +25,7 @@ from .runner import carry_out as _carry_out
 from .runner import show as _show
 from .runner import watched as _watched
 from .runs import export_app, rescore
-from .viewing import DUPLICATES_EXAMPLES, duplicates
+from .viewing import DUPLICATES_EXAMPLES, REPORT_EXAMPLES, duplicates, report
 
 _COLLECT_AT = 50_000, 20, 20  # thresholds of gc, by default 700, 10, 10
 _MALLOPT = {-1: 256 << 20, -3: 32 << 20}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD: mallopt(3), in bytes
@@ -288,6 +288,7 @@ def demo(
 
 app.command(epilog="Example: lpipstore rescore run --heads my-head.pth --out run2")(rescore)
 app.command(epilog=DUPLICATES_EXAMPLES)(duplicates)
+app.command(epilog=REPORT_EXAMPLES)(report)
 app.command(epilog=TRAIN_EXAMPLES)(train)
 app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
 

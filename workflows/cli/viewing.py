@@ -1,4 +1,4 @@
-"""The commands for people who would rather look: ``duplicates``."""
+"""The commands for people who would rather look: ``duplicates``, ``report``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from ..session.settings import Settings
-from .options import OUTPUT, path_of, takes_settings
+from .options import OUTPUT, Quiet, path_of, takes_settings
 from .runner import Json, Strict, carry_out
 
+REPORT_EXAMPLES = "Example: lpipstore report run --out report.html"
 DUPLICATES_EXAMPLES = "Example: lpipstore duplicates photos --backbone squeeze --link alike"
 
 
@@ -86,3 +87,30 @@ def duplicates(
         as_json=as_json,
         strict=strict,
     )
+
+
+def report(
+    run: Annotated[
+        Path, typer.Argument(parser=path_of, metavar="RUN", help="The folder of a finished run.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path_of,
+            rich_help_panel=OUTPUT,
+            metavar="FILE",
+            help="Where the page goes.",
+            show_default="report.html in the run",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Show a run as one page of HTML: figures, plots and pictures; it opens without network.
+
+    The images are read once more, for their thumbnails; where one is gone a grey field stands.
+    """
+    from ...pipeline.runs.run import open_run
+    from ..viewing.report.build import build_report
+
+    carry_out(lambda screen: build_report(open_run(run), out, screen), quiet=quiet, as_json=as_json)

@@ -137,10 +137,10 @@ def _of_matrix(run: FinishedRun, below: float | None, screen: Screen) -> CloseIm
     """Read the matrix band by band: once for the threshold if none is given, once for the pairs."""
     reason = "it was asked for"
     if below is None:
-        nearest = np.concatenate([band.min(1) for _, band in _bands(run)])
+        nearest = np.concatenate([band.min(1) for _, band in bands(run)])
         below, reason = _suggested(nearest, screen)
     found = []
-    for top, band in _bands(run):
+    for top, band in bands(run):
         rows, columns = np.nonzero(band < below)
         above = columns > rows + top
         found.append((rows[above] + top, columns[above], band[rows[above], columns[above]]))
@@ -148,7 +148,7 @@ def _of_matrix(run: FinishedRun, below: float | None, screen: Screen) -> CloseIm
     return _close(run, left, right, distances, below, reason)
 
 
-def _bands(run: FinishedRun) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def bands(run: FinishedRun) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield (first row, rows) of bands of the matrix, with infinity on its diagonal."""
     matrix: Any = run.distances
     height = matrix.chunks[0][0]

@@ -1,6 +1,7 @@
 """Finished runs, with what people ask of them."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...pipeline.runs.run import FinishedRun
@@ -10,6 +11,7 @@ from ..session.logged import LoggedScreen
 from ..session.settings import Settings
 
 if TYPE_CHECKING:
+    from ..session.given import Images
     from .duplicates import Duplicates
 
 
@@ -37,6 +39,54 @@ class Run(FinishedRun):
             return find_duplicates(
                 [self.path], Settings(), screen, below=below, linkage=linkage, keep=keep
             )
+
+    def report(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        images: "Images | None" = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> Path:
+        """Write the run as one page of HTML, which opens without network, and return its path.
+
+        Parameters
+        ----------
+        out
+            The file; None is ``report.html`` in the folder of the run. An earlier report is
+            replaced, any other file is an error.
+        images, value_range
+            What the run was made of, if that was in memory: the page takes its pictures from there.
+            Without it grey fields stand in their place.
+
+        Raises
+        ------
+        UsageError
+            There is another file at `out`.
+        LpipstoreError
+            The run is damaged, or the page cannot be written.
+
+        Examples
+        --------
+        >>> import lpipstore, torch
+        >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+        >>> run.report(images=pictures, value_range=(0, 1)).name
+        'report.html'
+        """
+        from ..session.given import sources_of
+        from .report.build import build_report
+
+        held = [] if images is None else sources_of(images, value_range, None, "images")
+        given = [one for one in held if not isinstance(one, str | os.PathLike)]
+        path = None if out is None else Path(out).expanduser()
+        with LoggedScreen(progress=False) as screen:
+            return build_report(self, path, screen, given).path
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the figures, the closest pairs and a heat map."""
+        from .report.notebook import notebook_html
+
+        return notebook_html(self)
 
 
 def open_run(folder: str | os.PathLike[str]) -> Run:

@@ -1,0 +1,67 @@
+"""A run as a notebook shows it: its figures, the closest pairs and a small heat map."""
+
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from ....pipeline.analysis.hierarchy import leaf_order
+from ....pipeline.runs.run import FinishedRun
+from ...session.logged import LoggedScreen
+from .allpairs import distances_of, spread_out
+from .build import environment, sources_of
+from .contract import Subject
+from .numbers import matrix_png
+from .sections.figures import tiles_of
+from .thumbnails import pictures, webp
+
+_IMAGES = 400  # of the heat map
+_SIDE = 320  # pixels of the heat map
+_PAIRS, _THUMBNAIL = 3, 96
+
+
+def notebook_html(run: FinishedRun) -> str:
+    """Return a fragment of HTML without scripts; runs without a matrix have their figures alone.
+
+    Raises
+    ------
+    LpipstoreError
+        The run is damaged.
+    """
+    with LoggedScreen() as screen:
+        subject = Subject(run, screen)
+        context: dict[str, Any] = {
+            "tiles": tiles_of(run.summary),
+            "untrained": run.summary.get("trained") is False,
+            "said": repr(run)[1:-1],
+            "pairs": [],
+            "heat": None,
+        }
+        if subject.kind == "pairs":
+            context |= {"pairs": _closest(subject), "heat": _heat(subject)}
+        return environment().get_template("notebook.html.j2").render(context)
+
+
+def _closest(subject: Subject) -> list[dict[str, Any]]:
+    """Return the closest pairs, their pictures as data URIs; None for one that is gone."""
+    seen = subject.pairs
+    pairs = seen.numbered(seen.statistics.closest[:_PAIRS])
+    records = [record for left, right, _ in pairs for record in (left, right)]
+    icc = "convert" if subject.run.manifest.get("colours") else "ignore"
+    with closing(sources_of(subject.run)) as sources:
+        made = [*pictures(records, _THUMBNAIL, sources, icc, subject.screen)]
+    uris = [None if isinstance(picture, str) else webp(picture) for picture in made]
+    return [
+        {
+            "distance": distance,
+            "images": [(subject.name(left), uris[2 * n]), (subject.name(right), uris[2 * n + 1])],
+        }
+        for n, (left, right, distance) in enumerate(pairs)
+    ]
+
+
+def _heat(subject: Subject) -> str:
+    pairs = subject.pairs
+    matrix = distances_of(subject.run, spread_out(len(pairs.images), _IMAGES))
+    order = leaf_order(matrix[np.triu_indices(len(matrix), 1)])
+    return matrix_png(matrix, order, pairs.limits, _SIDE)

@@ -1,0 +1,99 @@
+"""The figures of a run: what was measured, on how many images, with what result."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from .....cache.errors import spelled
+from .....pipeline.common.text import printable
+from .....pipeline.runs.files import SUMMARY
+from ..contract import Content, Subject
+
+_BACKBONES = {"alex": "AlexNet", "vgg": "VGG-16", "squeeze": "SqueezeNet"}
+_LEVELS = {
+    "0.0": "smallest",
+    "0.01": "1 %",
+    "0.05": "5 %",
+    "0.25": "25 %",
+    "0.5": "median",
+    "0.75": "75 %",
+    "0.95": "95 %",
+    "0.99": "99 %",
+    "1.0": "largest",
+}
+
+
+class RunFigures:
+    """The main figures as tiles, what was measured as a list, the quantiles as a table."""
+
+    name = "figures"
+    title = "Figures"
+    kinds = ()
+
+    def content(self, subject: Subject) -> Content:
+        """Return the figures that the run has."""
+        summary = subject.run.summary
+        return Content(
+            "LPIPS says how different two pictures look to a person: 0 is identical, and the "
+            "larger the number, the more they differ.",
+            {
+                "tiles": tiles_of(summary),
+                "measured": _measured(subject),
+                "quantiles": quantiles_of(summary),
+                "untrained": summary.get("trained") is False,
+            },
+        )
+
+
+def quantiles_of(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (name, distance) of the quantiles of a run; none if it has no distances."""
+    levels = summary.get("quantiles") or {}
+    return [(name, f"{levels[level]:.4f}") for level, name in _LEVELS.items() if level in levels]
+
+
+def tiles_of(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (name, value, remark) of the main figures."""
+    tiles = []
+    if summary.get("mean") is not None:
+        stderr = summary.get("stderr")
+        remark = "" if stderr is None else f"± {stderr:.4f} standard error over images"
+        tiles.append(("Mean distance", f"{summary['mean']:.4f}", remark))
+    if quantiles := summary.get("quantiles"):
+        tiles.append(
+            (
+                "Median distance",
+                f"{quantiles['0.5']:.4f}",
+                f"from {quantiles['0.0']:.4f} to {quantiles['1.0']:.4f}",
+            )
+        )
+    if summary.get("std") is not None:
+        tiles.append(("Spread", f"{summary['std']:.4f}", "standard deviation over pairs"))
+    if isinstance(summary.get("images"), int):
+        failed = summary.get("failed", 0)
+        same = summary["images"] - failed - summary.get("unique", summary["images"] - failed)
+        remarks = [f"{failed:,} failed"] if failed else []
+        remarks += [f"{same:,} identical to others"] if same > 0 else []
+        tiles.append(("Images", f"{summary['images']:,}", ", ".join(remarks) or "all usable"))
+    if isinstance(summary.get("pairs"), int):
+        tiles.append(("Pairs", f"{summary['pairs']:,}", ""))
+    return tiles
+
+
+def _measured(subject: Subject) -> list[tuple[str, str]]:
+    """Return (name, value) of what was measured and how."""
+    manifest, run = subject.run.manifest, subject.run
+    backbone = str(manifest.get("backbone", ""))
+    finished = datetime.fromtimestamp((run.path / SUMMARY).stat().st_mtime, UTC)
+    size = str(manifest.get("size", "")).replace("x", " × ")
+    entries = [
+        ("Images from", subject.names[0]),
+        ("Backbone", _BACKBONES.get(backbone, backbone)),
+        ("Head", manifest.get("head")),
+        ("Size", f"{size} px, {manifest.get('resize')}" if size else ""),
+        ("LPIPS version", manifest.get("lpips_version")),
+        ("Weights", manifest.get("weights_origin")),
+        ("Precision", manifest.get("precision")),
+        ("Finished", f"{finished:%Y-%m-%d %H:%M} UTC"),
+        ("Made by", f"lpipstore {manifest.get('versions', {}).get('lpipstore', '')}"),
+        ("Run", str(run.path)),
+    ]
+    return [(name, printable(spelled(str(value)))) for name, value in entries if value]

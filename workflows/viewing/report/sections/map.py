@@ -1,0 +1,54 @@
+"""The collection as a map: images that look alike lie close together."""
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .....pipeline.analysis.scaling import classical_scaling
+from ..contract import Content, Subject
+from ..numbers import packed, quantised
+
+_FEW = 4  # images: UMAP needs more
+
+
+class Map:
+    """Classical scaling of the distances, and UMAP where it is installed."""
+
+    name = "map"
+    title = "Map"
+    kinds = ("pairs",)
+
+    def content(self, subject: Subject) -> Content | None:
+        """Return the points; None for fewer than three images, which are always on a line."""
+        pairs = subject.pairs
+        if len(pairs.shown) < 3:
+            return None
+        points, share = classical_scaling(pairs.distances)
+        maps = [_layout("Classical scaling", points)]
+        if find_spec("umap") is not None and len(points) > _FEW:
+            maps.append(_layout("UMAP", _umap(pairs.distances)))
+        return Content(
+            "Pictures that look alike lie close together. A plane cannot hold all distances: this "
+            f"one shows {100 * share:.0f} % of their spread, so trust neighbours more than gaps.",
+            {"layouts": [layout["name"] for layout in maps]},
+            {
+                "images": packed(subject.cast.numbers(pairs.images[n] for n in pairs.shown)),
+                "layouts": maps,
+            },
+        )
+
+
+def _layout(name: str, points: NDArray[np.floating]) -> dict[str, Any]:
+    return {"name": name, "x": quantised(points[:, 0]), "y": quantised(points[:, 1])}
+
+
+def _umap(distances: NDArray[np.float32]) -> NDArray[np.floating]:
+    """Return a UMAP of the images: neighbours are kept, other distances mean little."""
+    import umap
+
+    neighbours = min(15, len(distances) - 1)
+    reducer = umap.UMAP(n_neighbors=neighbours, metric="precomputed", random_state=0)
+    points: NDArray[np.floating] = reducer.fit_transform(distances)
+    return points

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".pdf", ".svg")
 
 _PANEL = 2.3  # inches, the longer side of an image
+_BESIDE, _LOWEST = 2.4, 1.5  # inches: scale and taps, and the height that they need
+_BARS = 1.1  # inches, the width of the bars
 _DPI = 200
-_NAME = 34  # characters of a title
-_GREY = "#444444"
+_NARROW = 1.05  # inches that the shortest title needs
+_LETTERS = 13  # of a title, per inch
 _BAR = "#7a3b8f"
 
 
@@ -35,25 +37,28 @@ def draw_map(
     from matplotlib.figure import Figure
 
     height, width = found.map.shape
-    panel_width = _PANEL * min(1.0, width / height)
+    panel_width = max(_NARROW, _PANEL * min(1.0, width / height))
     panel_height = _PANEL * min(1.0, height / width)
-    widths = [panel_width] * 3 + [0.08, 1.25]
     figure = Figure(
-        figsize=(sum(widths) + 1.9, max(panel_height, 1.5) + 0.75), dpi=_DPI, layout="constrained"
+        figsize=(3 * panel_width + _BESIDE, max(panel_height, _LOWEST) + 0.45),
+        dpi=_DPI,
+        layout="constrained",
     )
-    grid = figure.subplots(1, 5, width_ratios=widths)
-    first, second, middle, colours, taps = grid
-    _picture(first, found.first_pixels, f"A  {_short(found.first)}")
-    _picture(second, found.second_pixels, f"B  {_short(found.second)}")
+    widths = [panel_width, panel_width, panel_width, _BARS]
+    first, second, middle, taps = figure.subplots(1, 4, width_ratios=widths)
+    _picture(first, found.first_pixels, f"A  {_short(found.first, panel_width)}")
+    _picture(second, found.second_pixels, f"B  {_short(found.second, panel_width)}")
     norm, colour_map = _colours(found.map, scale)
     drawn = _map(middle, found, overlay=overlay, norm=norm, colour_map=colour_map)
     middle.set_title(f"distance {found.distance:.4f}", fontsize=8)
-    bar = figure.colorbar(drawn, cax=colours, extend=_extend(found.map, norm))
+    share = 0.08 / (panel_height * width / height)
+    place = middle.inset_axes((1 + share / 2, 0, share, 1))  # as high as the map
+    bar = figure.colorbar(drawn, cax=place, extend=_extend(found.map, norm))
     bar.ax.tick_params(labelsize=6, width=0.5, length=2)
     bar.outline.set_linewidth(0.5)
-    bar.set_label("distance at each pixel", fontsize=6.5)
+    bar.set_label(f"{found.metric}, each pixel", fontsize=6.5)
     _taps(taps, found.taps)
-    figure.supxlabel(found.metric, fontsize=6.5, color=_GREY)
+    taps.set_box_aspect(max(panel_height, 0.9) / _BARS)
     with warnings.catch_warnings():
         # A sign that no font has is drawn as a box: nothing that anybody could mend
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
@@ -104,7 +109,7 @@ def _taps(axes: "Axes", taps: dict[str, float]) -> None:
     axes.locator_params(axis="x", nbins=3)
     axes.tick_params(axis="x", labelsize=6, width=0.5, length=2)
     axes.tick_params(axis="y", length=0)
-    axes.set_title("by tap", fontsize=8)
+    axes.set_title("distance by tap", fontsize=8)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_linewidth(0.5)
@@ -112,8 +117,9 @@ def _taps(axes: "Axes", taps: dict[str, float]) -> None:
         axes.set_xlim(0, 1)
 
 
-def _short(name: str) -> str:
-    """Return the end of a name, shortened in its middle."""
+def _short(name: str, inches: float) -> str:
+    """Return the last part of a name, shortened in its middle to the width of a panel."""
     shown = os.path.basename(printable(name)) or printable(name)
-    half = _NAME // 2 - 1
-    return shown if len(shown) <= _NAME else f"{shown[:half]}…{shown[-half:]}"
+    room = int(inches * _LETTERS) - 3
+    half = (room - 1) // 2
+    return shown if len(shown) <= room else f"{shown[:half]}…{shown[-half:]}"

@@ -14,6 +14,7 @@ import pytest
         "pipeline.distances.module",
         "pipeline.runs.run",
         "workflows.api",
+        "workflows.viewing.run",
     ],
 )
 def test_examples_in_docstrings(name, monkeypatch, tmp_path):

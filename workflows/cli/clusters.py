@@ -30,7 +30,6 @@ def clusters(
     count: Annotated[
         int | None,
         typer.Option(
-            min=1,
             metavar="K",
             help="Number of clusters.",
             show_default="the number from 2 to 20 that sets them apart most",
@@ -86,7 +85,7 @@ def clusters(
 
 def pick(
     run: AllPairs,
-    count: Annotated[int, typer.Option(min=1, metavar="K", help="Images to pick.")],
+    count: Annotated[int, typer.Option(metavar="K", help="Images to pick.")],
     start: Annotated[
         str | None,
         typer.Option(

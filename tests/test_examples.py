@@ -12,9 +12,8 @@ import pytest
         "cache.errors",
         "cache.store",
         "pipeline.distances.module",
-        "pipeline.runs.run",
-        "workflows.api",
         "workflows.viewing.run",
+        "workflows.api",
     ],
 )
 def test_examples_in_docstrings(name, monkeypatch, tmp_path):

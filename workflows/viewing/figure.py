@@ -5,7 +5,7 @@ Drawn by matplotlib without pyplot, which would keep figures and choose a backen
 
 import os
 import warnings
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from matplotlib.image import AxesImage
-
-    from .map import SpatialMap
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -30,8 +28,44 @@ _LETTERS = 13  # of a title, per inch
 _BAR = "#7a3b8f"
 
 
+class Differences(Protocol):
+    """What is drawn, such as a `lpipstore.workflows.viewing.map.SpatialMap`."""
+
+    @property
+    def first(self) -> str:
+        """Name of the first image."""
+
+    @property
+    def second(self) -> str:
+        """Name of the second image."""
+
+    @property
+    def distance(self) -> float:
+        """The sum of the taps."""
+
+    @property
+    def taps(self) -> dict[str, float]:
+        """Contribution of each tap."""
+
+    @property
+    def map(self) -> NDArray[np.float32]:
+        """float32 [height, width]."""
+
+    @property
+    def first_pixels(self) -> NDArray[np.uint8]:
+        """uint8 [height, width, 3]."""
+
+    @property
+    def second_pixels(self) -> NDArray[np.uint8]:
+        """uint8 [height, width, 3]."""
+
+    @property
+    def metric(self) -> str:
+        """The metric in a few words."""
+
+
 def draw_map(
-    found: "SpatialMap", file: IO[bytes], kind: str, *, overlay: bool, scale: float | None
+    found: Differences, file: IO[bytes], kind: str, *, overlay: bool, scale: float | None
 ) -> None:
     """Draw a spatial map into an open file, as "png", "pdf" or "svg"."""
     from matplotlib.figure import Figure
@@ -72,7 +106,7 @@ def _picture(axes: "Axes", pixels: NDArray[np.uint8], title: str) -> None:
 
 
 def _map(
-    axes: "Axes", found: "SpatialMap", *, overlay: bool, norm: "Normalize", colour_map: str
+    axes: "Axes", found: Differences, *, overlay: bool, norm: "Normalize", colour_map: str
 ) -> "AxesImage":
     axes.set_axis_off()
     if not overlay:

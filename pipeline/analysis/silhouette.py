@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import silhouette_score
 
+from ..common.progress import Report, silent
 from .hierarchy import cut, need_finite
 
 MOST_CLUSTERS = 20
@@ -36,7 +37,10 @@ class Choice:
 
 
 def choose_count(
-    matrix: NDArray[np.floating], tree: NDArray[np.float64], most: int = MOST_CLUSTERS
+    matrix: NDArray[np.floating],
+    tree: NDArray[np.float64],
+    most: int = MOST_CLUSTERS,
+    report: Report = silent,
 ) -> Choice:
     """Choose the cut of a tree into 2 to `most` clusters with the largest mean silhouette.
 
@@ -67,10 +71,11 @@ def choose_count(
         return Choice(1, None, "fewer than three images have nothing to choose", distinct=False)
     need_finite(matrix)
     counts = range(2, min(most, images - 1) + 1)
-    scores = [
-        float(silhouette_score(matrix, cut(tree, count=count), metric="precomputed"))
-        for count in counts
-    ]
+    scores = []
+    for count in counts:
+        labels = cut(tree, count=count)
+        scores.append(float(silhouette_score(matrix, labels, metric="precomputed")))
+        report("cuts", len(scores), len(counts))
     best = int(np.argmax(scores))
     span = f"2 to {counts[-1]}" if len(counts) > 1 else "2"
     if scores[best] <= 0:

@@ -253,7 +253,7 @@ def _choice(
         if count > len(matrix):
             reason = f"{count:,} were asked for, and there are only {len(matrix):,} images"
         return _Cut(cut(tree, count=count), reason)
-    chosen = choose_count(matrix, tree)
+    chosen = choose_count(matrix, tree, report=screen.report)
     if not chosen.distinct:
         screen.warn(
             f"the clusters do not stand apart ({chosen.reason}): {setting('count')} or "

@@ -84,15 +84,16 @@ class WholeRun:
         UsageError
             No image is called so, or several are.
         """
-        if isinstance(image, int):
+        if isinstance(image, int | np.integer):
+            image = int(image)
             if not 0 <= image < len(self.images):
                 raise UsageError(
                     f"{setting('start', image)} is no image of the run, which has "
                     f"{len(self.images):,}, the first of which is 0"
                 )
             return image
-        name = printable(os.fspath(image))
-        whole = {name, printable(os.path.abspath(os.fspath(image)))}
+        path = os.fspath(image)
+        name, whole = printable(path), {printable(path), printable(os.path.abspath(path))}
         exact = [n for n, path in enumerate(self.paths) if path in whole]
         ends = [n for n, path in enumerate(self.paths) if path.endswith((f"/{name}", f"#{name}"))]
         found = exact or ends

@@ -3,9 +3,9 @@
 Distances come in SciPy's condensed form (`scipy.spatial.distance.squareform`): the pair (i, j) with
 i < j is at ``n * i - i * (i + 1) // 2 + j - i - 1``.
 
-Memory, besides the condensed distances that are given (4 n² bytes in float64): 4 n² bytes for
-`cluster_tree`; 28 n² bytes for `leaf_order` up to `OPTIMAL_UP_TO` images, above it only lists of n
-numbers; a few arrays of n numbers for `cut` and `medoids`.
+Memory, besides the condensed distances that are given: 8 n² bytes for `cluster_tree` (4 n² if they
+are float64 already); up to 24 n² bytes for `leaf_order` up to `OPTIMAL_UP_TO` images, above it only
+lists of n numbers; a few arrays of n numbers for `cut` and `medoids`.
 """
 
 import numpy as np

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import silhouette_score
 
+from ...cache.errors import UsageError, setting
 from ..common.progress import Report, silent
 from .hierarchy import cut, need_finite
 
@@ -63,6 +64,8 @@ def choose_count(
 
     Raises
     ------
+    UsageError
+        Distances are below 0.
     LpipstoreError
         Distances are missing or not finite.
     """
@@ -70,6 +73,12 @@ def choose_count(
     if images < 3:
         return Choice(1, None, "fewer than three images have nothing to choose", distinct=False)
     need_finite(matrix)
+    if matrix.min() < 0:
+        raise UsageError(
+            "some distances are below 0, as of a head with negative weights, and silhouettes "
+            f"compare lengths: say with {setting('count')} or {setting('below')} how many clusters "
+            "there are"
+        )
     counts = range(2, min(most, images - 1) + 1)
     scores = []
     for count in counts:

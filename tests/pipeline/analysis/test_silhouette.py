@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import squareform
 
-from lpipstore.cache.errors import LpipstoreError
+from lpipstore.cache.errors import LpipstoreError, UsageError
 from lpipstore.pipeline.analysis.hierarchy import cluster_tree, cut
 from lpipstore.pipeline.analysis.silhouette import choose_count
 
@@ -61,4 +61,12 @@ def test_missing_distances_are_refused():
     tree = cluster_tree(squareform(matrix, checks=False))
     matrix[0, 3] = np.nan
     with pytest.raises(LpipstoreError, match="missing or not finite"):
+        choose_count(matrix, tree)
+
+
+def test_negative_distances_of_some_heads_have_no_silhouette():
+    matrix = blobs(2)
+    matrix[0, 3] = matrix[3, 0] = -1
+    tree = cluster_tree(squareform(matrix, checks=False))
+    with pytest.raises(UsageError, match="say with count or below"):
         choose_count(matrix, tree)

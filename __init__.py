@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         pairs,
         rescore,
         score,
+        spatial_map,
         train,
     )
     from .workflows.viewing.run import Run, open_run, open_runs
@@ -49,6 +50,7 @@ __all__ = [
     "pairs",
     "rescore",
     "score",
+    "spatial_map",
     "train",
 ]
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from .learning.options import TrainOptions
     from .viewing.duplicates import Duplicates
+    from .viewing.map import SpatialMap
 
 
 def pairs(images: Images, *, out: PathLike | None = None, **options: Unpack[Options]) -> Run:
@@ -326,6 +327,44 @@ def duplicates(
         return find_duplicates(
             given, settings_of(options), screen, below=below, linkage=linkage, keep=keep
         )
+
+
+def spatial_map(
+    a: PathLike | Images, b: PathLike | Images, **options: Unpack[Options]
+) -> "SpatialMap":
+    """Compute where two images differ, with the contribution of each tap of the backbone.
+
+    Parameters
+    ----------
+    a, b
+        Each a name (a path, a URL, ``shard.tar#cat.jpg``), an array [height, width, 3], a tensor
+        [3, height, width] or a Pillow image.
+
+    Returns
+    -------
+    SpatialMap
+        ``distance`` as `score` computes it, ``taps`` (they add up to it), ``map`` float32 [height,
+        width], and ``save(path, overlay=False)`` draws them.
+
+    Raises
+    ------
+    UsageError
+        An argument is invalid, or there is no such image.
+    LpipstoreError
+        An image cannot be used.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> one, two = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> found = lpipstore.spatial_map(one, two, value_range=(0, 1), weights="random")
+    >>> found.map.shape, len(found.taps), abs(sum(found.taps.values()) - found.distance) < 1e-9
+    ((64, 64), 5, True)
+    """
+    from .viewing.map import map_images
+
+    with LoggedScreen(progress=options.get("progress", False)) as screen:
+        return map_images(a, b, settings_of(options), screen)
 
 
 def rescore(

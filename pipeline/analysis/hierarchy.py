@@ -3,25 +3,23 @@
 Distances come in SciPy's condensed form (`scipy.spatial.distance.squareform`): the pair (i, j) with
 i < j is at ``n * i - i * (i + 1) // 2 + j - i - 1``.
 
-Memory, besides the condensed distances that are given (4 n² bytes in float64): 4 n² bytes for
-`cluster_tree`; 24 n² bytes for `leaf_order` up to `OPTIMAL_UP_TO` images, above it only lists of n
-numbers; a few arrays of n numbers for `cut` and `medoids`.
+Memory, besides the condensed distances that are given: 8 n² bytes for `cluster_tree` (4 n² if they
+are float64 already); up to 24 n² bytes for `leaf_order` up to `OPTIMAL_UP_TO` images, above it only
+lists of n numbers; a few arrays of n numbers for `cut` and `medoids`.
 """
-
-from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+from scipy.cluster.hierarchy import linkage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ...cache.errors import LpipstoreError, UsageError, setting
+from .leaves import optimal_order, turned_order
 
 METHODS = ("average", "complete", "single")
 OPTIMAL_UP_TO = 2000
-"""Images whose leaves are ordered optimally; measured on one core: 0.2 s for 1,000, 1.4 s for
-2,000, 20 s for 5,000."""
+"""Images whose leaves are ordered optimally; beyond, the time grows with up to the cube."""
 
 
 def cluster_tree(condensed: NDArray[np.floating], method: str = "average") -> NDArray[np.float64]:
@@ -64,8 +62,9 @@ def leaf_order(
     """Order images so that neighbours are alike, as far as the tree allows.
 
     Up to `OPTIMAL_UP_TO` images the sum of the distances of neighbours is the smallest of all
-    orders of the tree (SciPy; Bar-Joseph et al. 2001). For more images each merge turns its two
-    branches so that their closest ends meet (Gruvaeus and Wainer 1972), in milliseconds.
+    orders that the tree allows (Bar-Joseph et al. 2001). For more images each merge turns its two
+    branches so that their closest ends meet (Gruvaeus and Wainer 1972), in milliseconds; see
+    `lpipstore.pipeline.analysis.leaves`.
 
     Parameters
     ----------
@@ -93,37 +92,9 @@ def leaf_order(
         tree = cluster_tree(condensed)
     if not len(condensed):
         return np.zeros(len(tree) + 1, np.int64)
-    count = len(tree) + 1
-    if count > OPTIMAL_UP_TO:
-        return _turned(condensed, tree)
     need_finite(condensed)
-    # SciPy refuses negative distances; a constant on all of them changes no order
-    lift = max(0.0, -float(condensed.min()))
-    lifted = tree + np.array([0, 0, lift, 0])
-    order = leaves_list(optimal_leaf_ordering(lifted, np.asarray(condensed, np.float64) + lift))
-    return np.asarray(order, np.int64)
-
-
-def _turned(condensed: NDArray[np.floating], tree: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Order leaves so that at each merge the closest ends of the two branches meet."""
-    count = len(tree) + 1
-    branches: list[list[int]] = [[leaf] for leaf in range(count)]
-
-    def apart(i: int, j: int) -> float:
-        return float(condensed[place(min(i, j), max(i, j), count)])
-
-    for left, right in tree[:, :2].astype(np.int64).tolist():
-        first, second = branches[left], branches[right]
-        branches[left] = branches[right] = []
-        ends = [(apart(i, j), i, j) for i in (first[-1], first[0]) for j in (second[0], second[-1])]
-        _, i, j = min(ends, key=lambda end: end[0])  # of equals the one that turns the least
-        if i != first[-1]:
-            first.reverse()
-        if j != second[0]:
-            second.reverse()
-        first.extend(second)
-        branches.append(first)
-    return np.array(branches[-1], np.int64)
+    ordered = optimal_order if len(tree) < OPTIMAL_UP_TO else turned_order
+    return ordered(condensed, tree)
 
 
 def cut(
@@ -213,16 +184,6 @@ def medoids(distances: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArr
     order = np.lexsort((np.arange(images), sums, labels))
     starts = np.searchsorted(labels[order], np.arange(labels.max(initial=-1) + 1))
     return np.asarray(order[starts], np.int64)
-
-
-def place(i: int, j: int, count: int) -> int:
-    """Return where the pair (i, j), i < j, of `count` images stands in the condensed form."""
-    return count * i - i * (i + 1) // 2 + j - i - 1
-
-
-def images_of(condensed: NDArray[np.floating]) -> int:
-    """Return the number of images of a condensed form that is not empty."""
-    return (1 + isqrt(1 + 8 * len(condensed))) // 2
 
 
 def need_finite(distances: NDArray[np.floating]) -> None:

@@ -1,7 +1,14 @@
 """Distance maps: where two images differ, tap by tap, summed as in `lpips`."""
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+from ..backbones.layout import RowLayout
+from ..features.rows import row_taps
+from .heads import Head
 
 
 def distance_map(first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -38,3 +45,51 @@ def upsample(distances: Tensor, size: tuple[int, int]) -> Tensor:
     Corners are not aligned. The head is applied before resizing, as in the reference.
     """
     return functional.interpolate(distances, size=size, mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
+class PairMap:
+    """Where two images differ.
+
+    Attributes
+    ----------
+    taps : tuple of float
+        The contribution of each tap; they add up to the distance.
+    map : Tensor
+        float32 of shape (H, W). Its mean is the distance but for what interpolation changes: taps
+        have fewer positions than pixels.
+    """
+
+    taps: tuple[float, ...]
+    map: Tensor
+
+    @property
+    def distance(self) -> float:
+        """The LPIPS distance of the images."""
+        return sum(self.taps)
+
+
+def map_of_rows(
+    rows: Tensor, layout: RowLayout, dtype: str, head: Head, size: tuple[int, int]
+) -> PairMap:
+    """Compute where two images differ, from their rows, in float64.
+
+    Parameters
+    ----------
+    rows : Tensor
+        The two stored rows, of shape (2, length).
+    layout, dtype
+        Of the rows.
+    head : Head
+        The channel weights.
+    size : (int, int)
+        Height and width of the images.
+    """
+    taps, total = [], torch.zeros(1, 1, *size, dtype=torch.float64, device=rows.device)
+    for tap, weight in zip(row_taps(rows, layout, dtype), head.weights, strict=True):
+        exact = tap.double()
+        weights = torch.from_numpy(weight.copy()).to(exact)
+        differences = distance_map(exact[:1], exact[1:], weights)
+        taps.append(float(spatial_mean(differences)))
+        total += upsample(differences, size)
+    return PairMap(tuple(taps), total[0, 0].float().cpu())

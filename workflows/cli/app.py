@@ -16,7 +16,9 @@ import typer
 from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.text import printable
 from ..session.settings import Settings, store_path
+from .clusters import CLUSTERS_EXAMPLES, PICK_EXAMPLES, clusters, pick
 from .learning import EVALUATE_EXAMPLES, TRAIN_EXAMPLES, evaluate, train
+from .maps import MAP_EXAMPLES, spatial_map
 from .messages import at_prompt
 from .options import LIST, WHAT_HOLDS_IMAGES, Quiet, Store, path_of, place_of, takes_settings
 from .pairs import PAIRS_EXAMPLES, Out, pairs
@@ -289,6 +291,9 @@ def demo(
 app.command(epilog="Example: lpipstore rescore run --heads my-head.pth --out run2")(rescore)
 app.command(epilog=DUPLICATES_EXAMPLES)(duplicates)
 app.command(epilog=REPORT_EXAMPLES)(report)
+app.command(epilog=CLUSTERS_EXAMPLES)(clusters)
+app.command(epilog=PICK_EXAMPLES)(pick)
+app.command("map", epilog=MAP_EXAMPLES)(spatial_map)
 app.command(epilog=TRAIN_EXAMPLES)(train)
 app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
 

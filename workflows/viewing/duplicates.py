@@ -1,7 +1,6 @@
 """Groups of near-duplicates, with the image of each that is worth keeping; nothing is deleted."""
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,30 +9,25 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import laplace
 
-from ...cache.errors import LpipstoreError, UsageError, setting
+from ...cache.errors import LpipstoreError, setting
 from ...pipeline.analysis.groups import LINKAGES, group_pairs, keepers
-from ...pipeline.common.atomic import replacing
-from ...pipeline.common.text import json_text, printable
+from ...pipeline.common.text import printable
 from ...pipeline.images.data import prepared_pixels
 from ...pipeline.images.preparation import Preparation
 from ...pipeline.images.survey import ImageRecord
-from ...pipeline.pairlists.file import write_table
-from ...pipeline.sources.arrays import to_uint8
-from ...pipeline.sources.names import split_given, split_name
 from ...pipeline.sources.source import ImageError
 from ...pipeline.sources.sources import Given, Sources
-from ..session.collection import check_choice, check_new
+from ..session.collection import check_choice
 from ..session.screen import Lines, Screen
 from ..session.settings import Settings, source_options
 from .close import CloseImages, close_pairs_of
+from .outputs import check_outputs, lay_out, write_result
 
 KEEP = ("largest", "sharpest", "first")
 _SHOWN = 20  # groups in the lines for people
 _SIDE = 256  # pixels of the images whose sharpness is compared
-_FORMATS = (".csv", ".json", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -198,11 +192,7 @@ def find_duplicates(
     """
     check_choice("linkage", linkage, LINKAGES)
     check_choice("keep", keep, KEEP)
-    if out is not None and out.suffix not in _FORMATS:
-        raise UsageError(f"{setting('out', printable(str(out)))} must end in {', '.join(_FORMATS)}")
-    for name, path in (("out", out), ("link", link)):
-        if path is not None:
-            check_new(name, path)
+    check_outputs(out, link)
     close = close_pairs_of(given, below, settings, screen)
     groups = group_pairs(close.left, close.right, close.distances, len(close.images), linkage)
     chosen: dict[str, Any] = {**close.choices}
@@ -222,11 +212,9 @@ def find_duplicates(
     )
     try:
         if out is not None:
-            _write(found, out)
+            write_result(found, out)
         if link is not None:
-            _link(found, link, sources)
-    except OSError as error:
-        raise LpipstoreError(f"cannot write the groups: {printable(str(error))}") from error
+            _link(found, link, sources, screen)
     finally:
         sources.close()
     return found
@@ -285,37 +273,10 @@ def _groups(
     return found
 
 
-def _write(found: Duplicates, out: Path) -> None:
-    if out.suffix == ".parquet":
-        write_table(out, found.table())
-        return
-    with replacing(out) as file:
-        if out.suffix == ".json":
-            file.write(json_text(found.entries()).encode() + b"\n")
-        else:
-            import pyarrow.csv as pa_csv
-
-            pa_csv.write_csv(found.table(), file)
-
-
-def _link(found: Duplicates, folder: Path, sources: Sources) -> None:
-    """Lay out a folder for each group, with links to files and copies of images from archives."""
+def _link(found: Duplicates, folder: Path, sources: Sources, screen: Screen) -> None:
+    """Lay out a folder for each group."""
     width = len(str(len(found.groups)))
     for number, group in enumerate(found.groups, 1):
-        place = folder / f"{number:0{width}}"
-        place.mkdir(parents=True)
-        for position, path in enumerate(group.paths):
-            base = re.sub(r"[^\w.-]+", "_", os.path.basename(printable(path)))[-100:]
-            name = f"{'keep' if position == 0 else position:>04}-{base}"
-            if split_given(path) is None and split_name(path)[1] is None:
-                (place / name).symlink_to(os.path.abspath(path))
-            else:
-                _copy(path, place / name, sources)
-
-
-def _copy(path: str, target: Path, sources: Sources) -> None:
-    data = sources.read(path)
-    if isinstance(data, bytes):
-        target.write_bytes(data)
-        return
-    Image.fromarray(to_uint8(data).numpy()).save(target.with_suffix(".png"))
+        labels = ["keep", *(f"{position:04}" for position in range(1, len(group.paths)))]
+        named = dict(zip(labels, group.paths, strict=True))
+        lay_out(named, folder / f"{number:0{width}}", sources, screen)

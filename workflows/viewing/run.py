@@ -12,7 +12,9 @@ from ..session.settings import Settings
 
 if TYPE_CHECKING:
     from ..session.given import Images
+    from .clusters import Clusters
     from .duplicates import Duplicates
+    from .pick import Pick
 
 
 class Run(FinishedRun):
@@ -39,6 +41,96 @@ class Run(FinishedRun):
             return find_duplicates(
                 [self.path], Settings(), screen, below=below, linkage=linkage, keep=keep
             )
+
+    def clusters(
+        self,
+        count: int | None = None,
+        below: float | None = None,
+        linkage: str = "average",
+        *,
+        memory: str = "4GB",
+    ) -> "Clusters":
+        """Cluster the images of a run of `pairs` by their distances.
+
+        Parameters
+        ----------
+        count
+            Number of clusters.
+        below
+            Instead of a number: join clusters as long as they are closer than this. Without either,
+            the cut of 2 to 20 clusters with the largest mean silhouette is taken.
+        linkage
+            How far two clusters are apart: the "average", largest ("complete") or smallest
+            ("single") distance of their images.
+        memory
+            What may be taken; 12 n² bytes are needed.
+
+        Returns
+        -------
+        Clusters
+            ``clusters``, each with its medoid and paths; ``labels``; ``table()`` has a line for
+            each image.
+
+        Raises
+        ------
+        UsageError
+            An argument is invalid, or the run is not of all pairs of one collection.
+
+        Examples
+        --------
+        >>> import lpipstore, torch
+        >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> pictures[2:] = pictures[:2] * 0.99
+        >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+        >>> run.clusters(2).labels.tolist()
+        [0, 1, 0, 1]
+        """
+        from .clusters import find_clusters
+
+        with LoggedScreen(progress=False) as screen:
+            return find_clusters(
+                self, screen, count=count, below=below, linkage=linkage, memory=memory
+            )
+
+    def pick(
+        self, count: int, start: str | os.PathLike[str] | int | None = None, *, memory: str = "4GB"
+    ) -> "Pick":
+        """Pick images that cover the collection of a run of `pairs`.
+
+        Each is the farthest from those picked before, so that the first few cover it, too.
+
+        Parameters
+        ----------
+        count
+            Images to pick.
+        start
+            The first: a path, the end of one, or a number; None takes the medoid.
+        memory
+            The matrix is read whole if it fits and many are picked, else row by row.
+
+        Returns
+        -------
+        Pick
+            ``paths`` in the order picked, ``radii`` after each, and ``table()``.
+
+        Raises
+        ------
+        UsageError
+            An argument is invalid, or the run is not of all pairs of one collection.
+
+        Examples
+        --------
+        >>> import lpipstore, torch
+        >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> pictures[2:] = pictures[:2] * 0.99
+        >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+        >>> run.pick(2, start=3).paths[0]
+        'python://images/3'
+        """
+        from .pick import pick_images
+
+        with LoggedScreen(progress=False) as screen:
+            return pick_images(self, count, screen, start=start, memory=memory)
 
     def report(
         self,

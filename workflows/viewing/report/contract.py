@@ -1,17 +1,23 @@
 """What a section of the page is, and what it works with."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 from ....pipeline.images.survey import ImageRecord
-from ....pipeline.runs.files import IMAGES
-from ....pipeline.runs.reopen import reopen_records
+from ....pipeline.runs.files import IMAGES, PAIRS
+from ....pipeline.runs.reopen import reading, reopen_records, reopen_source_choices
 from ....pipeline.runs.run import FinishedRun
+from ....pipeline.sources.source import GivenSource
+from ....pipeline.sources.sources import Sources
 from ...session.screen import Screen
+from ...session.settings import Settings, source_options
+from .across import AcrossSeen
 from .allpairs import PairsSeen
-from .names import short_names
+from .listed import ListSeen
+from .names import short_folders, short_names
+from .spread import Seen
 
 
 class Cast:
@@ -48,19 +54,33 @@ class Subject:
         The run.
     screen
         Takes progress and warnings.
+    given
+        Images in memory that the run was made of.
     cast
         The images on the page.
     """
 
-    def __init__(self, run: FinishedRun, screen: Screen) -> None:
+    def __init__(self, run: FinishedRun, screen: Screen, given: Sequence[GivenSource] = ()) -> None:
         self.run = run
         self.screen = screen
+        self.given = given
         self.cast = Cast()
 
     @cached_property
     def kind(self) -> str:
-        """What kind of run it is: `FinishedRun.kind`, but "paired" for pairs of namesakes."""
-        return "paired" if self.run.manifest.get("paired") else self.run.kind
+        """What kind of run it is.
+
+        Returns
+        -------
+        str
+            `FinishedRun.kind`, but "paired" for pairs of namesakes, and "across" for close pairs
+            of two collections, which have no matrix.
+        """
+        asked = self.run.manifest
+        if asked.get("paired"):
+            return "paired"
+        close = asked.get("top_k") is not None or asked.get("below") is not None
+        return "across" if asked.get("command") == "compare" and close else self.run.kind
 
     @cached_property
     def records(self) -> list[ImageRecord]:
@@ -76,6 +96,61 @@ class Subject:
     def pairs(self) -> PairsSeen:
         """The distances of all pairs of a collection; only for runs of kind "pairs"."""
         return PairsSeen(self.run, self.usable, self.screen)
+
+    @cached_property
+    def across(self) -> AcrossSeen:
+        """The distances between two collections; only for runs of kind "compare"."""
+        return AcrossSeen(self.run, *self.sides)
+
+    @cached_property
+    def listed(self) -> ListSeen:
+        """The distances of a list; only for runs with ``pairs.parquet``."""
+        sides = self.sides if self.kind == "across" else (self.usable, self.usable)
+        return ListSeen(self.run, *sides)
+
+    @property
+    def seen(self) -> Seen | None:
+        """The distances of the run; None if it has none, or none that this page knows of."""
+        if not self.run.summary.get("quantiles"):
+            return None
+        if self.kind in ("pairs", "compare"):
+            return self.pairs if self.kind == "pairs" else self.across
+        return self.listed if (self.run.path / PAIRS).exists() else None
+
+    @cached_property
+    def sides(self) -> tuple[list[ImageRecord], list[ImageRecord]]:
+        """The usable images of the two collections of a run across them, or in its pairs."""
+        if self.kind == "paired":
+            ends = self.listed.left, self.listed.right
+            first, second = ([self.usable[n] for n in dict.fromkeys(end.tolist())] for end in ends)
+            return first, second
+        with reading(self.run, IMAGES):
+            column = self.run.images.column("side").to_pylist()
+        first, second = (
+            [
+                record
+                for record, here in zip(self.records, column, strict=True)
+                if here == side and not record.error
+            ]
+            for side in ("first", "second")
+        )
+        return first, second
+
+    @cached_property
+    def side_names(self) -> tuple[str, str]:
+        """What people call the two collections: their folders, as far as those tell them apart."""
+        if not all(self.sides):
+            return "A", "B"
+        first, second = short_folders([short_names([r.path for r in s])[0] for s in self.sides])
+        return (first, second) if first != second else (f"{first} (A)", f"{second} (B)")
+
+    def open_sources(self) -> Sources:
+        """Return what opens the images of the run, as they were read then; the caller closes it."""
+        choices: dict[str, Any] = dict(reopen_source_choices(self.run))
+        sources = Sources(source_options(replace(Settings(), **choices)))
+        for one in self.given:
+            sources.add(one)
+        return sources
 
     @cached_property
     def names(self) -> tuple[str, dict[str, str]]:

@@ -17,3 +17,25 @@ def short_names(paths: Sequence[str]) -> tuple[str, dict[str, str]]:
     shared = os.path.commonprefix([os.path.dirname(path) + "/" for path in paths])  # noqa: RUF071 - cut below
     shared = shared[: shared.rfind("/") + 1]
     return printable(shared), {path: printable(path[len(shared) :]) or "?" for path in paths}
+
+
+def short_folders(folders: Sequence[str]) -> list[str]:
+    """Return what tells folders apart, or the name of one folder.
+
+    Examples
+    --------
+    >>> short_folders(["/data/train/cats/", "/data/train/dogs/"])
+    ['cats', 'dogs']
+    >>> short_folders(["/data/train/", "/data/test/"]), short_folders(["/data/cats"])
+    (['train', 'test'], ['cats'])
+    >>> short_folders(["/data/", "/data/cats/"])
+    ['data', 'cats']
+    """
+    whole = [folder.rstrip("/") for folder in folders]
+    if len(set(whole)) == 1:
+        return [folder.rpartition("/")[2] or "/" for folder in whole]
+    shared = os.path.commonprefix([folder + "/" for folder in whole])  # noqa: RUF071 - cut below
+    cut = shared.rfind("/") + 1
+    return [
+        printable(folder[cut:]) or printable(folder.rpartition("/")[2]) or "/" for folder in whole
+    ]

@@ -8,11 +8,12 @@ import numpy as np
 from ....pipeline.analysis.hierarchy import leaf_order
 from ....pipeline.runs.run import FinishedRun
 from ...session.logged import LoggedScreen
-from .allpairs import distances_of, spread_out
-from .build import environment, sources_of
+from .allpairs import distances_of
+from .build import environment
 from .contract import Subject
 from .numbers import matrix_png
 from .sections.figures import tiles_of
+from .spread import spread_out
 from .thumbnails import pictures, webp
 
 _IMAGES = 400  # of the heat map
@@ -48,7 +49,7 @@ def _closest(subject: Subject) -> list[dict[str, Any]]:
     pairs = seen.numbered(seen.statistics.closest[:_PAIRS])
     records = [record for left, right, _ in pairs for record in (left, right)]
     icc = "convert" if subject.run.manifest.get("colours") else "ignore"
-    with closing(sources_of(subject.run)) as sources:
+    with closing(subject.open_sources()) as sources:
         made = [*pictures(records, _THUMBNAIL, sources, icc, subject.screen)]
     uris = [None if isinstance(picture, str) else webp(picture) for picture in made]
     return [
@@ -64,4 +65,4 @@ def _heat(subject: Subject) -> str:
     pairs = subject.pairs
     matrix = distances_of(subject.run, spread_out(len(pairs.images), _IMAGES))
     order = leaf_order(matrix[np.triu_indices(len(matrix), 1)])
-    return matrix_png(matrix, order, pairs.limits, _SIDE)
+    return matrix_png(matrix[np.ix_(order, order)], pairs.limits, _SIDE)

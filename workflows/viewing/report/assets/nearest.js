@@ -1,7 +1,7 @@
-report.section("nearest", (root, { first, count }) => {
+report.section("nearest", (root, { first, count, headings }) => {
   const search = report.byId("nearest-search"), found = report.byId("nearest-found");
   const told = report.byId("nearest-count"), list = report.byId("nearest-list");
-  const figure = report.byId("nearest-chosen");
+  const figure = report.byId("nearest-chosen"), heading = report.byId("nearest-heading");
   const most = 24;
   const numbers = report.distances.images;
   const lower = Array.from(numbers, (number) => report.names[number].toLocaleLowerCase());
@@ -9,6 +9,7 @@ report.section("nearest", (root, { first, count }) => {
   function choose(number) {
     report.showPicture(figure.querySelector("canvas"), number);
     figure.querySelector("figcaption").textContent = report.names[number];
+    heading.textContent = headings[report.distances.rows.has(number) ? 0 : headings.length - 1];
     list.replaceChildren(...report.distances.nearest(number, count).map(([other, distance]) =>
       report.card(other, report.shown(distance), () => report.showPair(number, other, distance))));
     if (!list.children.length) list.append(Object.assign(document.createElement("li"), { textContent: "There is no other image." }));

@@ -5,6 +5,8 @@ In: the `Subject`, a run. Out: `Content`, for the template and the script of the
 """
 
 from ..contract import Section
+from .copies import Copies
+from .diversity import Diversity
 from .duplicates import NearDuplicates
 from .extremes import Extremes
 from .failures import Failures
@@ -13,14 +15,20 @@ from .histogram import Histogram
 from .map import Map
 from .matrix import Matrix
 from .nearest import Nearest
+from .partners import Partners
+from .worst import Worst
 
 SECTIONS: tuple[Section, ...] = (
     RunFigures(),
     Histogram(),
+    Diversity(),
+    Worst(),
+    Copies(),
     Extremes(),
     NearDuplicates(),
     Matrix(),
     Nearest(),
     Map(),
+    Partners(),
     Failures(),
 )

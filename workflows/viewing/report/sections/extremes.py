@@ -2,8 +2,20 @@
 
 from collections.abc import Sequence
 
-from ..allpairs import Pair
 from ..contract import Content, Subject
+from ..spread import Pair, Seen
+
+_HINTS = {
+    "pairs": "The most alike pairs of the collection, average ones, and the least alike: what the "
+    "numbers on this page mean to the eye.",
+    "compare": "The most alike pairs of an image of the first and one of the second collection, "
+    "average ones, and the least alike: what the numbers on this page mean to the eye.",
+    "across": "The most alike of the pairs that the run lists, average ones, and the least alike.",
+    "paired": "The pairs that changed least, and average ones: what the numbers on this page mean "
+    "to the eye. Those that changed most are above.",
+    "groups": "The most alike pairs within all groups, average ones, and the least alike: what the "
+    "numbers on this page mean to the eye.",
+}
 
 
 class Extremes:
@@ -11,26 +23,29 @@ class Extremes:
 
     name = "extremes"
     title = "What a distance looks like"
-    kinds = ("pairs",)
+    kinds = tuple(_HINTS)
 
-    def content(self, subject: Subject) -> Content:
-        """Return the three rows of pairs."""
-        seen = subject.pairs.statistics
+    def content(self, subject: Subject) -> Content | None:
+        """Return the three rows of pairs; None where there is no pair."""
+        found = subject.seen
+        if found is None:
+            return None
+        seen = found.statistics
         rows = [("Closest", seen.closest), ("Around the median", seen.median)]
-        rows.append(("Farthest", seen.farthest))
-        if len(seen.closest) == subject.run.summary["pairs"]:
+        if subject.kind != "paired":
+            rows.append(("Farthest", seen.farthest))
+        if len(seen.closest) == seen.counts.sum():
             rows = [("All pairs, the closest first", seen.closest)]
         return Content(
-            "The most alike pairs of the collection, average ones, and the least alike: what the "
-            "numbers on this page mean to the eye.",
-            {"rows": [(name, _cards(pairs, subject)) for name, pairs in rows]},
+            _HINTS[subject.kind],
+            {"rows": [(name, cards_of(pairs, found, subject)) for name, pairs in rows]},
         )
 
 
-def _cards(pairs: Sequence[Pair], subject: Subject) -> list[dict[str, object]]:
-    """Return the pairs as the template shows them."""
+def cards_of(pairs: Sequence[Pair], seen: Seen, subject: Subject) -> list[dict[str, object]]:
+    """Return pairs as the macro ``pair`` shows them."""
     cards: list[dict[str, object]] = []
-    for left, right, distance in subject.pairs.numbered(pairs):
+    for left, right, distance in seen.numbered(pairs):
         numbers = subject.cast.numbers((left, right), large=True)
         names = subject.name(left), subject.name(right)
         cards.append({"images": [*zip(numbers, names, strict=True)], "distance": distance})

@@ -1,5 +1,6 @@
 """The figures of a run: what was measured, on how many images, with what result."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,7 +37,7 @@ class RunFigures:
             "LPIPS says how different two pictures look to a person: 0 is identical, and the "
             "larger the number, the more they differ.",
             {
-                "tiles": tiles_of(summary),
+                "tiles": tiles_of(summary, _sides(subject)),
                 "measured": _measured(subject),
                 "quantiles": quantiles_of(summary),
                 "untrained": summary.get("trained") is False,
@@ -50,9 +51,19 @@ def quantiles_of(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, f"{levels[level]:.4f}") for level, name in _LEVELS.items() if level in levels]
 
 
-def tiles_of(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return (name, value, remark) of the main figures."""
+def _sides(subject: Subject) -> list[str]:
+    """Return what the two collections of a comparison are called; nothing for other runs."""
+    return [*subject.side_names] if subject.kind in ("compare", "across") else []
+
+
+def tiles_of(summary: dict[str, Any], sides: Sequence[str] = ()) -> list[tuple[str, str, str]]:
+    """Return (name, value, remark) of the main figures; `sides` names two collections."""
     tiles = []
+    if (groups := summary.get("groups")) and groups["mean"] is not None:
+        stderr, scored = groups["stderr"], groups["scored"]
+        remark = "" if stderr is None else f"± {stderr:.4f} standard error, "
+        counted = f"{scored:,} group{'' if scored == 1 else 's'}"
+        tiles.append(("Mean of groups", f"{groups['mean']:.4f}", remark + counted))
     if summary.get("mean") is not None:
         stderr = summary.get("stderr")
         remark = "" if stderr is None else f"± {stderr:.4f} standard error over images"
@@ -72,9 +83,14 @@ def tiles_of(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
         same = summary["images"] - failed - summary.get("unique", summary["images"] - failed)
         remarks = [f"{failed:,} failed"] if failed else []
         remarks += [f"{same:,} identical to others"] if same > 0 else []
+        if sides and isinstance(summary.get("first"), int):
+            counts = summary["first"], summary["second"]
+            remarks = [f"{n:,} of {name}" for n, name in zip(counts, sides, strict=True)] + remarks
         tiles.append(("Images", f"{summary['images']:,}", ", ".join(remarks) or "all usable"))
     if isinstance(summary.get("pairs"), int):
-        tiles.append(("Pairs", f"{summary['pairs']:,}", ""))
+        alone = summary.get("only_in_first", 0) + summary.get("only_in_second", 0)
+        remark = f"{alone:,} images without a partner" if alone else ""
+        tiles.append(("Pairs", f"{summary['pairs']:,}", remark))
     return tiles
 
 

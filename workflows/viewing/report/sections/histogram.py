@@ -9,15 +9,18 @@ class Histogram:
 
     name = "histogram"
     title = "Distances"
-    kinds = ("pairs",)
+    kinds = ("pairs", "compare", "across", "paired", "groups")
 
-    def content(self, subject: Subject) -> Content:
-        """Return counts and quantiles; one bar where all distances are equal."""
-        seen, quantiles = subject.pairs.statistics, subject.run.summary["quantiles"]
+    def content(self, subject: Subject) -> Content | None:
+        """Return counts and quantiles; one bar where all are equal; None where there is no pair."""
+        if subject.seen is None:
+            return None
+        seen, quantiles = subject.seen.statistics, subject.run.summary["quantiles"]
         equal = seen.high - seen.low < 1e-9
+        what = " that the run lists" if subject.kind == "across" else ""
         return Content(
-            "Each bar counts the pairs at that distance; half of all pairs lie left of the median, "
-            "nine of ten between 5 % and 95 %.",
+            f"Each bar counts the pairs{what} at that distance; half of all pairs lie left of the "
+            "median, nine of ten between 5 % and 95 %.",
             {"quantiles": quantiles_of(subject.run.summary), "equal": equal, "at": seen.low},
             None
             if equal

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from itertools import takewhile
 
 from ....pipeline.common.text import printable
 
@@ -39,3 +40,16 @@ def short_folders(folders: Sequence[str]) -> list[str]:
     return [
         printable(folder[cut:]) or printable(folder.rpartition("/")[2]) or "/" for folder in whole
     ]
+
+
+def shared_end(first: str, second: str) -> str:
+    """Return the last parts of two paths as far as they are the same; nothing if they differ.
+
+    Examples
+    --------
+    >>> shared_end("a/cats/1.png", "b/cats/1.png"), shared_end("a/1.png", "b/1.jpg")
+    ('cats/1.png', '')
+    """
+    parts = zip(first.split("/")[::-1], second.split("/")[::-1], strict=False)
+    same = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], parts)]
+    return "/".join(same[::-1])

@@ -37,7 +37,7 @@ report.section("matrix", (root, { order: packedOrder, orderAcross, low, high, co
   const canvas = report.byId("matrix-canvas"), readout = report.byId("matrix-readout");
   const figures = [...readout.querySelectorAll("figure")], value = readout.querySelector(".distance");
   const strip = 44;
-  let row = 0, column = whole ? Math.min(1, columnCount - 1) : 0;
+  let row = 0, column = whole ? Math.min(1, columnCount - 1) : 0, least = Infinity;
 
   const cells = document.createElement("canvas");
   cells.width = columnCount;
@@ -48,10 +48,11 @@ report.section("matrix", (root, { order: packedOrder, orderAcross, low, high, co
   for (let n = 0; n < 256; n++) table[n] = 0xff000000 | colours[3 * n + 2] << 16 | colours[3 * n + 1] << 8 | colours[3 * n];
   for (let i = 0; i < rowCount; i++) {
     for (let j = whole ? i : 0; j < columnCount; j++) {
-      const level = (between(order[i], wideOrder[j]) - low) / (high - low) * 255;
+      const distance = between(order[i], wideOrder[j]), level = (distance - low) / (high - low) * 255;
       const colour = table[level < 0 ? 0 : level > 255 ? 255 : Math.round(level)];
       pixels[i * columnCount + j] = colour;
       if (whole) pixels[j * columnCount + i] = colour;
+      else if (distance < least) [least, row, column] = [distance, i, j]; // the cursor begins there
     }
   }
   cells.getContext("2d").putImageData(field, 0, 0);

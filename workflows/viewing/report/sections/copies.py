@@ -1,5 +1,8 @@
 """For each image of one collection its nearest in another, where copies show."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .....pipeline.analysis.threshold import suggest_threshold
 from ..contract import Content, Subject
 from ..numbers import packed
@@ -8,6 +11,8 @@ from ..spread import Numbered
 _PAGE = 24
 _PLAIN = 100  # pairs of the table for readers without scripts
 _MOST = 400  # pairs of a list
+_ENOUGH = 20  # images: of fewer nothing is said of how their distances lie
+_FAR_CLOSER = 0.5  # of the distance of the others
 
 
 class Copies:
@@ -26,9 +31,9 @@ class Copies:
         lines = [(subject.name(a), subject.name(b), distance) for a, b, distance in found[:_PLAIN]]
         numbers = [subject.cast.numbers(pair[:2], large=n < _PAGE) for n, pair in enumerate(found)]
         return Content(
-            f"Each image of {first} beside the image of {second} that is nearest to it. Where a "
-            f"model was trained on {second} and made {first}, copied training images stand first, "
-            "far closer than the rest.",
+            f"Each image of {first} beside the image of {second} that is nearest to it. If a model "
+            f"that was trained on {second} made {first}, images that it copied stand first, far "
+            "closer than the rest.",
             {
                 "first": first,
                 "second": second,
@@ -76,22 +81,39 @@ def _finding(subject: Subject) -> str:
     if subject.kind == "across":
         listed, first = len(subject.listed.nearest()), len(subject.sides[0])
         return f"{listed:,} of {first:,} images have a match that the run lists."
-    distances = subject.across.nearest.distance
-    ranked = sorted(distances.tolist())
-    usual = (
-        f"The closest match is at {ranked[0]:.4f}; half of all images have one within "
-        f"{ranked[len(ranked) // 2]:.4f}."
-    )
-    same = int((distances == 0).sum())
-    exact = f" {_images(same)} identical to one of the other side." if same else ""
+    return say_of_copies(subject.across.nearest.distance)
+
+
+def say_of_copies(distances: NDArray[np.float32]) -> str:
+    """Return what the distance of each image to its nearest says, in a few sentences.
+
+    Images count as candidates for copies if `suggest_threshold` sees two heaps of distances and the
+    closer one is at less than half the distance of the other.
+
+    Examples
+    --------
+    >>> say_of_copies(np.array([0.0, 0.4], np.float32))
+    '1 image is identical to one of the other side. The closest match is at 0.0000.'
+    """
+    ranked = np.sort(distances)
+    same = int((ranked == 0).sum())
+    said = [f"{_images(same)} identical to one of the other side."] if same else []
     suggestion = suggest_threshold(distances)
-    if suggestion.clear:
-        close = int((distances < suggestion.below).sum())
-        return (
-            f"{_images(close)} far closer to a match than the others are, below "
-            f"{suggestion.below:g}: look at these first.{exact} {usual}"
+    close = ranked[ranked < suggestion.below]
+    others = ranked[len(close) :]
+    apart = suggestion.clear and np.median(close) < _FAR_CLOSER * np.median(others)
+    if len(ranked) >= _ENOUGH and apart:
+        said.append(
+            f"{_images(len(close))} far closer to a match than the others are, below "
+            f"{suggestion.below:g}: look at these first."
         )
-    return f"No matches stand apart from the others as copies would.{exact} {usual}"
+    elif len(ranked) >= _ENOUGH:
+        besides = "Besides, no" if same else "No"
+        said.append(f"{besides} match is far closer than the others, as copies would be.")
+    said.append(f"The closest match is at {ranked[0]:.4f}.")
+    if len(ranked) >= _ENOUGH:
+        said.append(f"Half of all images have one within {np.median(ranked):.4f}.")
+    return " ".join(said)
 
 
 def _images(count: int) -> str:

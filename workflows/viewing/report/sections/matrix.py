@@ -6,7 +6,7 @@ from ..contract import Content, Subject
 from ..numbers import colour_table, matrix_png, packed, quantised
 
 _PRINTED = 480  # pixels of the heat map for readers without scripts
-_TALL = 3  # rows for each column: more make a narrow heat map
+_TALL = 3  # rows for each column: more make a narrow heat map, as do so few of either
 
 
 class Matrix:
@@ -64,7 +64,7 @@ def _across(subject: Subject) -> Content:
                 ("Rows", names[0], len(rows), len(across.first)),
                 ("Columns", names[1], len(columns), len(across.second)),
             ],
-            "tall": len(rows) > _TALL * len(columns),
+            "tall": len(rows) > _TALL * len(columns) or max(len(rows), len(columns)) <= _TALL,
             "low": low,
             "high": high,
             "precision": packing["step"] / 2,

@@ -11,6 +11,7 @@ from ..contract import Content, Subject
 from ..numbers import colour_table, packed
 from ..spatial import DifferenceMap, difference_maps
 from ..spread import Numbered
+from .extremes import card_of
 
 _MOST = 12
 _BRIGHTEST = 0.999  # quantile at the end of the scale: a single pixel must not darken all others
@@ -72,11 +73,8 @@ def _largest(one: DifferenceMap) -> float:
 def _card(
     subject: Subject, pair: tuple[Any, Any, float], one: DifferenceMap | str
 ) -> dict[str, Any]:
-    left, right, distance = pair
-    numbers = subject.cast.numbers((left, right), large=True)
     return {
-        "images": [*zip(numbers, (subject.name(left), subject.name(right)), strict=True)],
-        "distance": distance,
+        **card_of(pair, subject),
         "mapped": isinstance(one, DifferenceMap),
         "reason": printable(one) if isinstance(one, str) else "",
     }

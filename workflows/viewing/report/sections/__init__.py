@@ -6,6 +6,7 @@ In: the `Subject`, a run. Out: `Content`, for the template and the script of the
 
 from ..contract import Section
 from .copies import Copies
+from .differences import Differences
 from .diversity import Diversity
 from .duplicates import NearDuplicates
 from .extremes import Extremes
@@ -16,13 +17,12 @@ from .map import Map
 from .matrix import Matrix
 from .nearest import Nearest
 from .partners import Partners
-from .worst import Worst
 
 SECTIONS: tuple[Section, ...] = (
     RunFigures(),
     Histogram(),
     Diversity(),
-    Worst(),
+    Differences(),
     Copies(),
     Extremes(),
     NearDuplicates(),

@@ -46,7 +46,7 @@ class Copies:
             {
                 "left": packed([left for left, _ in numbers]),
                 "right": packed([right for _, right in numbers]),
-                "distances": [round(distance, 6) for _, _, distance in found],
+                "distances": [round(distance, 9) for _, _, distance in found],
                 "page": _PAGE,
             },
         )

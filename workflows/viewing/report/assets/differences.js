@@ -1,11 +1,11 @@
-report.section("worst", (root, { maps, low, high, colours: packedColours }) => {
-  const over = report.byId("worst-over"), readout = report.byId("worst-readout");
+report.section("differences", (root, { maps, low, high, colours: packedColours }) => {
+  const over = report.byId("differences-over"), readout = report.byId("differences-readout");
   const colours = report.unpack(packedColours);
   const canvases = [...root.querySelectorAll("[data-map]")];
   const levels = maps.map((map) => map && report.unpack(map.levels));
   const zero = low < 0 ? 127.5 : 0; // the level of no difference
 
-  const legend = report.byId("worst-legend").getContext("2d");
+  const legend = report.byId("differences-legend").getContext("2d");
   for (let n = 0; n < 256; n++) {
     legend.fillStyle = `rgb(${colours[3 * n]} ${colours[3 * n + 1]} ${colours[3 * n + 2]})`;
     legend.fillRect(n, 0, 1, 1);

@@ -17,10 +17,10 @@ _MOST = 12
 _BRIGHTEST = 0.999  # quantile at the end of the scale: a single pixel must not darken all others
 
 
-class Worst:
+class Differences:
     """The farthest pairs, each with the map of their differences."""
 
-    name = "worst"
+    name = "differences"
     title = "Largest differences"
     kinds = ("paired",)
 

@@ -73,7 +73,7 @@ def pair_summary(
 
     pairs = count * (count - 1) // 2
     mean, std = _moments(totals.sum() / 2, squares / 2, pairs)
-    return Figures(mean, std, _jackknife(totals, totals.sum() / 2), _quantiles(above))
+    return Figures(mean, std, jackknife(totals, totals.sum() / 2), _quantiles(above))
 
 
 def cross_summary(
@@ -118,7 +118,7 @@ def _above_diagonal(start: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return np.arange(shape[1])[None, :] > np.arange(start, start + shape[0])[:, None]
 
 
-def _jackknife(totals: NDArray[np.float64], total: float) -> float | None:
+def jackknife(totals: NDArray[np.float64], total: float) -> float | None:
     """Standard error of the mean over pairs, from the means that leave one image out."""
     n = len(totals)
     if n < 3:

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from .cache.store import FeatureStore
     from .pipeline.distances.module import LPIPS
     from .pipeline.runs.run import DifferentMetrics
+    from .workflows.adapters import sklearn, torchmetrics
     from .workflows.api import (
         below,
         compare,
         distance_matrix,
         duplicates,
+        embeddings,
         evaluate,
         extract,
         groups,
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
         score,
         train,
     )
-    from .workflows.adapters import sklearn, torchmetrics
     from .workflows.viewing.run import Run, open_run, open_runs
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "compare",
     "distance_matrix",
     "duplicates",
+    "embeddings",
     "evaluate",
     "extract",
     "groups",

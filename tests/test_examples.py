@@ -13,6 +13,8 @@ import pytest
         "cache.store",
         "pipeline.distances.module",
         "pipeline.runs.run",
+        "workflows.adapters.sklearn",
+        "workflows.adapters.torchmetrics",
         "workflows.api",
     ],
 )

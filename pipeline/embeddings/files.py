@@ -31,9 +31,7 @@ ABOUT = "lpipstore"
 were made."""
 
 
-def open_vectors(
-    path: Path, shape: tuple[int, int], step: int, about: Mapping[str, Any]
-) -> Opened:
+def open_vectors(path: Path, shape: tuple[int, int], step: int, about: Mapping[str, Any]) -> Opened:
     """Open a file for vectors; it is there, whole, when the ``with`` block has ended.
 
     Parameters
@@ -143,7 +141,7 @@ def _zarr(
                 list_names(names)
 
             yield write
-        temporary.rename(path)
+            temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # renamed, unless something failed
 

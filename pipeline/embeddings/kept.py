@@ -22,7 +22,8 @@ def share_kept(
     Parameters
     ----------
     contents
-        Content hash of each image; a sample of them that is always the same is looked at.
+        Content hash of each image. The sample are those that directions are derived from last (see
+        `fit_projection`): not at all in a collection that is large enough.
     memory
         Bytes for rows.
 
@@ -32,10 +33,8 @@ def share_kept(
         From 0 to 1; 1 where the images of the sample are all equal.
     """
     extractor = pooled.features.extractor
-    every = sorted(set(contents))
     most = max(2, min(_IMAGES, memory // (2 * extractor.spec.row_bytes)))
-    chosen = np.random.default_rng(0).permutation(len(every))[:most]
-    sample = [every[number] for number in chosen]
+    sample = pooled.features.central(contents, len(contents))[-most:]
     pairs = torch.from_numpy(np.stack(np.triu_indices(len(sample), 1), 1))
     weights = column_weights(head, extractor.layout)
     columns = Columns.of(weights, extractor.spec.dtype, torch.device("cpu"))

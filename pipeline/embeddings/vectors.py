@@ -90,7 +90,8 @@ class WholeRows(ByValue):
     def vectors(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
         """Return the vectors [n, width] of stored rows [n, length]."""
         out = np.empty(rows.shape, np.float32)
-        return np.multiply(rows, self.roots.numpy(), out=out)
+        np.multiply(rows, self.roots.numpy(), out=out)
+        return out
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,6 @@ def check_dims(dims: int, length: int) -> None:
         )
 
 
-def _stored(
-    grid: int | None, pooled: PooledRows, contents: Sequence[bytes]
-) -> NDArray[np.generic]:
+def _stored(grid: int | None, pooled: PooledRows, contents: Sequence[bytes]) -> NDArray[np.generic]:
     features: Features = pooled.features
     return features.rows(contents) if grid is None else pooled.read(grid, contents)

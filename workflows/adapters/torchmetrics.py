@@ -96,7 +96,7 @@ class LearnedPerceptualImagePatchSimilarity(Metric):
         *,
         weights: WeightsChoice = "imagenet",
         heads: str | Path | None = None,
-        **kwargs: Any,
+        **kwargs: Any,  # noqa: ANN401 - those of torchmetrics
     ) -> None:
         super().__init__(**kwargs)
         _check_choices(net_type, normalize)
@@ -202,7 +202,7 @@ class Diversity(Metric):
         weights: WeightsChoice = "imagenet",
         heads: str | Path | None = None,
         memory: str | int = "4GB",
-        **kwargs: Any,
+        **kwargs: Any,  # noqa: ANN401 - those of torchmetrics
     ) -> None:
         super().__init__(**kwargs)
         _check_choices(net_type, normalize)
@@ -247,12 +247,14 @@ class Diversity(Metric):
         extractor = self._extractor_for(height, width)
         self._check_memory(len(imgs), extractor)
         pixels = pixels.detach().permute(0, 2, 3, 1).to(extractor.device)
+        kept = self.rows
+        assert isinstance(kept, list)  # it is a tensor only while it is synced
         for some in torch.split(pixels, extractor.batch):
             stored = torch.from_numpy(extractor.rows(some)).view(torch.uint8)
-            self.rows.append(stored.flatten().to(self.device))  # type: ignore[union-attr] - a list between syncs
+            kept.append(stored.flatten().to(self.device))
         self.size = size
 
-    def sync(self, *args: Any, **kwargs: Any) -> None:
+    def sync(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Gather the states of all processes; see `Metric.sync`.
 
         A process that has seen no image takes part with no rows.

@@ -16,6 +16,7 @@ import typer
 from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.text import printable
 from ..session.settings import Settings, store_path
+from .embeddings import EMBEDDINGS_EXAMPLES, export_embeddings
 from .learning import EVALUATE_EXAMPLES, TRAIN_EXAMPLES, evaluate, train
 from .messages import at_prompt
 from .options import LIST, WHAT_HOLDS_IMAGES, Quiet, Store, path_of, place_of, takes_settings
@@ -42,6 +43,7 @@ app = typer.Typer(
 store_app = typer.Typer(help="Look after the feature store.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 app.add_typer(export_app, name="export")
+export_app.command("embeddings", epilog=EMBEDDINGS_EXAMPLES)(export_embeddings)
 
 Sources = Annotated[
     list[str],

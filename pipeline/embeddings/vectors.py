@@ -24,9 +24,10 @@ from ..features.features import Features
 from ..features.pooled import PooledRows
 from ..features.pooling import useful_grids
 from ..features.rows import STEPS
-from ..search.pooled_bounds import Grid, principal_directions, projected
+from ..search.pooled_bounds import Grid, principal_directions
 
 _SEEN = 512  # images that directions are derived from, at least (the search takes as many at most)
+_BLOCK = 64  # rows that are projected together
 _CENTRE = 16  # images whose mean is the centre
 
 
@@ -108,8 +109,9 @@ class Projection(ByValue):
     stage
         Turns stored rows of that grid into vectors about the centre of the collection.
     basis
-        float32 [numbers of the stage, width]: the directions. Their columns are zero where a
-        collection does not differ in as many directions.
+        float64 [numbers of the stage, width]: the directions. Columns are zero where a collection
+        does not differ in as many. Products are in float64, where the bits of a float32 vector do
+        not depend on which images it is projected with.
     """
 
     grid: int | None
@@ -123,8 +125,12 @@ class Projection(ByValue):
 
     def vectors(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
         """Return the vectors [n, width] of stored rows or pooled rows [n, length]."""
-        points = torch.from_numpy(self.stage.prepare(rows))
-        return np.ascontiguousarray(projected(points, self.basis)[:, :-1])
+        out = np.empty((len(rows), self.width), np.float32)
+        for start in range(0, len(rows), _BLOCK):
+            points = self.stage.prepare(rows[start : start + _BLOCK])[:, :-1]
+            vectors = torch.from_numpy(points).to(torch.float64) @ self.basis
+            out[start : start + len(vectors)] = vectors
+        return out
 
 
 def need_nonnegative(head: Head) -> None:
@@ -203,7 +209,7 @@ def fit_projection(
             rows = _stored(grid, pooled, sample[place : place + _CENTRE])
             seen[place : place + len(rows)] = torch.from_numpy(stage.prepare(rows))[:, :-1]
         found = principal_directions(seen, dims)
-    basis = torch.zeros(stage.width, dims)
+    basis = torch.zeros(stage.width, dims, dtype=torch.float64)
     if found is not None:
         basis[:, : found.shape[1]] = found
     return Projection(grid, stage, basis)

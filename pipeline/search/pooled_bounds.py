@@ -132,7 +132,7 @@ def project(
         return None
     vectors, longest = [], 0.0
     for block in blocks:
-        vectors.append(projected(block, basis))
+        vectors.append(_project(block, basis))
         longest = max(longest, float(block[:, -1].max()))
     slack = grid.slack + projection_slack(basis, longest)
     name = f"{basis.shape[1]} directions"
@@ -177,7 +177,7 @@ def principal_directions(points: torch.Tensor, count: int) -> torch.Tensor | Non
 
 
 @exact_arithmetic()
-def projected(points: torch.Tensor, basis: torch.Tensor) -> NDArray[np.float32]:
+def _project(points: torch.Tensor, basis: torch.Tensor) -> NDArray[np.float32]:
     """Return the projections of vectors [n, at least width] and, behind each, its squared norm."""
     out = np.zeros((len(points), basis.shape[1] + 1), np.float32)
     vectors = torch.from_numpy(out)

@@ -4,10 +4,10 @@
 
 Prints for each number of dimensions, and for each kind of rows that can be projected (pooled over a
 2×2 or 4×4 grid, or whole), the share of the mean distance that is kept and recall@10: how many of
-the ten nearest neighbours by LPIPS are among the ten nearest vectors of a flat FAISS index. The column
-"reranked" takes the 50 nearest vectors and compares these by LPIPS. Directions fit the images that they are
-derived from better than others: with --held-out they are derived from every other image, and the
-rest are compared.
+the ten nearest neighbours by LPIPS are among the ten nearest vectors of a flat FAISS index. The
+column "reranked" takes the 50 nearest vectors and compares these by LPIPS. Directions fit the
+images that they are derived from better than others: with --held-out they are derived from every
+other image, and the rest are compared.
 """
 
 import argparse

@@ -27,7 +27,7 @@ from ...pipeline.embeddings.vectors import (
     read_vectors,
 )
 from ...pipeline.features.pooled import PooledRows
-from ...pipeline.runs.reopen import reopen_recipe
+from ...pipeline.runs.reopen import reopen_kind, reopen_recipe
 from ...pipeline.sources.sources import Given
 from ..rerun.reproduce import need_same_recipe, settings_of
 from ..rerun.rescore import reopen_collection
@@ -307,6 +307,7 @@ def _collection(
             warn_of_forwards(collection, screen)
             yield collection, session
         return
+    reopen_kind(run, "export embeddings")
     recipe = reopen_recipe(run)
     settings = settings_of(run, recipe, settings, "the run")
     with open_session(settings, screen) as session:

@@ -222,6 +222,12 @@ def test_bad_input(cli, pictures, tmp_path):
     assert (code, "--dims 0 must be from 1 to the 24,768 numbers" in error) == (2, True)
     code, error = fails(pictures, *MODEL, "--out", tmp_path / "gone" / "rows.npy")
     assert (code, "there is no folder" in error) == (1, True)
+    (tmp_path / "trained").mkdir()
+    manifest = {"format": 1, "command": "train"}
+    for name, content in (("manifest.json", manifest), ("summary.json", {})):
+        (tmp_path / "trained" / name).write_text(json.dumps(content))
+    code, error = fails(tmp_path / "trained", "--out", out)
+    assert (code, "is a run of lpipstore train, and export embeddings takes" in error) == (2, True)
     weights = [np.full(count, -0.5, np.float32) for count in CHANNELS]
     save_head(make_head(weights, "negative"), tmp_path / "negative.pth")
     code, error = fails(pictures, *MODEL, "--heads", tmp_path / "negative.pth", "--out", out)

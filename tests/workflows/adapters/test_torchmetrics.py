@@ -82,6 +82,13 @@ def test_numbers_of_the_documentation_of_torchmetrics(real_weights):
     assert [round(d, 4) for d in metric(a, b).tolist()] == [0.1024, 0.0938]
 
 
+def test_same_as_torchmetrics_with_the_real_trunk(theirs, real_weights):
+    ours = Ours("squeeze", "none", normalize=True)
+    a, b = images(3, side=100), images(3, side=100, seed=1)
+    expected = theirs(ours, "squeeze", reduction="none", normalize=True)(a, b)
+    torch.testing.assert_close(ours(a, b), expected, atol=1e-6, rtol=1e-5)
+
+
 def test_a_weights_file_and_heads(tmp_path):
     state = Ours("squeeze", weights="random").net.trunk.state_dict()
     torch.save(state, tmp_path / "trunk.pth")
@@ -282,7 +289,7 @@ WORK = """
             alone.update(images)
         found = {"lpips": lpips.compute(), **spread.compute()}
         found |= {f"alone_{name}": value for name, value in alone.compute().items()}
-                if rank == 1:
+        if rank == 1:
             print(sorted((name, value.item()) for name, value in found.items()))
         dist.destroy_process_group()
 

@@ -35,6 +35,7 @@ from .viewing.run import Run, open_run
 if TYPE_CHECKING:
     import pyarrow
 
+    from .adapters.embeddings import Embeddings
     from .learning.options import TrainOptions
     from .viewing.duplicates import Duplicates
     from .viewing.map import SpatialMap
@@ -365,6 +366,54 @@ def spatial_map(
 
     with LoggedScreen(progress=options.get("progress", False)) as screen:
         return map_images(a, b, settings_of(options), screen)
+
+
+def embeddings(
+    images: "Images | Run", dims: int | None = None, **options: Unpack[Options]
+) -> "Embeddings":
+    """Return a vector for each image, whose squared Euclidean distances are LPIPS.
+
+    For more than fits in memory there is ``lpipstore export embeddings``.
+
+    Parameters
+    ----------
+    images
+        As for `pairs`; or a run, whose images, backbone and head are taken.
+    dims
+        Project the vectors to so many numbers, along the directions in which the images differ
+        most: squared distances are then lower bounds of LPIPS, up to rounding. None keeps rows
+        whole: D numbers, such as 31,872 with alex at 64 pixels.
+
+    Returns
+    -------
+    Embeddings
+        ``vectors``, float32 [N, D or dims], and ``names``, the path of each image. Images that
+        cannot be used have none.
+
+    Raises
+    ------
+    UsageError
+        The head has negative weights, or the vectors take more than `memory`.
+    LpipstoreError
+        No image can be used.
+
+    Examples
+    --------
+    >>> import lpipstore, numpy as np, torch
+    >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> vectors, names = lpipstore.embeddings(pictures, value_range=(0, 1), weights="random")
+    >>> vectors.shape, names[3]
+    ((4, 31872), 'python://images/3')
+    >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+    >>> squared = np.square(vectors[0] - vectors[1]).sum()
+    >>> bool(abs(squared - run.condensed()[0]) < 1e-5)
+    True
+    """
+    from .adapters.embeddings import embeddings_in_memory
+
+    given = [images.path] if isinstance(images, Run) else _given(images, options)
+    with LoggedScreen(progress=options.get("progress", False)) as screen:
+        return embeddings_in_memory(given, settings_of(options), screen, dims=dims)
 
 
 def rescore(

@@ -17,6 +17,7 @@ from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.text import printable
 from ..session.settings import Settings, store_path
 from .clusters import CLUSTERS_EXAMPLES, PICK_EXAMPLES, clusters, pick
+from .embeddings import EMBEDDINGS_EXAMPLES, export_embeddings
 from .learning import EVALUATE_EXAMPLES, TRAIN_EXAMPLES, evaluate, train
 from .maps import MAP_EXAMPLES, spatial_map
 from .messages import at_prompt
@@ -44,6 +45,7 @@ app = typer.Typer(
 store_app = typer.Typer(help="Look after the feature store.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 app.add_typer(export_app, name="export")
+export_app.command("embeddings", epilog=EMBEDDINGS_EXAMPLES)(export_embeddings)
 
 Sources = Annotated[
     list[str],

@@ -5,7 +5,9 @@ import pickle
 
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lpipstore.cache.errors import UsageError
@@ -42,10 +44,10 @@ def test_no_device_is_waited_for(net, draw_pairs):
     assert first.grad.shape == first.shape
 
 
-def test_values_are_read_on_the_cpu(metric, draw_pairs):
-    """The test above notices a range check: on the CPU there is one."""
-    with NoValues(), pytest.raises(AssertionError, match="_local_scalar_dense"):
-        metric(*draw_pairs(1, 64, 64))
+@pytest.mark.parametrize("read", [Tensor.item, Tensor.cpu, Tensor.tolist, bool])
+def test_the_test_above_notices_what_waits(read):
+    with NoValues(), pytest.raises((AssertionError, RuntimeError, NotImplementedError)):
+        read(torch.ones(1, device="meta"))
 
 
 def test_fake_tensors_pass_through(metric, draw_pairs):
@@ -134,9 +136,13 @@ def test_copies_take_sizes_and_check_ranges_anew(metric, draw_pairs):
 
 
 def test_optimising_an_image_reaches_the_loss_of_the_package(twins, draw_pairs):
+    # Smooth: between images of noise, rounding alone decides over 1e-4 (in the package, too)
+    start, target = (
+        functional.interpolate(image, 64, mode="bicubic").clamp(-1, 1)
+        for image in draw_pairs(1, 6, 6)
+    )
     losses = []
     for metric in twins("squeeze"):
-        start, target = draw_pairs(1, 64, 64)
         image = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([image], lr=0.01)
         for _ in range(50):
@@ -144,7 +150,6 @@ def test_optimising_an_image_reaches_the_loss_of_the_package(twins, draw_pairs):
             loss = metric(image.clamp(-1, 1), target).sum()
             loss.backward()
             optimiser.step()
-        losses.append(float(loss))
-        first = float(metric(start, target))
-        assert losses[-1] < 0.5 * first
+        losses.append(float(loss.detach()))
+        assert losses[-1] < 0.6 * float(metric(start, target).detach())
     assert abs(losses[0] - losses[1]) <= 1e-4

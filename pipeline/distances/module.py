@@ -40,9 +40,10 @@ class LPIPS(nn.Module):
     ``train()``.
 
     `torch.compile` takes the module in one graph, `torch.export` and ``torch.onnx.export`` with
-    dynamic batch, height and width, from 48 pixels (the two images share their dimensions). Distances are computed
-    in float32, whatever autocast or the dtype of the trunk are. Convolutions are, too, except that
-    in a compiled or exported module torch's switches for TF32 decide.
+    dynamic batch, height and width, from 48 pixels (the two images share their dimensions).
+    Distances are computed in float32, whatever autocast or the dtype of the trunk are. Convolutions
+    of a float32 trunk are, too, except that in a compiled or exported module torch's switches for
+    TF32 decide.
 
     Parameters
     ----------

@@ -1,12 +1,12 @@
 """How near the forward pass comes to the convolutions alone, and how it compares with `lpips`.
 
-    python tests/benchmarks/forward.py [squeeze:64 squeeze:224 ...] [--repeats 15] [--module] [--compile]
+    python tests/benchmarks/forward.py [squeeze:64 squeeze:224 ...] [--module] [--compile]
 
 Everything is measured in one process, the sides in turn, medians of several repeats. Pixels to rows
 (`Extractor.rows`) is held against torchvision's layers alone, up to the last tap, in channels_last
-and with the same batch; `lpipstore.LPIPS` against `lpips.LPIPS` on 16 pairs, without gradients and with
-those of one side; `--compile` also runs it compiled. Weights are random: they make no difference
-to the time.
+and with the same batch; `lpipstore.LPIPS` against `lpips.LPIPS` on 16 pairs, without gradients and
+with those of one side; `--compile` also runs it compiled. Weights are random: they make no
+difference to the time.
 """
 
 import argparse

@@ -136,7 +136,8 @@ def test_copies_take_sizes_and_check_ranges_anew(metric, draw_pairs):
 
 
 def test_optimising_an_image_reaches_the_loss_of_the_package(twins, draw_pairs):
-    # Smooth: between images of noise, rounding alone decides over 1e-4 (in the package, too)
+    # Smooth images and short steps: else rounding alone decides over 1e-4 (also between the
+    # package in NCHW and in channels_last); in float64, both reach the same loss to 16 digits
     start, target = (
         functional.interpolate(image, 64, mode="bicubic").clamp(-1, 1)
         for image in draw_pairs(1, 6, 6)
@@ -144,12 +145,12 @@ def test_optimising_an_image_reaches_the_loss_of_the_package(twins, draw_pairs):
     losses = []
     for metric in twins("squeeze"):
         image = start.clone().requires_grad_()
-        optimiser = torch.optim.Adam([image], lr=0.01)
+        optimiser = torch.optim.Adam([image], lr=0.003)
         for _ in range(50):
             optimiser.zero_grad()
             loss = metric(image.clamp(-1, 1), target).sum()
             loss.backward()
             optimiser.step()
         losses.append(float(loss.detach()))
-        assert losses[-1] < 0.6 * float(metric(start, target).detach())
+        assert losses[-1] < 0.7 * float(metric(start, target).detach())
     assert abs(losses[0] - losses[1]) <= 1e-4

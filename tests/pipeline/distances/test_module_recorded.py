@@ -107,7 +107,9 @@ def test_export_takes_a_mask(draw_pairs):
     )
 
 
-@pytest.mark.parametrize("model", [*MODELS[:2], *SLOW_MODELS[:1]], ids=str)
+@pytest.mark.parametrize(
+    "model", [MODELS[1], pytest.param(MODELS[0], marks=pytest.mark.slow), SLOW_MODELS[0]], ids=str
+)
 def test_one_graph_gives_distances_and_gradients_of_the_package(model, twins, draw_pairs):
     theirs, ours = twins(*model)
     compiled = torch.compile(ours, fullgraph=True, backend="aot_eager", dynamic=True)

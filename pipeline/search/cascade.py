@@ -22,9 +22,9 @@ _STRIP = 8  # blocks that a block meets in one product of the coarsest stage
 _MOST_PAIRS = 1 << 20  # that are passed on together
 _DENSE_SHARE = 24  # a product pays off when one pair in so many is left
 _MOST_ROWS = 2048  # of one direct computation
-_FEW = 16  # if more than one pair in so many is left, finer bounds cost more than they save
+FEW = 16
+"""If more than one pair in so many is left, finer bounds cost more than they save."""
 _SAMPLE = 128  # pairs from which the share left is estimated
-_CELLS = 16  # parts of a sample, in the order of the collection
 
 # Measured cost of one number relative to the dense matrix: in a comparison of one pair, and in a
 # product of two blocks, whose rows are converted for that product alone
@@ -170,8 +170,9 @@ class Cascade:
             across = self.sides.across(strip)
             bounds = self._product(block, across, tally)
             smallest.append(bounds.min(0))
-            place, lower = across[bounds.argmin(1)], bounds.min(1) < least
-            nearest[lower], least[lower] = place[lower], bounds.min(1)[lower]
+            place, low = across[bounds.argmin(1)], bounds.min(1)
+            nearest = np.where(low < least, place, nearest)
+            least = np.minimum(low, least)
         order = np.concatenate(smallest)
         order[nearest - self.sides.start] = -np.inf
         return np.sort(np.argsort(order, kind="stable")[:most] + self.sides.start)
@@ -193,8 +194,8 @@ class Cascade:
     def _most_stay(
         self, pairs: Pairs, out_of: int, limits: NDArray[np.float64], tally: Tally
     ) -> bool:
-        """Estimate from a sample whether finer bounds would leave more than one pair in `_FEW`."""
-        if not self._stages[1:] or len(pairs) * _FEW <= out_of:
+        """Estimate from a sample whether finer bounds would leave more than one pair in `FEW`."""
+        if not self._stages[1:] or len(pairs) * FEW <= out_of:
             return False
         some = pairs[:: max(1, len(pairs) // _SAMPLE)]
         stage, rows = self._stages[-1]
@@ -202,7 +203,7 @@ class Cascade:
         points, within = rows.pick(some, few=True)
         tally.compare(len(some) * stage.width)
         stay = np.mean(_singly(stage, points, within, reach) <= reach)
-        return bool(stay * len(pairs) * _FEW > out_of)
+        return bool(stay * len(pairs) * FEW > out_of)
 
     def _coarsest(
         self, block: int, strip: range, limits: NDArray[np.float64], tally: Tally
@@ -248,99 +249,6 @@ class Cascade:
             bounds[which] = _singly(stage, *rows.pick(pairs[which]), reach[which])
         tally.compare(len(sparse) * stage.width)
         return bounds
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Images that stand for a collection, by their sorted numbers.
-
-    Attributes
-    ----------
-    images
-        Of the whole collection, or of its first side.
-    others
-        Of the second side; None if there is one side.
-    """
-
-    images: NDArray[np.int64]
-    others: NDArray[np.int64] | None = None
-
-
-def few_remain(
-    stage: BoundStage,
-    rows: RowCache,
-    sample: Sample,
-    limits: NDArray[np.float64],
-    tally: Tally,
-) -> bool:
-    """Return whether a stage rules out all but one in `_FEW` of the pairs of a sample.
-
-    Parameters
-    ----------
-    limits
-        float64 [images]: the largest true distance that matters to each of the sample's `images`.
-    """
-    stay = _stay(stage, rows, sample, limits, tally)
-    if sample.others is None:
-        stay = stay[np.triu_indices(len(stay), 1)]
-    return bool(stay.mean() * _FEW <= 1)
-
-
-def estimated_cost(
-    stage: BoundStage,
-    rows: RowCache,
-    sample: Sample,
-    limits: NDArray[np.float64],
-    tally: Tally,
-) -> float:
-    """Estimate from a sample the cost of comparing the pairs that a stage leaves.
-
-    Returns
-    -------
-    float
-        Relative to the cost of comparing all pairs in one matrix. Images that are adjacent in the
-        collection are grouped: where the pairs that are left lie close to one another, as in a
-        film, few products are needed.
-    """
-    stay = _stay(stage, rows, sample, limits, tally)
-    starts, sizes = zip(*map(_groups, stay.shape), strict=True)
-    pairs = np.outer(*sizes)
-    if sample.others is None:
-        np.fill_diagonal(stay, False)
-        pairs -= np.diag(sizes[0])
-    cells = np.add.reduceat(np.add.reduceat(stay.astype(int), starts[0], 0), starts[1], 1)
-    shares = cells / np.maximum(pairs, 1)
-    costs = np.where(shares * PRODUCT_PAYS > 1, PRODUCTS, COMPARING * shares)
-    return float((costs * pairs).sum() / pairs.sum())
-
-
-def _groups(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the starts and the sizes of groups of adjacent images."""
-    starts = np.linspace(0, count, min(_CELLS, count) + 1).astype(np.int64)[:-1]
-    return starts, np.diff(starts, append=count)
-
-
-def _stay(
-    stage: BoundStage,
-    rows: RowCache,
-    sample: Sample,
-    limits: NDArray[np.float64],
-    tally: Tally,
-) -> NDArray[np.bool_]:
-    """Return for all pairs of a sample whether a stage leaves them."""
-    reach = stage.limit(limits)
-    points = others = _points(rows, sample.images)
-    most = np.maximum(reach[:, None], reach)
-    if sample.others is not None:
-        others, most = _points(rows, sample.others), reach[:, None]
-    bounds = stage.bounds(points, others).cpu().numpy()
-    tally.arithmetic += bounds.size * stage.width
-    return np.asarray(bounds <= most)
-
-
-def _points(rows: RowCache, images: NDArray[np.int64]) -> torch.Tensor:
-    """Return the bound vectors of a few images."""
-    return rows.pick(np.stack([images, images], 1), few=True)[0]
 
 
 def _strips(blocks: range) -> list[range]:

@@ -28,10 +28,11 @@ from .blocks import BLOCK
 from .bound_rows import central_numbers, directions_of, grids_of
 from .bounds import BoundStage, DenseError
 from .candidates import CandidateTiles
-from .cascade import Cascade, Sample, Tally, estimated_cost, few_remain
+from .cascade import Cascade, Tally
 from .close import Close, Effort, close_in_part, in_order
 from .nearest import nearest_in_step
 from .refine import Refiner
+from .sampling import Sample, estimated_cost, few_remain
 from .sides import Sides
 from .topk import SAVES, Neighbours, NeighbourTiles
 

@@ -12,8 +12,8 @@ import pytest
         "cache.errors",
         "cache.store",
         "pipeline.distances.module",
-        "pipeline.runs.run",
         "workflows.api",
+        "workflows.viewing.run",
     ],
 )
 def test_examples_in_docstrings(name, monkeypatch, tmp_path):

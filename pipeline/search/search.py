@@ -258,7 +258,10 @@ class Search:
             return True
         if not self._grids:
             return False
-        sample, single = self._sample(self._exact.side), self.sides.single
+        side, single = self._exact.side, self.sides.single
+        if not single and self.sides.longest <= side:
+            return False  # the sample would be all there is
+        sample = self._sample(side)
         beyond = sample.images if sample.others is None else sample.others
         # Among one collection rank 0 is the image itself, and its first neighbour has rank 1
         rank = -(-most * len(beyond) // (self.sides.count - self.sides.start)) - (not single)

@@ -40,6 +40,8 @@ _SHARE_OF_ROWS = 0.75  # of the memory; the rest is for pooled rows
 _PANELS = 2 * 4 * 4096  # bytes of converted rows, one on either side of a computation
 _LEAST_ROWS = 16
 _BLOCKS = 4  # searched for close pairs together: few calls on many pairs
+_SAMPLED = 8  # of the second side one image in so many is sampled for its neighbours at most
+_FEWEST = 16  # but so many images are
 _WASTE = 0.05  # share of the matrix's cost that may go into a part that is given up
 
 
@@ -258,11 +260,13 @@ class Search:
             return True
         if not self._grids:
             return False
-        side, single = self._exact.side, self.sides.single
-        if not single and self.sides.longest <= side:
-            return False  # the sample would be all there is
-        sample = self._sample(side)
-        beyond = sample.images if sample.others is None else sample.others
+        single = self.sides.single
+        sample = self._sample(self._exact.side)
+        beyond = sample.images
+        if sample.others is not None:  # a sample of both sides costs the more, the smaller they are
+            few = max(_FEWEST, self.sides.neighbours // _SAMPLED)
+            beyond = sample.others[:: -(-len(sample.others) // few)]
+            sample = Sample(sample.images, beyond)
         # Among one collection rank 0 is the image itself, and its first neighbour has rank 1
         rank = -(-most * len(beyond) // (self.sides.count - self.sides.start)) - (not single)
         if rank >= len(beyond):

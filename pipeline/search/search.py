@@ -261,6 +261,8 @@ class Search:
         if not self._grids:
             return False
         single = self.sides.single
+        if not single and self.sides.longest <= self._exact.side:
+            return False  # one product is all there is
         sample = self._sample(self._exact.side)
         beyond = sample.images
         if sample.others is not None:  # a sample of both sides costs the more, the smaller they are

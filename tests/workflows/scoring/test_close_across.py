@@ -58,6 +58,7 @@ def test_the_nearest_are_those_of_the_matrix(cli, folders, tmp_path, count):
     assert table.column_names == ["i", "j", "path_i", "path_j", "distance", "rank"]
     assert (summary["pairs"], summary["listed"], summary["images"]) == (9 * 12, 9 * most, 21)
     assert (summary["unique"], summary["forwards"]) == (20, 0)
+    assert summary["arithmetic"] == summary["arithmetic_of_all"]  # one product, no trials
     assert np.array_equal(table["i"].to_numpy().reshape(9, most)[:, 0], np.arange(9))
     assert np.array_equal(table["j"].to_numpy().reshape(9, most), order)
     distances = np.take_along_axis(matrix, order, 1)

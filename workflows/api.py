@@ -89,9 +89,13 @@ def compare(
     paired: bool = False,
     match: str = "name",
     statistics: bool = False,
+    k: int | None = None,
+    below: float | None = None,
     **options: Unpack[Options],
 ) -> Run:
     """Score each image of one collection against each of another, or against its namesake.
+
+    With `k` or `below` only close pairs are listed, exactly, without computing all distances.
 
     Parameters
     ----------
@@ -104,11 +108,16 @@ def compare(
         With `paired`: "name", or "stem" to pair a.png with a.jpg.
     statistics
         With `paired`: keep the statistics of the pairs, so that other heads need no rows.
+    k
+        List for each image of the first collection the `k` nearest of the second.
+    below
+        List only pairs closer than this; without `k`, all of them, the closest first.
 
     Returns
     -------
     Run
-        ``run.distances`` is the matrix [N, M]; with `paired`, ``run.pairs`` has the pairs.
+        ``run.distances`` is the matrix [N, M]; with `paired`, `k` or `below`, ``run.pairs`` has the
+        pairs.
 
     Examples
     --------
@@ -117,15 +126,27 @@ def compare(
     >>> run = lpipstore.compare(pictures[:2], pictures[2:], value_range=(0, 1), weights="random")
     >>> run.distances.shape
     (2, 3)
+    >>> near = lpipstore.compare(
+    ...     pictures[:2], pictures[1:], k=1, value_range=(0, 1), weights="random"
+    ... )
+    >>> near.pairs.select(["i", "j"]).to_pylist()[1], near.pairs["distance"][1].as_py()
+    ({'i': 1, 'j': 0}, 0.0)
     """
+    from .scoring.close_across import compare_close
     from .scoring.compare import compare_folders, compare_paired
 
+    distance, k = distance_of(below), count_of(k)
+    close = distance is not None or k is not None
+    if close and paired:
+        raise UsageError("k and below search all pairs: leave out paired=True")
     one, two = _given(first, options, "first"), _given(second, options, "second")
     with _making(out, options) as (folder, settings, screen):
         if paired:
             compare_paired(one, two, folder, settings, screen, match=match, statistics=statistics)
         elif statistics or match != "name":
             raise UsageError("statistics and match are about paired images: give paired=True, too")
+        elif close:
+            compare_close(one, two, folder, settings, screen, below=distance, top_k=k)
         else:
             compare_folders(one, two, folder, settings, screen)
     return _run(folder, out)
@@ -217,6 +238,56 @@ def nearest(
     12
     """
     return _close(images, below, k, out, options)
+
+
+def neighbours(
+    images: Images | Run,
+    query: Images,
+    k: int | None = None,
+    *,
+    below: float | None = None,
+    out: PathLike | None = None,
+    **options: Unpack[Options],
+) -> Run:
+    """Find the images of a collection that are nearest to new ones, exactly.
+
+    Parameters
+    ----------
+    images
+        The collection, as for `pairs`; or a run, whose settings are taken, and none of whose images
+        goes through the backbone again as long as the store has their rows.
+    query
+        The new images, as for `pairs`.
+    k
+        Neighbours of each; None is 10, or without limit where `below` is given.
+    below
+        List only images closer than this.
+    options
+        Of a run, `store` must be its store.
+
+    Returns
+    -------
+    Run
+        As of ``compare(query, images, k=k)``: i is the number of the query, j that of the image in
+        the collection.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+    >>> near = lpipstore.neighbours(run, pictures[4] * 0.99, 2, value_range=(0, 1))
+    >>> near.pairs["j"][0].as_py(), near.pairs.num_rows
+    (4, 2)
+    """
+    from .viewing.neighbours import find_neighbours
+
+    distance, k = distance_of(below), count_of(k)
+    asked = _given(query, options, "query")
+    given = [images.path] if isinstance(images, Run) else _given(images, options)
+    with _making(out, options) as (folder, settings, screen):
+        find_neighbours(given, asked, folder, settings, screen, below=distance, top_k=k)
+    return _run(folder, out)
 
 
 def below(

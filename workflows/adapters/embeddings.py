@@ -38,7 +38,7 @@ from ..session.screen import Lines, Screen
 from ..session.session import Session, find_collection, make_collection, open_session
 from ..session.settings import Settings, parse_bytes, show_bytes
 from ..session.summary import show_stages
-from ..viewing.close import run_of
+from ..viewing.close import run_among
 
 _STEP_BYTES = 32 << 20  # of vectors that are written at a time: a chunk or a row group
 _MOST_ROWS = 4096  # of them
@@ -300,7 +300,7 @@ def _collection(
     given: Sequence[Given], settings: Settings, screen: Screen
 ) -> Iterator[tuple[Collection, Session]]:
     """Open the store, and find the images or take those of a run."""
-    run = run_of(given)
+    run = run_among(given)
     if run is None:
         with open_session(settings, screen) as session:
             collection = make_collection(find_collection(given, session), session)

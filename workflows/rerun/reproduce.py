@@ -88,7 +88,7 @@ def reproduce_run(
 def settings_of(run: FinishedRun, recipe: Recipe, settings: Settings, asked: str) -> Settings:
     """Fill in the settings that a run determines.
 
-    `asked` says in messages what named the run, such as ``setting("update")``.
+    `asked` is what named the run, for messages: a setting, or an argument in words.
 
     Raises
     ------

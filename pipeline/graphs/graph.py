@@ -110,9 +110,7 @@ class EmbeddingGraph(nn.Module):
         roots = torch.from_numpy(column_weights(head, layout)).sqrt()
         self.roots = nn.ParameterList(
             # One weight for each channel: it is the same at all positions of a tap
-            nn.Parameter(
-                roots[columns].view(shape)[:, :1, :1].contiguous(), requires_grad=False
-            )
+            nn.Parameter(roots[columns].view(shape)[:, :1, :1].contiguous(), requires_grad=False)
             for columns, shape in zip(layout.slices, layout.taps, strict=True)
         )
 
@@ -140,7 +138,8 @@ def _distance_map(first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
     """
     difference = first - second
     squared = (difference * difference).flatten(2)
-    return (weights.view(1, 1, -1) @ squared).unflatten(2, first.shape[2:])
+    height, width = first.shape[2:]
+    return (weights.view(1, 1, -1) @ squared).view(-1, 1, height, width)
 
 
 def _sum(parts: list[Tensor]) -> Tensor:

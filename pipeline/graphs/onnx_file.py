@@ -46,8 +46,7 @@ def check_opset(opset: int) -> None:
     """Raise `UsageError` for an opset that cannot be written."""
     if opset not in OPSETS:
         raise UsageError(
-            f"There is no export to {setting('opset', opset)}: choose {OPSETS[0]} to "
-            f"{OPSETS[-1]}."
+            f"There is no export to {setting('opset', opset)}: choose {OPSETS[0]} to {OPSETS[-1]}."
         )
 
 
@@ -88,6 +87,7 @@ def onnx_bytes(graph: nn.Module, card: ModelCard, opset: int = OPSET) -> bytes:
                 dynamic_shapes=axis_names(card),
                 verbose=False,
             )
+            assert program is not None  # as it is with dynamo=True
             model = program.model_proto
     except (RuntimeError, ValueError) as error:
         raise LpipstoreError(

@@ -29,6 +29,7 @@ def pt2_bytes(graph: nn.Module, card: ModelCard) -> bytes:
         torch cannot export this trunk.
     """
     traced = trace(graph, card)
+    traced.example_inputs = None  # zeros, of more bytes than the weights of some trunks
     file = BytesIO()
     with quietly():
         torch.export.save(traced, file, extra_files={_CARD: json.dumps(card.entries())})

@@ -77,8 +77,9 @@ def quantise(
         onnx or onnxruntime is not installed, or cannot quantise this model.
     """
     need_onnx()
-    import onnx
     from onnxruntime import quantization
+
+    import onnx
 
     names = input_names(card.form)
     with tempfile.TemporaryDirectory(prefix="lpipstore-") as scratch:

@@ -42,10 +42,10 @@ class Reference:
         """Return the outputs for batches [B, 3, H, W] of pixels as the file takes them."""
         with torch.no_grad():
             taps = [self._taps(batch) for batch in batches]
-            if self._card.form == "embedding":
-                return [self._row(*taps, (batches[0].shape[2], batches[0].shape[3]))]
             size = (batches[0].shape[2], batches[0].shape[3])
-            return [output.numpy() for output in self._distances(*taps, size)]
+            if self._card.form == "embedding":
+                return [self._row(taps[0], size)]
+            return [output.numpy() for output in self._distances(taps[0], taps[1], size)]
 
     def _taps(self, batch: NDArray[Any]) -> list[Tensor]:
         images = _signed(torch.from_numpy(batch), self._card.pixels)

@@ -46,7 +46,7 @@ def trace(graph: nn.Module, card: ModelCard) -> ExportedProgram:
         torch cannot trace this trunk.
     """
     height, width = card.fixed_size or _EXAMPLE_SIZE
-    axes = {axis: Dim.DYNAMIC for axis in axis_names(card)[0]}
+    axes = dict.fromkeys(axis_names(card)[0], Dim.DYNAMIC)
     inputs = input_names(card.form)
     examples = tuple(_example(card, height, width) for _ in inputs)
     try:

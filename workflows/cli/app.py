@@ -16,6 +16,7 @@ import typer
 from ...cache.errors import LpipstoreError, UsageError
 from ...pipeline.common.text import printable
 from ..session.settings import Settings, store_path
+from . import exporting  # noqa: F401 - adds its commands to `export_app`
 from .learning import EVALUATE_EXAMPLES, TRAIN_EXAMPLES, evaluate, train
 from .messages import at_prompt
 from .options import LIST, WHAT_HOLDS_IMAGES, Quiet, Store, path_of, place_of, takes_settings

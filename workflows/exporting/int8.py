@@ -290,7 +290,7 @@ def _agreement(
     images, places = read_images(judgements.paths, sources, how, card.pixels, screen)
     number = np.full(len(judgements.paths), -1)
     number[places] = np.arange(len(places))
-    used = judgements.only((number[judgements.images] >= 0).all(axis=1))
+    used = judgements.only(np.asarray((number[judgements.images] >= 0).all(axis=1)))
     if not len(used):
         raise LpipstoreError(
             f"no judgement of {setting('judgements')} can be used: images of each are broken"

@@ -69,7 +69,7 @@ def sample_batches(
 
 
 def inputs_of(images: NDArray[Any], form: str) -> Batch:
-    """Return images as the inputs of a model; pairs are of each with its neighbour's mirror image."""
+    """Return images as the inputs of a model; each is paired with its mirrored neighbour."""
     if form == "embedding":
         return (images,)
     return images, np.ascontiguousarray(np.roll(images, 1, axis=0)[..., ::-1])
@@ -90,7 +90,8 @@ def read_images(
     (ndarray, list of int)
         [B, 3, H, W], and the place in `names` of each; those that cannot be used are warned of.
     """
-    found, places = [], []
+    found: list[NDArray[Any]] = []
+    places: list[int] = []
     for place, name in enumerate(names):
         if len(found) == most:
             break
@@ -113,16 +114,14 @@ def as_input(images: NDArray[Any], pixels: str) -> NDArray[Any]:
     pixels
         "uint8", or "signed" or "unit" for float32 in [-1, 1] or [0, 1].
     """
-    planes = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    planes = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
     if pixels == "uint8":
         return to_uint8(planes).contiguous().numpy()
     signed = planes.float() / 127.5 - 1 if planes.dtype == torch.uint8 else planes
     return (signed if pixels == "signed" else (signed + 1) / 2).contiguous().numpy()
 
 
-def _sizes(
-    card: ModelCard, backbone: Backbone, settings: Settings
-) -> Sequence[tuple[int, int]]:
+def _sizes(card: ModelCard, backbone: Backbone, settings: Settings) -> Sequence[tuple[int, int]]:
     """Return (height, width) of the images that a model is checked with."""
     fixed = card.fixed_size or parse_size(settings.size)
     if fixed is not None:

@@ -16,7 +16,8 @@ def judged(tmp_path, draw):
     """Drawn pictures and judgements of them, of both kinds."""
     names = [path.name for path in draw(tmp_path / "many", ALIKE)]
     (tmp_path / "many" / "broken.png").write_bytes(b"no image")
-    lines = [f"{a},{b},{c},{n % 2}" for n, (a, b, c) in enumerate(zip(names, names[1:], names[2:]))]
+    threes = zip(names, names[1:], names[2:], strict=False)
+    lines = [f"{a},{b},{c},{n % 2}" for n, (a, b, c) in enumerate(threes)]
     text = ["ref,p0,p1,judge", *lines, f"{names[0]},{names[1]},broken.png,1"]
     (tmp_path / "many" / "judged.csv").write_text("\n".join(text))
     return tmp_path / "many"

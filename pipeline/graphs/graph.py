@@ -133,8 +133,7 @@ def _normalise(tap: Tensor) -> Tensor:
 def _distance_map(first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
     """Compute what `lpipstore.pipeline.distances.maps.distance_map` does, [B, 1, h, w].
 
-    Written for onnxruntime, where the transpose and the power that become of that function take
-    longer than the trunk.
+    Written for onnxruntime, which would transpose each tap for that function and square by a power.
     """
     difference = first - second
     squared = (difference * difference).flatten(2)

@@ -138,7 +138,7 @@ class OnnxModel:
     Raises
     ------
     UsageError
-        The file is no ONNX model, is damaged, or was not written by lpipstore.
+        The file is no ONNX model, or is damaged.
     LpipstoreError
         onnxruntime is not installed.
     """

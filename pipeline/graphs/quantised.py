@@ -101,7 +101,7 @@ def quantise(
                     calibrate_method=quantization.CalibrationMethod.MinMax,
                 )
                 return with_card(onnx.load(after), card)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # onnxruntime's share no base class of their own
             raise LpipstoreError(
                 f"onnxruntime cannot quantise the backbone {card.backbone}: {first_line(error)}"
             ) from error

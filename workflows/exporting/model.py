@@ -87,7 +87,7 @@ class ExportedModel:
     check
         Its check; of an int8 model, that of the float32 model that it was made from.
     smallest_side
-        Smallest height and width that it takes.
+        Smallest height and width that it takes; 1 where it depends on layers of torchvision.
     int8
         What quantisation changed; None for float32.
     """
@@ -122,11 +122,8 @@ class ExportedModel:
         outputs = "distance" + (" and map" if card.spatial == "yes" else "")
         what = f"two images -> {outputs}" if card.form == "pair" else "image -> embedding"
         trunk = "" if card.trained == "yes" else ", UNTRAINED: distances mean little"
-        size = (
-            f"one height and width from {self.smallest_side} px"
-            if card.fixed_size is None
-            else card.size
-        )
+        least = f" from {self.smallest_side} px" if self.smallest_side > 1 else ""
+        size = f"one height and width{least}" if card.fixed_size is None else card.size
         checked = self.check.text("images" if card.form == "embedding" else "pairs")
         before = "" if card.quantised == "no" else "float32, before quantisation: "
         lines = [

@@ -229,6 +229,16 @@ def test_a_pt2_file_equals_the_reference_and_keeps_its_card(squeeze):
         assert deviation(model(*pair), wanted, "pair") < PARITY
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_pt2_files_of_other_backbones_equal_the_package(net):
+    theirs = reference_of(net, "0.1")
+    backbone, head = ours_of(theirs, "0.1")
+    card = card_of(backbone, head, spatial="yes")
+    content = pt2_bytes(graph_of(backbone, head, card), card)
+    assert_pairs_equal_the_package(theirs, Pt2Model(content))
+
+
 def test_signed_heads_have_pairs_and_no_embedding(squeeze):
     backbone, head = squeeze
     signed = make_head([weight - np.float32(0.1) for weight in head.weights], "signed")

@@ -4,6 +4,7 @@ Every function also takes the keyword arguments of `lpipstore.workflows.session.
 Nothing is printed unless ``progress=True``; messages go to the logger ``lpipstore``.
 """
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -35,6 +36,8 @@ from .viewing.run import Run, open_run
 if TYPE_CHECKING:
     import pyarrow
 
+    from .adapters.embeddings import Embeddings
+    from .exporting.model import CheckedModel, ExportedModel
     from .learning.options import TrainOptions
     from .viewing.duplicates import Duplicates
     from .viewing.map import SpatialMap
@@ -88,9 +91,13 @@ def compare(
     paired: bool = False,
     match: str = "name",
     statistics: bool = False,
+    k: int | None = None,
+    below: float | None = None,
     **options: Unpack[Options],
 ) -> Run:
     """Score each image of one collection against each of another, or against its namesake.
+
+    With `k` or `below` only close pairs are listed, exactly, without computing all distances.
 
     Parameters
     ----------
@@ -103,11 +110,16 @@ def compare(
         With `paired`: "name", or "stem" to pair a.png with a.jpg.
     statistics
         With `paired`: keep the statistics of the pairs, so that other heads need no rows.
+    k
+        List for each image of the first collection the `k` nearest of the second.
+    below
+        List only pairs closer than this; without `k`, all of them, the closest first.
 
     Returns
     -------
     Run
-        ``run.distances`` is the matrix [N, M]; with `paired`, ``run.pairs`` has the pairs.
+        ``run.distances`` is the matrix [N, M]; with `paired`, `k` or `below`, ``run.pairs`` has the
+        pairs.
 
     Examples
     --------
@@ -116,15 +128,27 @@ def compare(
     >>> run = lpipstore.compare(pictures[:2], pictures[2:], value_range=(0, 1), weights="random")
     >>> run.distances.shape
     (2, 3)
+    >>> near = lpipstore.compare(
+    ...     pictures[:2], pictures[1:], k=1, value_range=(0, 1), weights="random"
+    ... )
+    >>> near.pairs.select(["i", "j"]).to_pylist()[1], near.pairs["distance"][1].as_py()
+    ({'i': 1, 'j': 0}, 0.0)
     """
+    from .scoring.close_across import compare_close
     from .scoring.compare import compare_folders, compare_paired
 
+    distance, k = distance_of(below), count_of(k)
+    close = distance is not None or k is not None
+    if close and paired:
+        raise UsageError("k and below search all pairs: leave out paired=True")
     one, two = _given(first, options, "first"), _given(second, options, "second")
     with _making(out, options) as (folder, settings, screen):
         if paired:
             compare_paired(one, two, folder, settings, screen, match=match, statistics=statistics)
         elif statistics or match != "name":
             raise UsageError("statistics and match are about paired images: give paired=True, too")
+        elif close:
+            compare_close(one, two, folder, settings, screen, below=distance, top_k=k)
         else:
             compare_folders(one, two, folder, settings, screen)
     return _run(folder, out)
@@ -216,6 +240,56 @@ def nearest(
     12
     """
     return _close(images, below, k, out, options)
+
+
+def neighbours(
+    images: Images | Run,
+    query: Images,
+    k: int | None = None,
+    *,
+    below: float | None = None,
+    out: PathLike | None = None,
+    **options: Unpack[Options],
+) -> Run:
+    """Find the images of a collection that are nearest to new ones, exactly.
+
+    Parameters
+    ----------
+    images
+        The collection, as for `pairs`; or a run, whose settings are taken, and none of whose images
+        goes through the backbone again as long as the store has their rows.
+    query
+        The new images, as for `pairs`.
+    k
+        Neighbours of each; None is 10, or without limit where `below` is given.
+    below
+        List only images closer than this.
+    options
+        Of a run, `store` must be its store.
+
+    Returns
+    -------
+    Run
+        As of ``compare(query, images, k=k)``: i is the number of the query, j that of the image in
+        the collection.
+
+    Examples
+    --------
+    >>> import lpipstore, torch
+    >>> pictures = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+    >>> near = lpipstore.neighbours(run, pictures[4] * 0.99, 2, value_range=(0, 1))
+    >>> near.pairs["j"][0].as_py(), near.pairs.num_rows
+    (4, 2)
+    """
+    from .viewing.neighbours import find_neighbours
+
+    distance, k = distance_of(below), count_of(k)
+    asked = _given(query, options, "query")
+    given = [images.path] if isinstance(images, Run) else _given(images, options)
+    with _making(out, options) as (folder, settings, screen):
+        find_neighbours(given, asked, folder, settings, screen, below=distance, top_k=k)
+    return _run(folder, out)
 
 
 def below(
@@ -365,6 +439,54 @@ def spatial_map(
 
     with LoggedScreen(progress=options.get("progress", False)) as screen:
         return map_images(a, b, settings_of(options), screen)
+
+
+def embeddings(
+    images: "Images | Run", dims: int | None = None, **options: Unpack[Options]
+) -> "Embeddings":
+    """Return a vector for each image, whose squared Euclidean distances are LPIPS.
+
+    For more than fits in memory there is ``lpipstore export embeddings``.
+
+    Parameters
+    ----------
+    images
+        As for `pairs`; or a run, whose images, backbone and head are taken.
+    dims
+        Project the vectors to so many numbers, along the directions in which the images differ
+        most: squared distances are then lower bounds of LPIPS, up to rounding. None keeps rows
+        whole: D numbers, such as 31,872 with alex at 64 pixels.
+
+    Returns
+    -------
+    Embeddings
+        ``vectors``, float32 [N, D or dims], and ``names``, the path of each image. Images that
+        cannot be used have none.
+
+    Raises
+    ------
+    UsageError
+        The head has negative weights, or the vectors take more than `memory`.
+    LpipstoreError
+        No image can be used.
+
+    Examples
+    --------
+    >>> import lpipstore, numpy as np, torch
+    >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> vectors, names = lpipstore.embeddings(pictures, value_range=(0, 1), weights="random")
+    >>> vectors.shape, names[3]
+    ((4, 31872), 'python://images/3')
+    >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+    >>> squared = np.square(vectors[0] - vectors[1]).sum()
+    >>> bool(abs(squared - run.condensed()[0]) < 1e-5)
+    True
+    """
+    from .adapters.embeddings import embeddings_in_memory
+
+    given = [images.path] if isinstance(images, Run) else _given(images, options)
+    with LoggedScreen(progress=options.get("progress", False)) as screen:
+        return embeddings_in_memory(given, settings_of(options), screen, dims=dims)
 
 
 def rescore(
@@ -567,6 +689,119 @@ def evaluate(
     return pa.Table.from_pylist(summary["scores"])
 
 
+def export_model(
+    out: PathLike,
+    to: str | None = None,
+    form: str = "pair",
+    *,
+    spatial: bool = False,
+    pixels: str = "signed",
+    opset: int | None = None,
+    quantize: str | None = None,
+    calibrate: PathLike | None = None,
+    judgements: PathLike | None = None,
+    images: PathLike | None = None,
+    samples: PathLike | None = None,
+    **options: Unpack[Options],
+) -> "ExportedModel":
+    """Write the metric as one file that runs without lpipstore; run the file and compare it.
+
+    Parameters
+    ----------
+    out
+        The new file; it is kept only if it deviates by 1e-5 at most.
+    to
+        "onnx" or "pt2" (`torch.export`); None goes by the ending of `out`, else "onnx".
+    form
+        "pair": two batches of images in, distances out; "embedding": images in, rows out whose
+        squared Euclidean distance is LPIPS, for the one `size`.
+    spatial
+        Return the map of distances, too ("pair" only).
+    pixels
+        Images are "signed" (float32 in [-1, 1]), "unit" (float32 in [0, 1]) or "uint8".
+    opset
+        Version of ONNX's operators, 18 to 23; None is 20.
+    quantize
+        "int8": quantise the trunk statically, on the images of `calibrate`.
+    judgements, images
+        A table of judgements to report what int8 changes, and the folder its paths start from.
+    samples
+        Images to run the file on; None draws some.
+
+    Returns
+    -------
+    ExportedModel
+        ``check.deviation``, ``card`` (the metadata), ``int8`` (the report) and ``entries()``.
+
+    Raises
+    ------
+    UsageError
+        Arguments are unknown or contradict each other, or the file exists.
+    LpipstoreError
+        A package is missing, or the file cannot be written or deviates.
+
+    Examples
+    --------
+    >>> import lpipstore, pathlib, tempfile
+    >>> out = pathlib.Path(tempfile.mkdtemp()) / "rows.pt2"
+    >>> options = {"backbone": "squeeze", "weights": "random", "size": 32}
+    >>> model = lpipstore.export_model(out, form="embedding", **options)
+    >>> out.exists(), model.check.passed
+    (True, True)
+    """
+    from .exporting.choices import ExportChoices
+    from .exporting.model import export_model
+
+    choices = ExportChoices(
+        to=to,
+        form=form,
+        spatial=spatial,
+        pixels=pixels,
+        opset=opset,
+        quantize=quantize,
+        calibrate=_text(calibrate),
+        judgements=None if judgements is None else Path(judgements),
+        images=None if images is None else Path(images),
+        samples=_text(samples),
+    )
+    with LoggedScreen(progress=options.get("progress", False)) as screen:
+        return export_model(Path(out), choices, settings_of(options), screen)
+
+
+def check_model(
+    model: PathLike, *, samples: PathLike | None = None, **options: Unpack[Options]
+) -> "CheckedModel":
+    """Run an ONNX file of `export_model`, and compare it with the same computation by lpipstore.
+
+    Parameters
+    ----------
+    samples
+        Images to run the file on; None draws some.
+
+    Raises
+    ------
+    UsageError
+        There is no such file, it is damaged, or it was made from another backbone, head or weights.
+    LpipstoreError
+        It deviates by more than 1e-5.
+
+    Examples
+    --------
+    >>> import lpipstore, pathlib, tempfile
+    >>> torn = pathlib.Path(tempfile.mkdtemp()) / "torn.onnx"
+    >>> _ = torn.write_bytes(b"half a file")
+    >>> try:
+    ...     lpipstore.check_model(torn)
+    ... except lpipstore.LpipstoreError as error:
+    ...     print("is not an ONNX model" in str(error))
+    True
+    """
+    from .exporting.model import check_model
+
+    with LoggedScreen(progress=options.get("progress", False)) as screen:
+        return check_model(Path(model), _text(samples), settings_of(options), screen)
+
+
 def distance_matrix(images: Images, **options: Unpack[Options]) -> NDArray[np.float32]:
     """Compute the LPIPS distances of all pairs: the short way, images in, a matrix out.
 
@@ -621,6 +856,11 @@ def _close(
 
 def _given(images: Images, options: OptionsWithoutHead, place: str = "images") -> list[Any]:
     return sources_of(images, options.get("value_range"), options.get("image_column"), place)
+
+
+def _text(place: PathLike | None) -> str | None:
+    """Return the place of images as text: a path or a URL."""
+    return None if place is None else os.fspath(place)
 
 
 def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:

@@ -1,12 +1,14 @@
 """Run a trunk: scaling layer, `channels_last`, one tap after another."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import xxhash
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..common.precision import ieee_float32
+from .strided import dense_convolution, gains_if_dense
 from .weights import TrunkWeights
 
 # Shift and scale of the scaling layer on RGB in [-1, 1]: ImageNet's mean and standard deviation
@@ -23,7 +25,7 @@ def run_trunk(trunk: nn.Module, images: Tensor, *, scaled: bool) -> list[Tensor]
         shift = images.new_tensor(SHIFT).view(1, 3, 1, 1)
         scale = images.new_tensor(SCALE).view(1, 3, 1, 1)
         images = (images - shift) / scale
-    return list(_forward(trunk, images))
+    return list(each_tap(trunk, images))
 
 
 def each_tap_of_pixels(trunk: nn.Module, pixels: Tensor, *, scaled: bool) -> Iterator[Tensor]:
@@ -43,19 +45,71 @@ def each_tap_of_pixels(trunk: nn.Module, pixels: Tensor, *, scaled: bool) -> Ite
     factor = torch.tensor([1 / (spread * x) for x in scale], device=pixels.device).repeat(width)
     lines = pixels.reshape(count * height, 3 * width)
     lines = (lines.to(torch.float32) - offset).mul_(factor)
-    return _forward(trunk, lines.view(count, height, width, 3).permute(0, 3, 1, 2))
+    return each_tap(trunk, lines.view(count, height, width, 3).permute(0, 3, 1, 2))
 
 
-def _forward(trunk: nn.Module, images: Tensor) -> Iterator[Tensor]:
-    """Run the trunk in `channels_last`.
+def each_tap(trunk: nn.Module, images: Tensor) -> Iterator[Tensor]:
+    """Run the trunk on scaled images, in `channels_last`; yield the taps in turn.
 
     In NCHW, max-pooling and convolutions take up to 3 times as long (measured on CPUs, for alex,
     vgg and squeeze).
     """
-    like = next(trunk.parameters())
     with ieee_float32():  # TF32 would change distances by 1e-3 of their value
-        images = images.to(like.dtype).contiguous(memory_format=torch.channels_last)
-        yield from trunk.each_tap(images) if isinstance(trunk, SlicedFeatures) else trunk(images)
+        images = _as_trunk(trunk, images).contiguous(memory_format=torch.channels_last)
+        if isinstance(trunk, SlicedFeatures):
+            yield from trunk.each_tap(images, dense=_needs_dense(images))
+        else:
+            yield from trunk(images)
+
+
+def recorded_taps(trunk: nn.Module, images: Tensor) -> list[Tensor]:
+    """Run the trunk as `each_tap` does, where torch does not compute now (see `computes_now`).
+
+    The switches of torch for TF32 and the like stay as they are: a compiled or exported module
+    follows those that hold when it runs.
+    """
+    images = _as_trunk(trunk, images)
+    if not torch._C._functorch.is_batchedtensor(images):  # vmap knows no memory format
+        images = images.contiguous(memory_format=torch.channels_last)
+    return list(trunk(images))
+
+
+def _as_trunk(trunk: nn.Module, images: Tensor) -> Tensor:
+    return images.to(next(trunk.parameters()).dtype)
+
+
+def _needs_dense(images: Tensor) -> bool:
+    return images.device.type == "cpu" and torch.is_grad_enabled() and images.requires_grad
+
+
+class ScalingLayer(nn.Module):
+    """Subtract ImageNet's mean and divide by its standard deviation, per channel, in float32.
+
+    Float64 images stay in float64. The constants follow the module to its device and keep their
+    dtype; they are in no state_dict.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._make(torch.device("cpu"))
+
+    def _make(self, device: torch.device) -> None:
+        for name, values in (("shift", SHIFT), ("scale", SCALE)):
+            constant = torch.tensor(values, device=device).view(1, 3, 1, 1)
+            self.register_buffer(name, constant, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ScalingLayer":
+        """Move to the device that `fn` moves tensors to; made anew, constants lose no digits."""
+        self._make(fn(self.shift).device)
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scale RGB images in [-1, 1], of shape (B, 3, H, W)."""
+        images = images if images.dtype == torch.float64 else images.float()
+        return (images - self.shift) / self.scale
 
 
 class SlicedFeatures(nn.Module):
@@ -68,14 +122,41 @@ class SlicedFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return all taps."""
-        return tuple(self.each_tap(images))
-
-    def each_tap(self, images: Tensor) -> Iterator[Tensor]:
-        """Yield each tap before the next one is computed, so that it can be used and released."""
+        taps = []
         for index, layer in enumerate(self.features):
-            images = layer(images)
+            images = _pool_for_all_sizes(layer, images) if _rounds_up(layer) else layer(images)
+            if index in self.stops:
+                taps.append(images)
+        return tuple(taps)
+
+    def each_tap(self, images: Tensor, *, dense: bool = False) -> Iterator[Tensor]:
+        """Yield each tap before the next one is computed, so that it can be used and released.
+
+        `dense` runs strided convolutions as `dense_convolution` where that speeds up gradients.
+        """
+        for index, layer in enumerate(self.features):
+            if dense and gains_if_dense(layer):
+                images = dense_convolution(layer, images)
+            else:
+                images = layer(images)
             if index in self.stops:
                 yield images
+
+
+def _rounds_up(layer: nn.Module) -> bool:
+    """Return whether a layer's output size, when exported, would depend on the parity of sides."""
+    return isinstance(layer, nn.MaxPool2d) and layer.ceil_mode and torch.compiler.is_exporting()
+
+
+def _pool_for_all_sizes(layer: nn.Module, images: Tensor) -> Tensor:
+    """Apply a max-pool of kernel 3 and stride 2 that rounds up, in a form for all sizes.
+
+    A line of zeros at the end, which no maximum of activations after a ReLU notices, makes rounding
+    down the same.
+    """
+    assert isinstance(layer, nn.MaxPool2d)
+    assert (layer.kernel_size, layer.stride, layer.padding) == (3, 2, 0)
+    return functional.max_pool2d(functional.pad(images, (0, 1, 0, 1)), 3, 2)
 
 
 def wanted_tensors(trunk: nn.Module) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ and the store would receive rows that no other process computes.
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -46,11 +46,19 @@ def ieee_float32() -> Iterator[None]:
 @contextmanager
 def _without_autocast() -> Iterator[None]:
     """Switch off autocast, which is a setting of the calling thread."""
-    with ExitStack() as stack:
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
+    with without_autocast("cpu"), without_autocast("cuda"):
         yield
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Return a context that switches off autocast for one kind of device, if it is on.
+
+    `torch.compile` and `torch.export` take it; where autocast is off, they record nothing.
+    """
+    available = torch.amp.is_autocast_available(device_type)
+    if available and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 class _Switches:

@@ -11,7 +11,9 @@ from ..features.rows import row_taps
 from .heads import Head
 
 
-def distance_map(first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
+def distance_map(
+    first: Tensor, second: Tensor, weights: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
     """Compute the weighted squared difference of two normalised taps at each position.
 
     Parameters
@@ -20,6 +22,8 @@ def distance_map(first: Tensor, second: Tensor, weights: Tensor | None = None) -
         Results of `unit_normalise`, of shape (B, C, H, W); a batch of one broadcasts.
     weights : Tensor, optional
         One weight per channel, of shape (C,), of any sign; by default, all are 1.
+    dropout : float
+        Probability with which a square is left out; the others grow accordingly.
 
     Returns
     -------
@@ -29,6 +33,13 @@ def distance_map(first: Tensor, second: Tensor, weights: Tensor | None = None) -
     difference = first - second
     # Fresh pages for large tensors cost more than the arithmetic: work in place without gradients
     squared = difference.square() if difference.requires_grad else difference.square_()
+    if dropout:
+        squared = functional.dropout(squared, dropout)
+    return weighted_sum(squared, weights)
+
+
+def weighted_sum(squared: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Sum over the channels, each times its weight: (B, C, H, W) -> (B, 1, H, W)."""
     if weights is None:
         return squared.sum(dim=1, keepdim=True)
     return (squared.permute(0, 2, 3, 1) @ weights.to(squared.dtype)).unsqueeze(1)

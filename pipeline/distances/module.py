@@ -1,29 +1,32 @@
 """LPIPS as a torch module: two batches of images in, differentiable distances out."""
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, cast, overload
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from ...cache.errors import UsageError
-from ..backbones.load import family_of, load_backbone
-from ..backbones.trunk import run_trunk
+from ..backbones.load import load_backbone
+from ..backbones.trunk import ScalingLayer, each_tap, recorded_taps
 from ..backbones.weights import WeightsChoice
-from ..features.normalise import unit_normalise
-from .heads import Head, load_head, make_head
-from .maps import distance_map, spatial_mean, upsample
-
-# Tolerate the rounding of 2 * x - 1 and the like
-_RANGE_SLACK = 1e-5
-_LOOKS_NORMALIZED = (
-    "No value of either batch is under 0, so the images look as if they were in [0, 1], and LPIPS "
-    "expects [-1, 1]: call the metric with normalize=True, or scale them by 2 * images - 1. "
-    "check_range=False switches this warning off."
+from ..common.eager import computes_now
+from .fused import tap_distances
+from .heads import Head, make_head
+from .maps import spatial_mean, upsample
+from .masks import by_area, weighted_mean
+from .module_arguments import check_net, check_reduction, chosen_head, trunk_weights
+from .module_checks import (
+    check_batches,
+    check_mask,
+    check_range,
+    check_size,
+    check_weights,
+    warn_of_range,
 )
+
 _TOGETHER = 1 << 20  # up to this many values, both batches go through the trunk together
+_DROPOUT = 0.5  # of lpips
 
 
 class LPIPS(nn.Module):
@@ -32,9 +35,15 @@ class LPIPS(nn.Module):
     Returns the same distances as ``lpips.LPIPS`` (Zhang et al., CVPR 2018). For many pairs of the
     same images, `lpipstore.distance_matrix` is orders of magnitude faster.
 
-    Trunk and head are frozen: only the images receive gradients, and an optimiser over
-    ``metric.parameters()`` changes nothing. To train the head, set ``requires_grad_(True)`` on
-    ``metric.head_weights``. The trunk stays in evaluation mode, even after ``train()``.
+    Trunk and head are frozen unless asked for: only the images receive gradients, and an optimiser
+    over ``metric.parameters()`` changes nothing. The trunk stays in evaluation mode, even after
+    ``train()``.
+
+    `torch.compile` takes the module in one graph, `torch.export` and ``torch.onnx.export`` with
+    dynamic batch, height and width, from 48 pixels (the two images share their dimensions).
+    Distances are computed in float32, whatever autocast or the dtype of the trunk are. Convolutions
+    of a float32 trunk are, too, except that in a compiled or exported module torch's switches for
+    TF32 decide.
 
     Parameters
     ----------
@@ -53,8 +62,30 @@ class LPIPS(nn.Module):
     taps : sequence of str
         Layers to read, for "torchvision:NAME" only.
     check_range : bool
-        Reject values outside the range. Switch it off if training produces such values, or to
-        avoid waiting for the GPU at each call.
+        Reject values outside the range, which costs a pass over the images. Values are looked at
+        in eager mode and on the CPU only: never on an accelerator, where it would wait for the
+        device, nor under `torch.compile`, `torch.export`, ``torch.func`` and with fake tensors.
+        Switch it off if training produces values outside the range.
+    reduction : str
+        "none" keeps the distance of each pair; "mean" and "sum" reduce all to one number, as
+        torch's losses do.
+    pretrained : bool
+        If False, the head is random (torch's global seed decides), to be trained.
+    pnet_rand : bool
+        If True, the same as ``weights="random"``.
+    pnet_tune : bool
+        If True, the trunk receives gradients.
+    use_dropout : bool
+        Whether half of the squared differences are left out in training mode; acts only with
+        ``eval_mode=False``.
+    model_path : str or Path, optional
+        The same as `heads`.
+    eval_mode : bool
+        If False, the module is there to be trained: the head receives gradients, and the module
+        starts in training mode. If True, ``train()`` does not change the distances (in ``lpips``
+        it switches on dropout).
+    verbose : bool
+        Accepted for ``lpips``, and ignored: nothing is printed.
 
     Raises
     ------
@@ -84,28 +115,48 @@ class LPIPS(nn.Module):
         heads: str | Path | None = None,
         taps: Sequence[str] = (),
         check_range: bool = True,
+        reduction: Literal["none", "mean", "sum"] = "none",
+        pretrained: bool = True,
+        pnet_rand: bool = False,
+        pnet_tune: bool = False,
+        use_dropout: bool = True,
+        model_path: str | Path | None = None,
+        eval_mode: bool = True,
+        verbose: bool = False,
     ) -> None:
         super().__init__()
-        if not lpips and heads not in (None, "none"):
-            raise UsageError(f"lpips=False is the baseline without a head; heads={heads!r} is one.")
+        check_net(net)
+        check_reduction(reduction)
+        weights = trunk_weights(weights, random=pnet_rand)
         backbone = load_backbone(net, version=version, weights=weights, taps=taps)
-        head = load_head(heads if lpips else "none", net, backbone.channels, version)
+        head = chosen_head(
+            net,
+            version,
+            backbone.channels,
+            lpips=lpips,
+            heads=heads,
+            model_path=model_path,
+            pretrained=pretrained,
+        )
         self.net = net
         self.taps = backbone.taps
         self.version = version
         self.lpips = lpips
         self.spatial = spatial
         self.check_range = check_range
+        self.reduction = reduction
         self.weights_origin = backbone.weights_origin
         self.trained = backbone.trained
+        self.dropout = _DROPOUT if use_dropout and lpips and not eval_mode else 0.0
         self._warned_of_range = False
-        self._good_sizes: set[tuple[int, int]] = set()
         self._head_name = head.name
-        self.trunk = backbone.trunk
+        self.scaling = ScalingLayer()
+        self.trunk = backbone.trunk.requires_grad_(pnet_tune)
         self.head_weights = nn.ParameterList(
-            nn.Parameter(torch.from_numpy(weight.copy()), requires_grad=False)
+            nn.Parameter(torch.from_numpy(weight.copy()), requires_grad=not eval_mode and lpips)
             for weight in head.weights
         )
+        self.train(not eval_mode)
 
     def train(self, mode: bool = True) -> "LPIPS":
         """Set the mode of the module; the trunk stays in evaluation mode."""
@@ -125,6 +176,7 @@ class LPIPS(nn.Module):
         in1: Tensor,
         retPerLayer: Literal[False] = False,  # noqa: N803 - the name that users of lpips pass
         normalize: bool = False,
+        mask: Tensor | None = None,
     ) -> Tensor: ...
 
     @overload
@@ -134,6 +186,7 @@ class LPIPS(nn.Module):
         in1: Tensor,
         retPerLayer: Literal[True],  # noqa: N803
         normalize: bool = False,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]: ...
 
     @overload
@@ -143,6 +196,7 @@ class LPIPS(nn.Module):
         in1: Tensor,
         retPerLayer: bool,  # noqa: N803
         normalize: bool = False,
+        mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, list[Tensor]]: ...
 
     def forward(
@@ -151,6 +205,7 @@ class LPIPS(nn.Module):
         in1: Tensor,
         retPerLayer: bool = False,  # noqa: N803
         normalize: bool = False,
+        mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Compute the distances of the pairs (in0[b], in1[b]).
 
@@ -163,11 +218,18 @@ class LPIPS(nn.Module):
             Also return the contribution of each tap; contributions add up to the distance.
         normalize : bool
             If True, the images are in [0, 1].
+        mask : Tensor, optional
+            A finite weight of 0 or more for each pixel, of shape (B or 1, 1, H, W), of any real
+            dtype or bool. It is averaged over the area of each position of a tap; the distance is
+            the weighted mean over the positions, and 0 (with gradients of 0) if all weights are.
+            Pixels of weight 0 still reach a distance through the receptive fields of their
+            neighbours. With `spatial`, the map is multiplied by the mask instead.
 
         Returns
         -------
         Tensor or (Tensor, list of Tensor)
-            float32 of shape (B, 1, 1, 1), or (B, 1, H, W) when spatial.
+            float32 of shape (B, 1, 1, 1), or (B, 1, H, W) when spatial; of shape () if the module
+            has a `reduction`.
 
         Raises
         ------
@@ -180,15 +242,20 @@ class LPIPS(nn.Module):
             Issued once, if neither batch has a negative value and `normalize` is False: the images
             are probably in [0, 1], which gives distances that are too small. Part of `check_range`.
         """
-        self._check(in0, in1, normalize=normalize)
+        check_batches(in0, in1)
+        if mask is not None:
+            check_mask(mask, in0, in1)
+            mask = mask if mask.dtype == torch.float64 else mask.float()
+        if computes_now(in0, in1):
+            self._check_numbers(in0, in1, mask, normalize=normalize)
+        size = (in0.shape[2], in0.shape[3])
         in0, in1 = in0.expand(-1, 3, -1, -1), in1.expand(-1, 3, -1, -1)
         if normalize:
             in0, in1 = 2 * in0 - 1, 2 * in1 - 1
+        dropout = self.dropout if self.training else 0.0
         layers = [
-            self._layer(first, second, weights, (in0.shape[2], in0.shape[3]))
-            for (first, second), weights in zip(
-                self._pairs_of_taps(in0, in1), self.head_weights, strict=True
-            )
+            self._contribution(tap_distances(*sides, weights, dropout), size, mask)
+            for sides, weights in zip(self._pairs_of_taps(in0, in1), self.head_weights, strict=True)
         ]
         value = sum(layers[1:], start=layers[0])
         return (value, layers) if retPerLayer else value
@@ -200,85 +267,59 @@ class LPIPS(nn.Module):
             f"spatial={self.spatial}, weights={self.weights_origin!r}"
         )
 
-    def _pairs_of_taps(self, in0: Tensor, in1: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the taps of both batches, run through the trunk together if that is faster.
+    def _pairs_of_taps(self, in0: Tensor, in1: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+        """Return the taps of both batches, run through the trunk together if that is faster.
 
         The batches are run separately if only one of them needs gradients (the other's would be
         computed in vain), if their dtypes differ, or if they are large (activations would leave the
-        caches).
+        caches). A compiled or exported module, which is for many sizes, does not ask for the size.
+        In eager mode each pair is there before the next tap is computed, and can be released.
         """
-        scaled = self.version == "0.1"
+        now = computes_now(in0, in1)
+        run = each_tap if now else recorded_taps
         differ = torch.is_grad_enabled() and in0.requires_grad != in1.requires_grad
-        if differ or in0.dtype != in1.dtype or in0.numel() + in1.numel() > _TOGETHER:
-            sides = (run_trunk(self.trunk, images, scaled=scaled) for images in (in0, in1))
-            yield from zip(*sides, strict=True)
-            return
-        for tap in run_trunk(self.trunk, torch.cat([in0, in1]), scaled=scaled):
-            yield tap[: len(in0)], tap[len(in0) :]
+        large = now and in0.numel() + in1.numel() > _TOGETHER
+        if differ or in0.dtype != in1.dtype or large:
+            sides = [run(self.trunk, self._scaled(images)) for images in (in0, in1)]
+            return zip(*sides, strict=True)
+        count = in0.shape[0]
+        together = run(self.trunk, self._scaled(torch.cat([in0, in1])))
+        pairs = ((tap[:count], tap[count:]) for tap in together)
+        return pairs if now else list(pairs)
 
-    def _layer(
-        self, first: Tensor, second: Tensor, weights: Tensor, size: tuple[int, int]
+    def _scaled(self, images: Tensor) -> Tensor:
+        images = images.to(next(self.trunk.parameters()).device)
+        scaled: Tensor = self.scaling(images) if self.version == "0.1" else images
+        return scaled
+
+    def _contribution(
+        self, distances: Tensor, size: tuple[int, int], mask: Tensor | None
     ) -> Tensor:
-        distances = distance_map(unit_normalise(first), unit_normalise(second), weights)
-        return upsample(distances, size) if self.spatial else spatial_mean(distances)
+        """Turn a tap's distance map into its part of the result."""
+        mask = None if mask is None else mask.to(distances)
+        if self.spatial:
+            distances = upsample(distances, size)
+            distances = distances if mask is None else distances * mask
+        elif mask is None:
+            distances = spatial_mean(distances)
+        else:
+            place = (distances.shape[2], distances.shape[3])
+            distances = weighted_mean(distances, by_area(mask, place))
+        if self.reduction == "none":
+            return distances
+        return distances.mean() if self.reduction == "mean" else distances.sum()
 
-    def _check(self, in0: Tensor, in1: Tensor, *, normalize: bool) -> None:
-        for name, images in (("in0", in0), ("in1", in1)):
-            _check_kind(name, images)
-        if in0.shape[2:] != in1.shape[2:] or not _batches_meet(in0, in1):
-            raise UsageError(
-                f"Both batches must have the same shape, or one of them a batch of 1: "
-                f"in0 is {tuple(in0.shape)}, in1 is {tuple(in1.shape)}."
-            )
-        size = (in0.shape[2], in0.shape[3])
-        if size not in self._good_sizes:
-            family_of(self.net).outline(self.net, self.taps).layout(*size)
-            self._good_sizes.add(size)
-        if self.check_range:
-            lows = [
-                _check_range(name, images, normalize=normalize)
-                for name, images in (("in0", in0), ("in1", in1))
-            ]
-            if min(lows) >= 0 and not normalize and not self._warned_of_range:
+    def _check_numbers(
+        self, in0: Tensor, in1: Tensor, mask: Tensor | None, *, normalize: bool
+    ) -> None:
+        """Check the size of the images, and on the CPU their values and those of the mask."""
+        check_size(self.net, self.taps, in0.shape[2], in0.shape[3])
+        if not self.check_range:
+            return
+        if in0.device.type == "cpu" and in1.device.type == "cpu":
+            looks_normalized = check_range(in0, in1, normalize=normalize)
+            if looks_normalized and not self._warned_of_range:
                 self._warned_of_range = True
-                warnings.warn(_LOOKS_NORMALIZED, stacklevel=3)
-
-
-def _batches_meet(in0: Tensor, in1: Tensor) -> bool:
-    return in0.shape[0] == in1.shape[0] or 1 in (in0.shape[0], in1.shape[0])
-
-
-def _check_kind(name: str, images: object) -> None:
-    if not isinstance(images, Tensor):
-        raise UsageError(f"{name} must be a torch.Tensor, and a {type(images).__name__} came.")
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.shape[0] == 0:
-        advice = ""
-        if images.ndim == 3:
-            advice = " One image needs images[None]."
-        elif images.ndim == 4 and images.shape[3] == 3:
-            advice = " Channels come second: images.permute(0, 3, 1, 2)."
-        raise UsageError(
-            f"{name} must have the shape (B, 3, H, W) or (B, 1, H, W), and {tuple(images.shape)} "
-            f"came.{advice}"
-        )
-    if not images.is_floating_point():
-        raise UsageError(
-            f"{name} must be floating, in [-1, 1], and {images.dtype} came. For values 0 to 255: "
-            "images.float() / 127.5 - 1."
-        )
-
-
-def _check_range(name: str, images: Tensor, *, normalize: bool) -> float:
-    """Raise `UsageError` for values outside the range; return the lowest value."""
-    lowest = 0.0 if normalize else -1.0
-    low, high = cast(tuple[float, float], torch.stack(images.detach().aminmax()).tolist())
-    if low >= lowest - _RANGE_SLACK and high <= 1 + _RANGE_SLACK:
-        return low
-    advice = "divide by 127.5 and subtract 1" if not normalize else "divide by 255"
-    hint = f" For values 0 to 255, {advice}." if high > 2 else ""
-    hint = " Without normalize=True the range is [-1, 1]." if normalize and low < 0 else hint
-    raise UsageError(
-        f"{name} must lie in [{lowest:.0f}, 1]{' with normalize=True' if normalize else ''}, "
-        f"and values from {low:.6g} to {high:.6g} came.{hint} "
-        "check_range=False switches this check off."
-    )
+                warn_of_range()
+        if mask is not None and mask.device.type == "cpu" and computes_now(mask):
+            check_weights(mask)

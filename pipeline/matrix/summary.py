@@ -73,7 +73,7 @@ def pair_summary(
 
     pairs = count * (count - 1) // 2
     mean, std = _moments(totals.sum() / 2, squares / 2, pairs)
-    return Figures(mean, std, _jackknife(totals, totals.sum() / 2), _quantiles(above))
+    return Figures(mean, std, jackknife(totals, totals.sum() / 2), _quantiles(above))
 
 
 def cross_summary(
@@ -118,8 +118,25 @@ def _above_diagonal(start: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return np.arange(shape[1])[None, :] > np.arange(start, start + shape[0])[:, None]
 
 
-def _jackknife(totals: NDArray[np.float64], total: float) -> float | None:
-    """Standard error of the mean over pairs, from the means that leave one image out."""
+def mean_and_error(totals: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """Return the mean distance over all pairs, and its standard error (see `jackknife`).
+
+    `totals` has the sum of the distances of each image to all others. The mean is None for fewer
+    than two images.
+    """
+    n = len(totals)
+    if n < 2:
+        return None, None
+    total = float(totals.sum()) / 2
+    return total / (n * (n - 1) / 2), jackknife(totals, total)
+
+
+def jackknife(totals: NDArray[np.float64], total: float) -> float | None:
+    """Return the standard error of the mean over pairs, from the means that leave one image out.
+
+    `totals` has the sum of the distances of each image to all others, and `total` is the sum over
+    pairs. None for fewer than three images.
+    """
     n = len(totals)
     if n < 3:
         return None

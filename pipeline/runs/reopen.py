@@ -106,8 +106,8 @@ def reopen_kind(run: FinishedRun, asked: str) -> str:
     -------
     str
         "pairs" (all pairs of a collection), "groups" (pairs within folders), "close" (close pairs),
-        "compare" (two collections, all against all), "paired" (the same, images of the same name)
-        or "score" (a list).
+        "compare" (two collections, all against all), "across" (the same, close pairs), "paired"
+        (the same, images of the same name) or "score" (a list).
 
     Raises
     ------
@@ -115,12 +115,11 @@ def reopen_kind(run: FinishedRun, asked: str) -> str:
         The run is of another command; the message says that `asked` cannot use it.
     """
     manifest = run.manifest
-    command = manifest.get("command")
+    command, close = manifest.get("command"), "below" in manifest or "top_k" in manifest
     if command == "pairs":
-        close = "below" in manifest or "top_k" in manifest
         return "groups" if manifest.get("group_by") else "close" if close else "pairs"
     if command == "compare":
-        return "paired" if manifest.get("paired") else "compare"
+        return "paired" if manifest.get("paired") else "across" if close else "compare"
     if command == "score":
         return "score"
     raise UsageError(

@@ -38,9 +38,12 @@ class FinishedRun:
     def kind(self) -> str:
         """The function of `lpipstore` that makes such a run: "pairs", "below", "train" and so on.
 
-        A run of `rescore` is of the kind of the run that it rescored.
+        A run of `rescore` is of the kind of the run that it rescored, and one of `neighbours` is a
+        run of `compare`.
         """
         asked = self.manifest
+        if asked.get("command") == "compare":
+            return "compare"
         if asked.get("group_by"):
             return "groups"
         if asked.get("top_k") is not None:

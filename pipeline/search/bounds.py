@@ -78,9 +78,14 @@ class BoundStage(ByValue):
     slack: float
 
     def limit(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the largest bound that a pair with true distance `distance` can have."""
+        """Return the largest bound that a pair with true distance `distance` can have.
+
+        Minus infinity stays what it is: no pair has such a bound.
+        """
         roots = np.sqrt(np.maximum(distance, 0)) + self.slack
-        return np.asarray(roots**2 * (1 + _AROUND * UNIT))
+        limits = np.asarray(roots**2 * (1 + _AROUND * UNIT))
+        limits[np.isneginf(distance)] = -np.inf
+        return limits
 
     @exact_arithmetic()
     def bounds(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,8 @@ class CandidateTiles:
         Called after every `every` tiles with what is new: pairs, and tiles as (row, column).
     every
         Number of tiles between two calls of `save`.
+    start
+        Number of the image of the first column.
     """
 
     def __init__(
@@ -33,9 +35,10 @@ class CandidateTiles:
         first: int,
         save: Callable[[Pairs, NDArray[np.int64]], None],
         every: int,
+        start: int = 0,
     ) -> None:
         self._below, self._tile, self._first = below, tile, first
-        self._save, self._every = save, every
+        self._save, self._every, self._start = save, every, start
         self._done: set[tuple[int, int]] = set()
         self._found: list[Pairs] = []
         self._order: list[tuple[int, int]] = []
@@ -55,7 +58,7 @@ class CandidateTiles:
     def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
         """Add the wanted pairs of a tile."""
         pairs = np.argwhere(under(distances, self._below))
-        pairs += np.array([row * self._tile, column * self._tile])
+        pairs += np.array([row * self._tile, column * self._tile + self._start])
         wanted = (pairs[:, 0] >= self._first) & (pairs[:, 0] < pairs[:, 1])
         self._found.append(pairs[wanted])
         self._order.append((row, column))

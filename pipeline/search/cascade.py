@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..features.rowcache import Pairs, RowCache
 from .blocks import BLOCK, split, windows
 from .bounds import BoundStage
+from .sides import Sides
 
 Bounds = NDArray[np.float32]
 
@@ -21,9 +22,9 @@ _STRIP = 8  # blocks that a block meets in one product of the coarsest stage
 _MOST_PAIRS = 1 << 20  # that are passed on together
 _DENSE_SHARE = 24  # a product pays off when one pair in so many is left
 _MOST_ROWS = 2048  # of one direct computation
-_FEW = 16  # if more than one pair in so many is left, finer bounds cost more than they save
+FEW = 16
+"""If more than one pair in so many is left, finer bounds cost more than they save."""
 _SAMPLE = 128  # pairs from which the share left is estimated
-_CELLS = 16  # parts of a sample, in the order of the collection
 
 # Measured cost of one number relative to the dense matrix: in a comparison of one pair, and in a
 # product of two blocks, whose rows are converted for that product alone
@@ -71,20 +72,20 @@ class Tally:
 
 
 class Cascade:
-    """The bound stages of a search among `count` images.
+    """The bound stages of a search.
 
     Parameters
     ----------
     stages
-        Each stage with its bound vectors, in blocks of `BLOCK`; coarse to fine. Without any stage,
-        all pairs are left.
-    count
-        Number of images.
+        Each stage with the bound vectors of all images, in blocks of `BLOCK`; coarse to fine.
+        Without any stage, all pairs are left.
+    sides
+        The pairs that are searched.
     """
 
-    def __init__(self, stages: Sequence[tuple[BoundStage, RowCache]], count: int) -> None:
+    def __init__(self, stages: Sequence[tuple[BoundStage, RowCache]], sides: Sides) -> None:
         self._stages = stages
-        self.count = count
+        self.sides = sides
 
     def left(
         self,
@@ -95,19 +96,19 @@ class Cascade:
         itself: bool,
         few: int = 0,
     ) -> Iterator[tuple[Pairs, Bounds, int]]:
-        """Yield the pairs of given blocks with later ones that the coarsest stage leaves.
+        """Yield the pairs of given blocks with their partners that the coarsest stage leaves.
 
         Parameters
         ----------
         blocks
             Numbers of the blocks.
         limits
-            float64 [count]: the largest true distance that matters to each image. A pair is left as
-            long as it can matter to either of its images.
+            float64 [count]: the largest true distance that matters to each image, minus infinity
+            where none does. A pair is left as long as it can matter to either of its images.
         tally
             Updated with the work done.
         itself
-            Whether to include the pairs within each block.
+            Whether to include the pairs within each block, if there is one side.
         few
             The pairs left out of the first `few` are yielded strip by strip.
 
@@ -117,17 +118,15 @@ class Cascade:
             Pairs (i, j), i < j, about a million at most; the bound of each; and the number of pairs
             that they were chosen from.
         """
-        stop = -(-self.count // BLOCK)
-        starts = [(b, s) for b in blocks for s in range(b if itself else b + 1, stop, _STRIP)]
+        strips = [(b, s) for b in blocks for s in _strips(self.sides.partners(b, itself=itself))]
         waiting: list[tuple[Pairs, Bounds]] = []
         out_of = met = 0
-        for number, (block, start) in enumerate(starts, 1):
-            strip = range(start, min(start + _STRIP, stop))
+        for number, (block, strip) in enumerate(strips, 1):
             waiting.append(self._coarsest(block, strip, limits, tally))
             out_of += BLOCK**2 * len(strip)
             met += BLOCK**2 * len(strip)
             many = met <= few or sum(len(some) for some, _ in waiting) > _MOST_PAIRS
-            if many or number == len(starts):
+            if many or number == len(strips):
                 pairs, bounds = (np.concatenate(part) for part in zip(*waiting, strict=True))
                 yield pairs, bounds, out_of
                 waiting.clear()
@@ -155,6 +154,29 @@ class Cascade:
             tally.leave(stage.name, len(pairs))
         return pairs, bounds
 
+    def likely(self, block: int, most: int, tally: Tally) -> NDArray[np.int64]:
+        """Return up to `most` images of the second side that are likely to be near a block's.
+
+        These are for each image of the block the one with the smallest bound, and then those with
+        the smallest bounds of all; sorted by number.
+        """
+        partners = self.sides.partners(block)
+        if not self._stages:
+            return self.sides.across(partners)[:most]
+        nearest = np.full(len(self.sides.top(block)), self.sides.start)
+        least = np.full(len(nearest), np.inf, np.float32)
+        smallest = []
+        for strip in _strips(partners):
+            across = self.sides.across(strip)
+            bounds = self._product(block, across, tally)
+            smallest.append(bounds.min(0))
+            place, low = across[bounds.argmin(1)], bounds.min(1)
+            nearest = np.where(low < least, place, nearest)
+            least = np.minimum(low, least)
+        order = np.concatenate(smallest)
+        order[nearest - self.sides.start] = -np.inf
+        return np.sort(np.argsort(order, kind="stable")[:most] + self.sides.start)
+
     def pass_by(self, pairs: int, tally: Tally) -> None:
         """Count pairs from `left` that are compared without going through the finer stages."""
         for stage, _ in self._stages[1:]:
@@ -172,8 +194,8 @@ class Cascade:
     def _most_stay(
         self, pairs: Pairs, out_of: int, limits: NDArray[np.float64], tally: Tally
     ) -> bool:
-        """Estimate from a sample whether finer bounds would leave more than one pair in `_FEW`."""
-        if not self._stages[1:] or len(pairs) * _FEW <= out_of:
+        """Estimate from a sample whether finer bounds would leave more than one pair in `FEW`."""
+        if not self._stages[1:] or len(pairs) * FEW <= out_of:
             return False
         some = pairs[:: max(1, len(pairs) // _SAMPLE)]
         stage, rows = self._stages[-1]
@@ -181,24 +203,30 @@ class Cascade:
         points, within = rows.pick(some, few=True)
         tally.compare(len(some) * stage.width)
         stay = np.mean(_singly(stage, points, within, reach) <= reach)
-        return bool(stay * len(pairs) * _FEW > out_of)
+        return bool(stay * len(pairs) * FEW > out_of)
 
     def _coarsest(
         self, block: int, strip: range, limits: NDArray[np.float64], tally: Tally
     ) -> tuple[Pairs, Bounds]:
         """Return the pairs of a block and a strip of blocks that the first stage leaves."""
-        top = np.arange(block * BLOCK, min((block + 1) * BLOCK, self.count))
-        across = np.arange(strip.start * BLOCK, min(strip.stop * BLOCK, self.count))
+        top, across = self.sides.top(block), self.sides.across(strip)
         later = across[None, :] > top[:, None]
         bounds = np.zeros(later.shape, np.float32)
         if self._stages:
-            stage, rows = self._stages[0]
-            bounds = stage.bounds(rows.block(block), rows.take(across)).cpu().numpy()
-            tally.arithmetic += bounds.size * stage.width
+            stage = self._stages[0][0]
+            bounds = self._product(block, across, tally)
             own, others = (_rounded_up(stage.limit(limits[which])) for which in (top, across))
             later &= (bounds <= own[:, None]) | (bounds <= others[None, :])
             tally.leave(stage.name, int(later.sum()))
         return np.argwhere(later) + np.array([top[0], across[0]]), bounds[later]
+
+    def _product(self, block: int, across: NDArray[np.int64], tally: Tally) -> Bounds:
+        """Return the bounds of the first stage between a block and other images."""
+        stage, rows = self._stages[0]
+        top = rows.block(block)[: len(self.sides.top(block))]
+        bounds = np.asarray(stage.bounds(top, rows.take(across)).cpu().numpy())
+        tally.arithmetic += bounds.size * stage.width
+        return bounds
 
     def _bounds(
         self,
@@ -223,66 +251,9 @@ class Cascade:
         return bounds
 
 
-def few_remain(
-    stage: BoundStage,
-    rows: RowCache,
-    images: NDArray[np.int64],
-    limits: NDArray[np.float64],
-    tally: Tally,
-) -> bool:
-    """Return whether a stage rules out all but one in `_FEW` of the pairs of some images.
-
-    Parameters
-    ----------
-    images
-        Sorted image numbers.
-    limits
-        float64 [images]: as for `Cascade.left`.
-    """
-    stay = _stay(stage, rows, images, limits, tally)
-    return bool(stay[np.triu_indices(len(images), 1)].mean() * _FEW <= 1)
-
-
-def estimated_cost(
-    stage: BoundStage,
-    rows: RowCache,
-    images: NDArray[np.int64],
-    limits: NDArray[np.float64],
-    tally: Tally,
-) -> float:
-    """Estimate from some images the cost of comparing the pairs that a stage leaves.
-
-    Returns
-    -------
-    float
-        Relative to the cost of comparing all pairs in one matrix. Images that are adjacent in the
-        collection are grouped: where the pairs that are left lie close to one another, as in a
-        film, few products are needed.
-    """
-    stay = _stay(stage, rows, images, limits, tally)
-    np.fill_diagonal(stay, False)
-    edges = np.linspace(0, len(images), _CELLS + 1).astype(int)[:-1]
-    sizes = np.diff(edges, append=len(images))
-    pairs = np.outer(sizes, sizes) - np.diag(sizes)
-    cells = np.add.reduceat(np.add.reduceat(stay.astype(int), edges, 0), edges, 1)
-    shares = cells / np.maximum(pairs, 1)
-    costs = np.where(shares * PRODUCT_PAYS > 1, PRODUCTS, COMPARING * shares)
-    return float((costs * pairs).sum() / pairs.sum())
-
-
-def _stay(
-    stage: BoundStage,
-    rows: RowCache,
-    images: NDArray[np.int64],
-    limits: NDArray[np.float64],
-    tally: Tally,
-) -> NDArray[np.bool_]:
-    """Return for all pairs of some images whether a stage leaves them."""
-    points, _ = rows.pick(np.stack([images, images], 1), few=True)
-    bounds = stage.bounds(points, points).cpu().numpy()
-    tally.arithmetic += bounds.size * stage.width
-    reach = stage.limit(limits)
-    return np.asarray(bounds <= np.maximum(reach[:, None], reach))
+def _strips(blocks: range) -> list[range]:
+    """Cut consecutive blocks into strips."""
+    return [blocks[start : start + _STRIP] for start in range(0, len(blocks), _STRIP)]
 
 
 def _singly(

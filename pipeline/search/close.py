@@ -56,7 +56,7 @@ def close_in_part(
     tally: Tally,
     effort: Effort | None = None,
 ) -> tuple[Close | None, Tally]:
-    """Find the pairs closer than `below` of the images of some blocks with later images.
+    """Find the pairs closer than `below` of the images of some blocks with their partners.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def close_in_part(
         The work done.
     """
     found, met = [], 0
-    reach = exact.dense.reach(np.full(cascade.count, below))
+    reach = exact.dense.reach(np.full(cascade.sides.count, below))
     few = 0 if effort is None else effort.few
     for left in cascade.left(blocks, reach, tally, itself=True, few=few):
         pairs, _ = cascade.refined(*left, reach, tally)

@@ -1,4 +1,8 @@
-"""Search for the nearest neighbours of each image: steps that any process can run, in order."""
+"""Search for the nearest neighbours of each image: steps that any process can run, in order.
+
+In one collection a distance is offered to both of its images, across two sides to that of the first
+alone.
+"""
 
 from dataclasses import dataclass
 from itertools import product
@@ -18,8 +22,9 @@ def nearest_in_step(
 ) -> tuple[Neighbours, Tally]:
     """Take one of two steps for each block of the search.
 
-    First every block is compared with itself, so that each image has neighbours to begin with; then
-    each block with all later ones, except pairs that bounds rule out for both images.
+    First every block is compared with itself, or with the likely neighbours on the other side, so
+    that each image has neighbours to begin with; then each block with all its partners, except
+    pairs that bounds rule out for both images.
 
     Parameters
     ----------
@@ -38,12 +43,12 @@ def nearest_in_step(
     Neighbours, Tally
         Those of this step are added, with the distances of the dense matrix; and the work done.
     """
-    blocks = -(-cascade.count // BLOCK)
-    tally, block = Tally(), step % blocks
+    sides = cascade.sides
+    tally, block = Tally(), step % sides.blocks
     nearest = _Comparisons(cascade, exact, found, below, tally)
-    if step < blocks:
-        images = np.arange(block * BLOCK, min((block + 1) * BLOCK, cascade.count))
-        nearest.compare(images, images)
+    if step < sides.blocks:
+        images = sides.top(block)
+        nearest.compare(images, images if sides.single else cascade.likely(block, BLOCK, tally))
         return found, tally
     for left in cascade.left(range(block, block + 1), nearest.limits(), tally, itself=False):
         nearest.meet(*left)
@@ -90,7 +95,7 @@ class _Comparisons:
         return pairs[left], bounds[left]
 
     def compare(self, images: NDArray[np.int64], others: NDArray[np.int64]) -> None:
-        """Compare two sets of images and offer the distances to `found` in both directions."""
+        """Compare two sets of images and offer the distances to `found`."""
         side, found = self.exact.side, self.found
         tops, lefts = (
             [numbers[start : start + side] for start in range(0, len(numbers), side)]
@@ -100,9 +105,13 @@ class _Comparisons:
             itself = np.array_equal(top, left)
             distances = self.exact.product(top, None if itself else left, self.tally)
             found.offer(top, left, distances)
-            if not itself:
+            if self.cascade.sides.single and not itself:
                 found.offer(left, top, distances.T)
 
     def limits(self) -> NDArray[np.float64]:
         """Return the largest distance that matters to each image, float64 [count]."""
-        return self.exact.dense.reach(np.minimum(self.found.reach(), self.below))
+        sides = self.cascade.sides
+        limits = np.full(sides.count, -np.inf)
+        reach = np.minimum(self.found.reach(), self.below)
+        limits[: sides.searched] = self.exact.dense.reach(reach)
+        return limits

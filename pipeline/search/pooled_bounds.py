@@ -27,7 +27,7 @@ _FEWEST_SEEN = 128  # images that directions are derived from: an eighth of all,
 _MOST_SEEN = 512
 _ROWS = 256  # prepared together: a panel of them stays in the CPU caches
 _PART = 1024  # numbers projected in one product: the longer, the larger the slack
-_SHORT = 256  # the same for the product that measures the norm of the directions
+_DOUBLE_UNIT = 2.0**-53  # relative error of one float64 rounding
 _SMALLEST = 1e-5  # share of the largest variance under which a direction is rounding noise
 
 
@@ -127,31 +127,39 @@ def project(
         if the vectors of the sample do not differ.
     """
     with one_thread(), exact_arithmetic():
-        basis = _basis(seen[:, :-1])
+        basis = principal_directions(seen[:, :-1], _DIRECTIONS)
     if basis is None:
         return None
-    projected, longest = [], 0.0
+    vectors, longest = [], 0.0
     for block in blocks:
-        projected.append(_project(block, basis))
+        vectors.append(_project(block, basis))
         longest = max(longest, float(block[:, -1].max()))
+    slack = grid.slack + projection_slack(basis, longest)
+    name = f"{basis.shape[1]} directions"
+    return BoundStage(name, basis.shape[1], slack), np.concatenate(vectors)
+
+
+def projection_slack(basis: torch.Tensor, longest: float) -> float:
+    """Return by how much rounding can lengthen the difference of two projected vectors.
+
+    `longest` is the largest squared norm of the vectors before they are projected.
+    """
     # Each coordinate is off by u because its direction is rounded, and by γ of its sum (Higham,
     # section 3.1), both times the norm of the vector, itself known to a part in a thousand
-    terms = min(grid.width, _PART) + -(-grid.width // _PART)
-    off = (sure_error(terms) + UNIT) * math.sqrt(basis.shape[1] * longest) * 1.001
-    name = f"{basis.shape[1]} directions"
-    return BoundStage(name, basis.shape[1], grid.slack + 2 * off), np.concatenate(projected)
+    terms = min(len(basis), _PART) + -(-len(basis) // _PART)
+    return 2 * (sure_error(terms) + UNIT) * math.sqrt(basis.shape[1] * longest) * 1.001
 
 
-def _basis(points: torch.Tensor) -> torch.Tensor | None:
-    """Return the directions of largest variance of vectors [n, width].
+def principal_directions(points: torch.Tensor, count: int) -> torch.Tensor | None:
+    """Return the `count` directions of largest variance of vectors [n, width].
 
     Returns
     -------
-    Tensor [width, directions], float32, or None
+    Tensor [width, at most count], float32, or None
         Projecting onto it lengthens no vector, apart from rounding. None if all vectors are 0.
     """
     variances, mixes = torch.linalg.eigh((points @ points.T).to(torch.float64))
-    variances, mixes = variances.flip(0)[:_DIRECTIONS], mixes.flip(1)[:, :_DIRECTIONS]
+    variances, mixes = variances.flip(0)[:count], mixes.flip(1)[:, :count]
     chosen = variances > _SMALLEST * variances[0].clamp(min=0)
     if not chosen.any():
         return None
@@ -159,23 +167,24 @@ def _basis(points: torch.Tensor) -> torch.Tensor | None:
     mixes = torch.where(chosen, mixes / variances.sqrt(), 0)
     basis = points.T @ mixes.to(torch.float32)
     # Any basis of norm at most 1 gives bounds: find its norm, and the error of that sum
-    off = -chosen.to(torch.float32).diag()
-    for part in torch.split(basis, _SHORT):
-        off.addmm_(part.T, part)
-    terms = _SHORT + -(-len(basis) // _SHORT) + 1
+    off = -chosen.to(torch.float64).diag()
+    for part in torch.split(basis, _PART):
+        off.addmm_(part.T.to(torch.float64), part.to(torch.float64))
     sizes = float(torch.linalg.matrix_norm(basis)) ** 2 + basis.shape[1]
-    rounding = sure_error(terms) * sizes * 1.001
-    return basis.div_(math.sqrt(1 + float(torch.linalg.matrix_norm(off)) + rounding))
+    rounding = 2 * len(basis) * _DOUBLE_UNIT * sizes
+    longest = 1 + float(torch.linalg.matrix_norm(off)) + rounding
+    return basis.div_(math.sqrt(longest))
 
 
 @exact_arithmetic()
 def _project(points: torch.Tensor, basis: torch.Tensor) -> NDArray[np.float32]:
+    """Return the projections of vectors [n, at least width] and, behind each, its squared norm."""
     out = np.zeros((len(points), basis.shape[1] + 1), np.float32)
-    projected = torch.from_numpy(out)
+    vectors = torch.from_numpy(out)
     for start in range(0, len(basis), _PART):
         part = slice(start, min(start + _PART, len(basis)))
-        projected[:, :-1].addmm_(points[:, part], basis[part])
-    _put_norms(projected)
+        vectors[:, :-1].addmm_(points[:, part], basis[part])
+    _put_norms(vectors)
     return out
 
 

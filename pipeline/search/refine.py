@@ -11,6 +11,7 @@ from ..features.rowcache import Pairs, RowCache, SingleRows
 from .blocks import split, windows
 from .bounds import DenseError
 from .cascade import PRODUCT_PAYS, Tally
+from .sides import Sides
 
 _DENSE_SHARE = PRODUCT_PAYS
 
@@ -30,6 +31,8 @@ class Refiner:
         That of the dense matrix.
     dense
         How far the dense matrix may err.
+    sides
+        The pairs that are searched.
     """
 
     def __init__(
@@ -40,9 +43,10 @@ class Refiner:
         room: int,
         scoring: Scoring,
         dense: DenseError,
+        sides: Sides,
     ) -> None:
         self._rows, self._single, self.side, self._room = rows, single, side, room
-        self._scoring, self.dense = scoring, dense
+        self._scoring, self.dense, self._sides = scoring, dense, sides
 
     def below(self, pairs: Pairs, below: float, tally: Tally) -> tuple[Pairs, NDArray[np.float32]]:
         """Return the given pairs whose distance in the dense matrix is under `below`.
@@ -62,8 +66,8 @@ class Refiner:
             self._single.clear()  # blocks take the same memory
         for which in dense:
             top, left = (int(number) for number in pairs[which[0]] // self.side)
-            cell = self.cell(top, left, tally)
-            places = pairs[which] - (top * self.side, left * self.side)
+            cell, start = self.cell(top, left, tally)
+            places = pairs[which] - start
             wanted.append(which[under(cell[places[:, 0], places[:, 1]], below)])
         self._rows.clear()
         return self.decide(pairs[np.concatenate(wanted)], below, tally)
@@ -79,10 +83,26 @@ class Refiner:
         close = under(distances, below)
         return pairs[close], distances[close]
 
-    def cell(self, top: int, left: int, tally: Tally) -> NDArray[np.float32]:
-        """Return the dense matrix's distances between two blocks of images."""
-        other = self._rows.block(left) if left != top else None
-        return _as_in_matrix(self._rows.block(top), other, self._scoring, tally).cpu().numpy()
+    def cell(
+        self, top: int, left: int, tally: Tally
+    ) -> tuple[NDArray[np.float32], tuple[int, int]]:
+        """Return the dense matrix's distances between two blocks of images.
+
+        Returns
+        -------
+        distances, (i, j)
+            float32 [n, m], and the numbers of the images of their first row and column. Images that
+            are on the wrong side are left out.
+        """
+        side, sides = self.side, self._sides
+        own = sides.own(slice(top * side, (top + 1) * side))
+        across = sides.others(slice(left * side, (left + 1) * side))
+        other = None
+        if not (sides.single and top == left):
+            other = self._rows.block(left)[across.start - left * side : across.stop - left * side]
+        rows = self._rows.block(top)[: own.stop - own.start]
+        distances = _as_in_matrix(rows, other, self._scoring, tally)
+        return distances.cpu().numpy(), (own.start, across.start)
 
     def product(
         self, top: NDArray[np.int64], left: NDArray[np.int64] | None, tally: Tally
@@ -94,9 +114,9 @@ class Refiner:
         rows, others = self._rows.take(top), None if left is None else self._rows.take(left)
         return _as_in_matrix(rows, others, self._scoring, tally).cpu().numpy()
 
-    def among(self, rows: torch.Tensor, tally: Tally) -> torch.Tensor:
-        """Return the distances among some rows, float32 [n, n]."""
-        return _as_in_matrix(rows, None, self._scoring, tally)
+    def among(self, rows: torch.Tensor, others: torch.Tensor | None, tally: Tally) -> torch.Tensor:
+        """Return the distances of some rows to others, or among themselves; float32 [n, m]."""
+        return _as_in_matrix(rows, others, self._scoring, tally)
 
 
 def decide(

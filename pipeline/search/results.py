@@ -15,6 +15,7 @@ from ..common.text import printable
 from ..images.survey import ImageRecord
 from ..runs.files import PAIRS, PARTS, contents_digest
 from .cascade import Tally
+from .sides import Sides
 
 _TALLY = b"lpipstore_search"
 _PART = re.compile(r"[0-9a-f]{16}-[\w-]+\.npz")
@@ -70,8 +71,9 @@ def write_pairs(
     records: Sequence[ImageRecord],
     columns: Mapping[str, NDArray[Any]],
     tally: Tally,
+    sides: Sides,
 ) -> None:
-    """Write ``pairs.parquet``.
+    """Write ``pairs.parquet``. With two sides, each is numbered from 0, as in their matrix.
 
     Parameters
     ----------
@@ -83,20 +85,16 @@ def write_pairs(
         ``i`` and ``j``, image numbers, and further columns; the paths are inserted after these two.
     tally
         The work of the search.
+    sides
+        What was searched.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    paths = pa.array([printable(record.path) for record in records], pa.string())
-    table = pa.table(
-        {
-            "i": columns["i"],
-            "j": columns["j"],
-            "path_i": paths.take(pa.array(columns["i"])),
-            "path_j": paths.take(pa.array(columns["j"])),
-            **{name: values for name, values in columns.items() if name not in ("i", "j")},
-        }
-    )
+    names = pa.array([printable(record.path) for record in records], pa.string())
+    paths = {f"path_{end}": names.take(pa.array(columns[end])) for end in ("i", "j")}
+    shown = sides.shown(columns)
+    table = pa.table({"i": shown.pop("i"), "j": shown.pop("j"), **paths, **shown})
     done = {"contents": _digest_of(records), **vars(tally)}
     table = table.replace_schema_metadata({_TALLY: json.dumps(done)})
     with replacing(folder / PAIRS) as file:

@@ -1,4 +1,8 @@
-"""Find close pairs and nearest neighbours in a collection without its full matrix."""
+"""Find close pairs and nearest neighbours without the full matrix, in one collection or across two.
+
+A search across two collections is one among the images of both, of which only the pairs across them
+count (`Sides`). Everything else is the same.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,6 +10,7 @@ from functools import cached_property
 from typing import cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ...cache.errors import UsageError
@@ -17,22 +22,26 @@ from ..distances.scoring import Scoring
 from ..features.features import Features
 from ..features.pooled import PooledRows
 from ..features.rowcache import Pairs, RowCache, SingleRows
-from ..matrix.plan import plan_matrix
-from ..matrix.score import score_matrix
+from ..matrix.plan import MatrixPlan, plan_matrix
+from ..matrix.score import Matrix, score_matrix
 from .blocks import BLOCK
 from .bound_rows import central_numbers, directions_of, grids_of
 from .bounds import BoundStage, DenseError
 from .candidates import CandidateTiles
-from .cascade import Cascade, Tally, estimated_cost, few_remain
+from .cascade import Cascade, Tally
 from .close import Close, Effort, close_in_part, in_order
 from .nearest import nearest_in_step
 from .refine import Refiner
+from .sampling import Sample, estimated_cost, few_remain
+from .sides import Sides
 from .topk import SAVES, Neighbours, NeighbourTiles
 
 _SHARE_OF_ROWS = 0.75  # of the memory; the rest is for pooled rows
 _PANELS = 2 * 4 * 4096  # bytes of converted rows, one on either side of a computation
 _LEAST_ROWS = 16
 _BLOCKS = 4  # searched for close pairs together: few calls on many pairs
+_SAMPLED = 8  # of the second side one image in so many is sampled for its neighbours at most
+_FEWEST = 16  # but so many images are
 _WASTE = 0.05  # share of the matrix's cost that may go into a part that is given up
 
 
@@ -44,18 +53,20 @@ class Search:
     features, pooled
         Sources of rows and pooled rows; `pooled` has no grids if the head has negative weights.
     contents
-        Content hash of each image.
+        Content hash of each image; with two sides, those of the first come first.
     weights
         Column weights of the head, float32 [length].
     memory
         Bytes for rows and pooled rows.
     revisit
         Whether rows are needed repeatedly, as for nearest neighbours.
+    first
+        Number of images of the first side; None searches the pairs of one collection.
 
     Attributes
     ----------
-    count
-        Number of images.
+    sides
+        The pairs that are searched.
     parts, steps
         Number of parts of a search for close pairs, and of steps of one for nearest neighbours.
     arithmetic
@@ -71,32 +82,30 @@ class Search:
         memory: int,
         *,
         revisit: bool = False,
+        first: int | None = None,
     ) -> None:
+        self.sides = sides = Sides(len(contents), first)
         extractor = features.extractor
         spec, device = extractor.spec, extractor.device
         columns = Columns.of(weights, spec.dtype, device)
-        block = block_of(len(contents), spec.row_bytes)
+        block = block_of(sides.longest, spec.row_bytes)
         self._features, self._pooled, self._contents = features, pooled, contents
         self._weights, self._memory, self._row_bytes = weights, memory, spec.row_bytes
-        self.count = len(contents)
-        self._blocks = -(-self.count // BLOCK)
-        self.parts = -(-self._blocks // _BLOCKS)
-        self.steps = 2 * self._blocks
-        along = -(-self.count // block)
-        self.arithmetic = along * (along + 1) // 2 * block**2 * live(columns)
-        self._live = live(columns)
+        self.parts = -(-sides.blocks // _BLOCKS)
+        self.steps = 2 * sides.blocks
+        self._block, self._live = block, live(columns)
+        self.arithmetic = self._arithmetic_from(0)
 
         room = rows_that_fit(spec.row_bytes, memory)
         # Cached rows take memory beside the two blocks that are being compared
         side = min(BLOCK, 1 << (room // (4 if revisit else 2)).bit_length() - 1)
         held = room - 2 * side if revisit else room
         stored = _StoredRows(features, contents)
-        rows = RowCache(stored.rows, self.count, side, held, device, whole=revisit)
-        single = SingleRows(stored.read, self.count, room, spec.length, spec.dtype, device)
+        rows = RowCache(stored.rows, sides.count, side, held, device, whole=revisit)
+        single = SingleRows(stored.read, sides.count, room, spec.length, spec.dtype, device)
         dense = DenseError.of(weights, extractor.layout, spec.dtype, columns)
         scoring = Scoring(columns, features.centre(contents), block)
-        self._block = block
-        self._exact = Refiner(rows, single, side, room, scoring, dense)
+        self._exact = Refiner(rows, single, side, room, scoring, dense, sides)
 
     @cached_property
     def _grids(self) -> list[tuple[BoundStage, RowCache]]:
@@ -106,19 +115,37 @@ class Search:
     def _matrix_fits(self) -> bool:
         """Return whether memory suffices for `by_matrix`; a search by bounds needs fewer rows."""
         try:
-            plan_matrix(self.count, self._row_bytes, self._memory)
+            self._plan()
         except UsageError:
             return False
         return True
+
+    def _plan(self) -> MatrixPlan:
+        """Plan the dense matrix; raises `UsageError` where memory is too small."""
+        columns = None if self.sides.single else self.sides.neighbours
+        return plan_matrix(self.sides.searched, self._row_bytes, self._memory, columns=columns)
+
+    def _score_matrix(self, plan: MatrixPlan, found: Matrix, report: Report) -> None:
+        """Score the matrix into `found`, which keeps what it wants of it."""
+        near = self.sides.searched
+        down, across = self._contents[:near], None if self.sides.single else self._contents[near:]
+        score_matrix(self._features, down, across, self._weights, plan, found, report)
+
+    def _arithmetic_from(self, image: int) -> int:
+        """Return the multiply-adds of the dense matrix from an image of its rows on."""
+        down, block = -(-(self.sides.searched - image) // self._block), self._block
+        if self.sides.single:
+            return down * (down + 1) // 2 * block**2 * self._live
+        return down * -(-self.sides.neighbours // block) * block**2 * self._live
 
     @cached_property
     def _cascade(self) -> Cascade:
         """All bound stages, prepared on first use."""
         stages = directions_of(self._features, self._contents, self._grids) + self._grids
-        return Cascade(stages, self.count)
+        return Cascade(stages, self.sides)
 
     def below(self, part: int, below: float) -> tuple[Close, Tally]:
-        """Find the pairs closer than `below` of images in one part with later images.
+        """Find the pairs closer than `below` of images in one part with their partners.
 
         See `close_in_part`, which this returns the result of.
         """
@@ -153,22 +180,34 @@ class Search:
         return self.paid(self._pairs_of(part), tally)
 
     def _pairs_of(self, part: int) -> int:
-        """Return the number of pairs of the blocks of a part with later ones."""
-        return sum(self._blocks - block for block in self._blocks_of(part)) * BLOCK**2
+        """Return the number of pairs of the blocks of a part with their partners."""
+        return sum(len(self.sides.partners(block)) for block in self._blocks_of(part)) * BLOCK**2
 
     def _blocks_of(self, part: int) -> range:
-        return range(part * _BLOCKS, min((part + 1) * _BLOCKS, self._blocks))
+        return range(part * _BLOCKS, min((part + 1) * _BLOCKS, self.sides.blocks))
 
     def bounds_pay(self, below: float, tally: Tally) -> bool:
         """Estimate from a sample of the images whether `try_below` is worth trying."""
-        if self.count <= BLOCK or not self._matrix_fits():
+        if self.sides.longest <= BLOCK or not self._matrix_fits():
             return True
         if not self._grids:
             return False
-        chosen = central_numbers(self._features, self._contents, BLOCK)
+        sample = self._sample(BLOCK)
         with self._features.clock("score"):
-            limits = self._exact.dense.reach(np.full(len(chosen), below))
-            return estimated_cost(*self._grids[-1], chosen, limits, tally) < 1
+            limits = self._exact.dense.reach(np.full(len(sample.images), below))
+            return estimated_cost(*self._grids[-1], sample, limits, tally) < 1
+
+    def _sample(self, count: int) -> Sample:
+        """Choose up to `count` images of each side to stand for it."""
+        near = self.sides.searched
+        images = central_numbers(self._features, self._contents[:near], count)
+        if self.sides.single:
+            return Sample(images)
+        others = central_numbers(self._features, self._contents[near:], count)
+        return Sample(images, others + near)
+
+    def _rows_of(self, images: NDArray[np.int64]) -> torch.Tensor:
+        return self._features.load([self._contents[number] for number in images])
 
     def below_by_matrix(
         self, first: int, below: float, found: CandidateTiles, report: Report
@@ -182,18 +221,16 @@ class Search:
         found
             From `candidates`; collects the candidates.
         """
-        plan = plan_matrix(self.count, self._row_bytes, self._memory)
-        score_matrix(self._features, self._contents, None, self._weights, plan, found, report)
-        along = -(-(self.count - first * _BLOCKS * BLOCK) // self._block)
-        return Tally(arithmetic=along * (along + 1) // 2 * self._block**2 * self._live)
+        self._score_matrix(self._plan(), found, report)
+        return Tally(arithmetic=self._arithmetic_from(first * _BLOCKS * BLOCK))
 
     def candidates(
         self, first: int, below: float, save: Callable[[Pairs, Pairs], None]
     ) -> CandidateTiles:
         """Return the collector of candidates for the parts from `first` on."""
-        plan = plan_matrix(self.count, self._row_bytes, self._memory)
+        plan, start = self._plan(), self.sides.start
         every = -(-len(plan.tiles()) // SAVES)
-        return CandidateTiles(below, plan.tile, first * _BLOCKS * BLOCK, save, every)
+        return CandidateTiles(below, plan.tile, first * _BLOCKS * BLOCK, save, every, start)
 
     def decide(self, part: int, candidates: Pairs, below: float) -> tuple[Close, Tally]:
         """Return what `below` returns for a part whose candidates are known."""
@@ -223,17 +260,26 @@ class Search:
             return True
         if not self._grids:
             return False
-        chosen = central_numbers(self._features, self._contents, self._exact.side)
-        rank = -(-most * len(chosen) // self.count)
-        if rank >= len(chosen):
+        single = self.sides.single
+        if not single and self.sides.longest <= self._exact.side:
+            return False  # one product is all there is
+        sample = self._sample(self._exact.side)
+        beyond = sample.images
+        if sample.others is not None:  # a sample of both sides costs the more, the smaller they are
+            few = max(_FEWEST, self.sides.neighbours // _SAMPLED)
+            beyond = sample.others[:: -(-len(sample.others) // few)]
+            sample = Sample(sample.images, beyond)
+        # Among one collection rank 0 is the image itself, and its first neighbour has rank 1
+        rank = -(-most * len(beyond) // (self.sides.count - self.sides.start)) - (not single)
+        if rank >= len(beyond):
             return False
-        rows = self._features.load([self._contents[number] for number in chosen])
+        rows = self._rows_of(sample.images)
+        others = None if sample.others is None else self._rows_of(sample.others)
         with self._features.clock("score"):
-            distances = self._exact.among(rows, tally).cpu().numpy()
-            # Rank 0 is the image itself; its first neighbour has rank 1
+            distances = self._exact.among(rows, others, tally).cpu().numpy()
             reach = np.partition(distances, rank, axis=1)[:, rank].astype(np.float64)
             limits = self._exact.dense.reach(np.minimum(reach, below))
-            return few_remain(*self._grids[-1], chosen, limits, tally)
+            return few_remain(*self._grids[-1], sample, limits, tally)
 
     def by_matrix(
         self,
@@ -258,10 +304,10 @@ class Search:
         UsageError
             The memory is too small for the matrix; `pays` returns True then.
         """
-        plan = plan_matrix(self.count, self._row_bytes, self._memory)
+        plan, second = self._plan(), self.sides.first
         every = -(-len(plan.tiles()) // SAVES)
-        tiles = NeighbourTiles(found, plan.tile, done, save, every)
-        score_matrix(self._features, self._contents, None, self._weights, plan, tiles, report)
+        tiles = NeighbourTiles(found, plan.tile, done, save, every, second)
+        self._score_matrix(plan, tiles, report)
         return Tally(arithmetic=self.arithmetic)
 
 

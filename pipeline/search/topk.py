@@ -68,6 +68,8 @@ class Neighbours:
 class NeighbourTiles:
     """A tile sink with the interface of `MatrixFile` that keeps only the nearest neighbours.
 
+    Each image of a row is offered those of the columns, and of one collection the reverse.
+
     Parameters
     ----------
     found
@@ -80,6 +82,9 @@ class NeighbourTiles:
         Called after every `every` tiles.
     every
         Number of tiles between two calls of `save`.
+    second
+        Number of the image of the first column, if the columns are another side; None if the matrix
+        is of one collection.
     """
 
     def __init__(
@@ -89,22 +94,23 @@ class NeighbourTiles:
         done: set[tuple[int, int]],
         save: Callable[[], None],
         every: int,
+        second: int | None = None,
     ) -> None:
         self._found, self._tile, self._done, self._save = found, tile, done, save
-        self._every = every
+        self._every, self._second = every, second
 
     def done(self, row: int, column: int) -> bool:
         """Return whether a tile is already included."""
         return (row, column) in self._done
 
     def write(self, row: int, column: int, distances: NDArray[np.float32]) -> None:
-        """Add a tile, and its mirror."""
+        """Add a tile, and its mirror if it has one."""
         top, left = (
             np.arange(number * self._tile, number * self._tile + length)
             for number, length in zip((row, column), distances.shape, strict=True)
         )
-        self._found.offer(top, left, distances)
-        if row != column:
+        self._found.offer(top, left + (self._second or 0), distances)
+        if self._second is None and row != column:
             self._found.offer(left, top, distances.T)
         self._done.add((row, column))
         if len(self._done) % self._every == 0:

@@ -1,11 +1,12 @@
 """How near the forward pass comes to the convolutions alone, and how it compares with `lpips`.
 
-    python tests/benchmarks/forward.py [squeeze:64 squeeze:224 ...] [--repeats 15]
+    python tests/benchmarks/forward.py [squeeze:64 squeeze:224 ...] [--module] [--compile]
 
 Everything is measured in one process, the sides in turn, medians of several repeats. Pixels to rows
 (`Extractor.rows`) is held against torchvision's layers alone, up to the last tap, in channels_last
-and with the same batch; `lpipstore.LPIPS` against `lpips.LPIPS` on 16 pairs. Weights are random:
-they make no difference to the time.
+and with the same batch; `lpipstore.LPIPS` against `lpips.LPIPS` on 16 pairs, without gradients and
+with those of one side; `--compile` also runs it compiled. Weights are random: they make no
+difference to the time.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import lpips
 import torch
@@ -70,30 +72,46 @@ def rows(net: str, size: int, repeats: int) -> None:
     )
 
 
-def module(net: str, size: int, repeats: int) -> None:
+def module(net: str, size: int, repeats: int, *, compiled: bool = False) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lpips calls torchvision by its older names
         package = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval()
     metric = LPIPS(net, weights="random")
     first, second = (torch.rand(PAIRS, 3, size, size) * 2 - 1 for _ in range(2))
-    with torch.no_grad():
-        theirs, ours = in_turn(
-            repeats, lambda: package(first, second), lambda: metric(first, second)
+    sides = [package, metric]
+    if compiled:
+        sides.append(torch.compile(metric, fullgraph=True, dynamic=False))
+
+    def forward(side: torch.nn.Module) -> None:
+        with torch.no_grad():
+            side(first, second)
+
+    def backward(side: torch.nn.Module) -> None:
+        image = first.clone().requires_grad_()
+        side(image, second).sum().backward()
+
+    for name, step in (("forward", forward), ("forward and backward", backward)):
+        theirs, ours, *recorded = in_turn(repeats, *(partial(step, side) for side in sides))
+        print(
+            f"{net} {size} px, {PAIRS} pairs, {name}: lpipstore.LPIPS "
+            f"{statistics.median(ours) * 1e3:.1f} ms, {ratio(ours, theirs):.2f} × lpips.LPIPS"
+            + "".join(f"; compiled {ratio(each, ours):.2f} × eager" for each in recorded),
+            flush=True,
         )
-    print(
-        f"{net} {size} px, {PAIRS} pairs: lpipstore.LPIPS {statistics.median(ours) * 1e3:.1f} ms, "
-        f"{ratio(ours, theirs):.2f} × lpips.LPIPS",
-        flush=True,
-    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", default=CASES, help="such as squeeze:64")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--compile", action="store_true", help="also compiled (takes minutes)")
+    parser.add_argument("--module", action="store_true", help="only lpipstore.LPIPS")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for work in (rows, module):
+    works = [partial(module, compiled=options.compile)]
+    if not options.module:
+        works.insert(0, rows)
+    for work in works:
         for case in options.cases:
             net, size = case.split(":")
             work(net, int(size), options.repeats)

@@ -40,8 +40,8 @@ from lpipstore.pipeline.search.results import SearchParts
 from lpipstore.pipeline.search.search import Search
 from lpipstore.pipeline.search.topk import Neighbours
 from lpipstore.pipeline.sources.sources import Sources
-from lpipstore.workflows.scoring.close_pairs import all_below
 from lpipstore.workflows.scoring.in_memory import MatrixInMemory
+from lpipstore.workflows.scoring.searching import all_below
 
 MEMORY = 4_000_000_000
 NEAREST = 10
@@ -116,7 +116,7 @@ class Comparison:
 
     def nearest(self) -> tuple[np.ndarray, Tally, int]:
         search, tally = self.search(revisit=True), Tally()
-        found = Neighbours(search.count, NEAREST)
+        found = Neighbours(search.sides.searched, NEAREST)
         if search.pays(NEAREST, np.inf, tally):
             for step in range(search.steps):
                 tally.add(search.nearest(step, found, np.inf))

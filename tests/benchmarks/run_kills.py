@@ -42,6 +42,7 @@ from lpipstore.workflows.cli import app as cli
 from lpipstore.workflows.rerun import reproduce, rescore, update  # noqa: F401
 from lpipstore.workflows.scoring import (  # noqa: F401
     all_pairs,
+    close_across,
     close_pairs,
     compare,
     groups,
@@ -90,7 +91,7 @@ class Scene:
         return self.folder / f"made-{name}"
 
 
-MADE = ("below", "top-k", "compare", "paired", "statistics")
+MADE = ("below", "top-k", "compare", "across", "paired", "statistics")
 
 
 def head_options(scene: Scene) -> list:
@@ -103,6 +104,9 @@ MODES: dict[str, Callable[[Scene], list]] = {
     "below": lambda s: ["pairs", s.many, "--below", "0.35", *MODEL],
     "top-k": lambda s: ["pairs", s.many, "--top-k", "5", *MODEL],
     "compare": lambda s: ["compare", *s.halves, *MODEL],
+    "across": lambda s: ["compare", *s.halves, "--top-k", "5", *MODEL],
+    "below across": lambda s: ["compare", *s.halves, "--below", "0.35", *MODEL],
+    "neighbours": lambda s: ["neighbours", s.earlier, "--query", s.halves[1], *RUN_DECIDES],
     "paired": lambda s: ["compare", *s.halves, "--paired", *MODEL],
     "score": lambda s: ["score", s.table, "--images", s.many, *MODEL],
     "statistics": lambda s: ["score", s.table, "--images", s.many, "--keep-statistics", *MODEL],
@@ -110,9 +114,11 @@ MODES: dict[str, Callable[[Scene], list]] = {
     "rescore": lambda s: ["rescore", s.earlier, *head_options(s)],
     "rescore below": lambda s: ["rescore", s.made("below"), *head_options(s)],
     "rescore top-k": lambda s: ["rescore", s.made("top-k"), *head_options(s)],
+    "rescore across": lambda s: ["rescore", s.made("across"), *head_options(s)],
     "below again": lambda s: ["pairs", "--from", s.made("below")],
     "top-k again": lambda s: ["pairs", "--from", s.made("top-k")],
     "compare again": lambda s: ["pairs", "--from", s.made("compare")],
+    "across again": lambda s: ["pairs", "--from", s.made("across")],
     "paired again": lambda s: ["pairs", "--from", s.made("paired")],
     "statistics again": lambda s: ["pairs", "--from", s.made("statistics")],
 }

@@ -23,6 +23,8 @@ KINDS = {
     "below": (*ALL, "--below", "0.12"),
     "top-k": (*ALL, "--top-k", "2"),
     "compare": ("compare", "pictures", "others"),
+    "across": ("compare", "pictures", "others", "--top-k", "2"),
+    "below-across": ("compare", "pictures", "others", "--below", "0.12"),
     "paired": ("compare", "pictures", "others", "--paired"),
     "score": ("score", "pairs.csv"),
     "score-statistics": ("score", "pairs.csv", "--keep-statistics"),

@@ -201,8 +201,9 @@ def portable(search, shelf, revisit=False):
     rows = RowCache(shelf.rows.__getitem__, COUNT, BLOCK, COUNT, CPU, whole=revisit)
     read = partial(read_into, shelf.rows)
     single = SingleRows(read, COUNT, COUNT, spec.length, spec.dtype, CPU)
-    exact = Refiner(rows, single, BLOCK, COUNT, search._exact._scoring, search._exact.dense)
-    return Cascade(stages, COUNT), exact
+    scoring, dense, sides = search._exact._scoring, search._exact.dense, search.sides
+    exact = Refiner(rows, single, BLOCK, COUNT, scoring, dense, sides)
+    return Cascade(stages, sides), exact
 
 
 @pytest.fixture

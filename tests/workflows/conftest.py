@@ -30,6 +30,8 @@ def _jobs(folder, draw):
         "below": ("pairs", pictures, others, "--below", "0.9"),
         "top-k": ("pairs", pictures, others, "--top-k", "3"),
         "both": ("pairs", pictures, others, "--top-k", "3", "--below", "0.9"),
+        "across": ("compare", pictures, others, "--top-k", "3"),
+        "below across": ("compare", pictures, others, "--below", "0.9"),
     }
 
 

@@ -204,7 +204,8 @@ def test_an_open_store_is_shared(pictures, tmp_path):
 
 
 def test_every_function_has_the_options_and_an_example():
-    for name in ("pairs", "compare", "score", "nearest", "below", "groups", "distance_matrix"):
+    functions = "pairs", "compare", "score", "nearest", "below", "groups", "distance_matrix"
+    for name in (*functions, "neighbours"):
         function = getattr(lpipstore, name)
         assert ">>>" in inspect.getdoc(function)
         with pytest.raises(TypeError, match="no keyword argument 'colour'"):
@@ -214,7 +215,8 @@ def test_every_function_has_the_options_and_an_example():
 
 
 def _more(name: str) -> tuple:
-    return {"compare": ([np.zeros((8, 8, 3), np.uint8)],), "below": (0.1,)}.get(name, ())
+    image = np.zeros((8, 8, 3), np.uint8)
+    return {"compare": ([image],), "neighbours": (image,), "below": (0.1,)}.get(name, ())
 
 
 def test_every_setting_of_the_prompt_is_a_keyword():

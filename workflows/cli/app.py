@@ -13,20 +13,32 @@ from typing import Annotated
 
 import typer
 
-from ...cache.errors import LpipstoreError, UsageError
+from ...cache.errors import LpipstoreError
 from ...pipeline.common.text import printable
 from ..session.settings import Settings, store_path
 from .clusters import CLUSTERS_EXAMPLES, PICK_EXAMPLES, clusters, pick
+from .compare import COMPARE_EXAMPLES, compare
+from .embeddings import EMBEDDINGS_EXAMPLES, export_embeddings
+from .exporting import MODEL_EXAMPLES, check_model, export_model
 from .learning import EVALUATE_EXAMPLES, TRAIN_EXAMPLES, evaluate, train
 from .maps import MAP_EXAMPLES, spatial_map
 from .messages import at_prompt
-from .options import LIST, WHAT_HOLDS_IMAGES, Quiet, Store, path_of, place_of, takes_settings
+from .neighbours import NEIGHBOURS_EXAMPLES, neighbours
+from .options import (
+    LIST,
+    WHAT_HOLDS_IMAGES,
+    KeepStatistics,
+    Quiet,
+    Store,
+    path_of,
+    takes_settings,
+)
 from .pairs import PAIRS_EXAMPLES, Out, pairs
 from .runner import Json, Strict
 from .runner import carry_out as _carry_out
 from .runner import show as _show
 from .runner import watched as _watched
-from .runs import export_app, rescore
+from .runs import DistancesUnlessNamed, export, rescore
 from .viewing import DUPLICATES_EXAMPLES, REPORT_EXAMPLES, duplicates, report
 
 _COLLECT_AT = 50_000, 20, 20  # thresholds of gc, by default 700, 10, 10
@@ -43,28 +55,27 @@ app = typer.Typer(
 )
 store_app = typer.Typer(help="Look after the feature store.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
+EXPORT_EXAMPLES = "Example: lpipstore export run --format csv --out distances.csv"
+export_app = typer.Typer(
+    cls=DistancesUnlessNamed,
+    help="Write distances, vectors or the metric itself for other programs; `export RUN` is "
+    "`export distances RUN`.",
+    epilog=EXPORT_EXAMPLES,
+    no_args_is_help=True,
+)
 app.add_typer(export_app, name="export")
+export_app.command("distances", epilog=EXPORT_EXAMPLES)(export)
+export_app.command("embeddings", epilog=EMBEDDINGS_EXAMPLES)(export_embeddings)
+export_app.command("model", epilog=MODEL_EXAMPLES)(export_model)
+export_app.command("check", epilog="Example: lpipstore export check squeeze.onnx")(check_model)
 
 Sources = Annotated[
     list[str],
     typer.Argument(metavar="IMAGES…", help=WHAT_HOLDS_IMAGES),
 ]
-COMPARE_EXAMPLES = """Examples:
-
-lpipstore compare samples.npz real.tar --out run
-
-lpipstore compare originals restored --paired --out run"""
-
-KeepStatistics = Annotated[
-    bool,
-    typer.Option(
-        "--keep-statistics",
-        rich_help_panel=LIST,
-        help="Keep each pair's statistics: other heads then need no rows.",
-    ),
-]
 
 app.command(epilog=PAIRS_EXAMPLES)(pairs)
+app.command(epilog=COMPARE_EXAMPLES)(compare)
 
 
 @app.command(epilog="Example: lpipstore score pairs.csv --images photos --out run")
@@ -114,74 +125,6 @@ def score(
             screen,
             columns=columns,
             images=images,
-            statistics=keep_statistics,
-        ),
-        quiet=settings.quiet,
-        as_json=as_json,
-        strict=strict,
-    )
-
-
-@app.command(epilog=COMPARE_EXAMPLES)
-@takes_settings()
-def compare(
-    first: Annotated[
-        str,
-        typer.Argument(
-            parser=place_of,
-            metavar="A",
-            help="Images: a folder, 'glob', @list.txt, .zip, .tar, .npz, .parquet, video or URL.",
-        ),
-    ],
-    second: Annotated[
-        str, typer.Argument(parser=place_of, metavar="B", help="The images to compare them with.")
-    ],
-    out: Out,
-    settings: Settings,
-    paired: Annotated[
-        bool,
-        typer.Option(
-            "--paired",
-            rich_help_panel=LIST,
-            help="Only pairs of images that have the same name within their folders or archives.",
-        ),
-    ] = False,
-    match: Annotated[
-        str | None,
-        typer.Option(
-            metavar="name|stem",
-            rich_help_panel=LIST,
-            help="With --paired: what has to be the same; stem pairs a.png with a.jpg.",
-            show_default="name",
-        ),
-    ] = None,
-    keep_statistics: KeepStatistics = False,
-    strict: Strict = False,
-    as_json: Json = False,
-) -> None:
-    """Score each image of one collection against each of another, or against its namesake."""
-    from ..scoring.compare import compare_folders, compare_paired
-
-    if not paired:
-        if keep_statistics:
-            raise UsageError("--keep-statistics is for lists: give --paired, too")
-        if match is not None:
-            raise UsageError("--match says what pairs have in common: give --paired, too")
-        _carry_out(
-            lambda screen: compare_folders([first], [second], out, settings, screen),
-            quiet=settings.quiet,
-            as_json=as_json,
-            strict=strict,
-        )
-        return
-    _carry_out(
-        lambda screen: compare_paired(
-            [first],
-            [second],
-            out,
-            settings,
-            screen,
-            match=match or "name",
             statistics=keep_statistics,
         ),
         quiet=settings.quiet,
@@ -294,6 +237,7 @@ app.command(epilog=REPORT_EXAMPLES)(report)
 app.command(epilog=CLUSTERS_EXAMPLES)(clusters)
 app.command(epilog=PICK_EXAMPLES)(pick)
 app.command("map", epilog=MAP_EXAMPLES)(spatial_map)
+app.command(epilog=NEIGHBOURS_EXAMPLES)(neighbours)
 app.command(epilog=TRAIN_EXAMPLES)(train)
 app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
 

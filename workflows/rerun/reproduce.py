@@ -74,7 +74,7 @@ def reproduce_run(
     kind = reopen_kind(run, setting(_NAMED))
     open_run(run.path)  # raises if it is not finished
     _tell_differences(run, screen)
-    settings = settings_of(run, recipe, settings, _NAMED)
+    settings = settings_of(run, recipe, settings, setting(_NAMED))
     check = partial(need_same_recipe, run, settings)
     with open_session(settings, screen, clock, check) as session:
         then = reopen_records(run)
@@ -88,7 +88,7 @@ def reproduce_run(
 def settings_of(run: FinishedRun, recipe: Recipe, settings: Settings, asked: str) -> Settings:
     """Fill in the settings that a run determines.
 
-    `asked` is the setting that named the run, for messages.
+    `asked` is what named the run, for messages: a setting, or an argument in words.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def settings_of(run: FinishedRun, recipe: Recipe, settings: Settings, asked: str
             left_open = parse_size(chosen) in (None, recipe.preparation.size)
         if not left_open and chosen != value:
             raise UsageError(
-                f"{setting(name, printable(chosen))} contradicts {setting(asked)}: the run in "
+                f"{setting(name, printable(chosen))} contradicts {asked}: the run in "
                 f"{printable(str(run.path))} was made with {value}"
             )
     more: dict[str, Any] = {**reopen_source_choices(run), **decided}

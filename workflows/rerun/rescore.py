@@ -172,7 +172,7 @@ def reopen_collection(run: FinishedRun, recipe: Recipe, session: Session) -> Col
 
 
 def _need_results(run: FinishedRun, kind: str) -> None:
-    needed = PAIRS if kind == "close" else f"{DISTANCES}/zarr.json"
+    needed = PAIRS if kind in ("close", "across") else f"{DISTANCES}/zarr.json"
     if not (run.path / needed).exists():
         raise UsageError(f"{printable(str(run.path))} is a damaged run: it has no {needed}")
 

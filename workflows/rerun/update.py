@@ -125,7 +125,7 @@ def update_pairs(
         raise UsageError(
             f"{setting('out')} has to be another folder than the run that {setting('update')} names"
         )
-    settings = settings_of(run, recipe, settings, "update")
+    settings = settings_of(run, recipe, settings, setting("update"))
     check = partial(need_same_recipe, run, settings)
     with open_session(settings, screen, clock, check) as session:
         records = find_collection(sources, session)

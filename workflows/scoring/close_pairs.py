@@ -1,4 +1,7 @@
-"""Find the close pairs of a collection, without its matrix."""
+"""Find the close pairs of a collection, without its matrix.
+
+`close_across` does the same across two collections; `searching` is what both carry out.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,23 +10,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...cache.errors import LpipstoreError, UsageError, setting
-from ...pipeline.common.progress import Report, Stopwatch
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, column_weights
 from ...pipeline.features.pooled import PooledRows
 from ...pipeline.features.pooling import useful_grids
 from ...pipeline.images.survey import ImageRecord
+from ...pipeline.matrix.plan import MatrixPlan
 from ...pipeline.matrix.summary import Figures
 from ...pipeline.runs.files import MANIFEST, PAIRS
 from ...pipeline.runs.run import FinishedRun
-from ...pipeline.search.cascade import Tally
-from ...pipeline.search.close import Close
 from ...pipeline.search.results import SearchParts, finished_pairs, write_pairs
 from ...pipeline.search.search import Search, rows_that_fit
-from ...pipeline.search.topk import SAVES, Neighbours
 from ...pipeline.sources.sources import Given
 from ..session.collection import STAGES, Collection
 from ..session.dryrun import Forecast, width_of
@@ -34,8 +33,7 @@ from ..session.settings import Settings, parse_bytes
 from ..session.summary import Results, Summary, show_quantiles
 from .all_pairs import need_two, plan_pairs
 from .job import Heads, Job, run_job
-
-Columns = dict[str, NDArray[Any]]
+from .searching import find
 
 STAGES_OF_SEARCH = (*STAGES[:3], "pool", *STAGES[3:])
 
@@ -58,6 +56,14 @@ class Question:
             raise UsageError(f"{setting('below')} takes a distance such as 0.1, not {self.below}")
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"{setting('top_k')} takes a number from 1 on, not {self.top_k}")
+
+    def need_exact(self, settings: Settings) -> None:
+        """Raise `UsageError` if distances are to be fast: a search has to be exact."""
+        if settings.precision != "exact":
+            raise UsageError(
+                f"{setting('below')} and {setting('top_k')} are exact: leave out "
+                f"{setting('precision', 'fast')}"
+            )
 
 
 def reopen_question(run: FinishedRun) -> Question:
@@ -102,11 +108,7 @@ def find_close(
         Fewer than two images can be used, the memory is too small, or `out` holds a different run.
     """
     question = Question(below, top_k)
-    if settings.precision != "exact":
-        raise UsageError(
-            f"{setting('below')} and {setting('top_k')} are exact: leave out "
-            f"{setting('precision', 'fast')}"
-        )
+    question.need_exact(settings)
     with open_session(settings, screen) as session:
         records = find_collection(sources, session)
         return run_job(ClosePairs(question), records, out, session)
@@ -143,9 +145,17 @@ class ClosePairs(Job):
 
     def work(self, collection: Collection, out: Path, settings: Settings) -> Work:
         """Return the work of all distances, which a search takes at most."""
-        plan = plan_pairs(collection, settings)
+        plan = self.plan(collection, settings)
         todo = set() if finished_pairs(out, collection.good) else set(plan.tiles())
         return matrix_work(plan, todo, width_of(collection, settings), at_most=True)
+
+    def plan(self, collection: Collection, settings: Settings) -> MatrixPlan:
+        """Plan the matrix of all distances; raises `UsageError` where memory is too small."""
+        return plan_pairs(collection, settings)
+
+    def first_usable(self, collection: Collection) -> int | None:
+        """Return how many images are of the first side and usable; None without sides."""
+        return None
 
     def pooled(self, collection: Collection, head: Head, screen: Screen) -> PooledRows:
         """Return the pooled rows that bound distances; warn of a head that nothing bounds."""
@@ -165,7 +175,7 @@ class ClosePairs(Job):
     def _score(
         self, collection: Collection, head: Head, out: Path, session: Session
     ) -> "CloseResults":
-        features, question = collection.features, self.question
+        features, question, clock = collection.features, self.question, session.clock
         search = Search(
             features,
             self.pooled(collection, head, session.screen),
@@ -173,15 +183,21 @@ class ClosePairs(Job):
             column_weights(head, features.extractor.layout),
             parse_bytes(session.settings.memory),
             revisit=question.top_k is not None,
+            first=self.first_usable(collection),
         )
         parts = SearchParts(out, collection.contents())
         done = finished_pairs(out, collection.good)
-        report = session.screen.report
-        distances, tally = done or _search(search, question, collection, parts, out, report)
+        if done is None:
+            asked, report = (question.below, question.top_k), session.screen.report
+            columns, tally = find(search, parts, clock, *asked, report)
+            with clock("write"):
+                write_pairs(out, collection.good, columns, tally, search.sides)
+            done = columns["distance"], tally
+        distances, tally = done
         parts.remove()  # here: whoever was killed between the table and this left them behind
         listed = len(distances)
         return CloseResults(
-            pairs=search.count * (search.count - 1) // 2,
+            pairs=search.sides.pairs,
             left=tally.left,
             listed=listed,
             arithmetic=tally.arithmetic,
@@ -229,163 +245,3 @@ class CloseResults(Results):
     def headline(self) -> str:
         """Return how many pairs were found."""
         return f"{self.listed:,} close of {self.pairs:,} pairs"
-
-
-def _search(
-    search: Search,
-    question: Question,
-    collection: Collection,
-    parts: SearchParts,
-    out: Path,
-    report: Report,
-) -> tuple[NDArray[np.float32], Tally]:
-    """Find what is not found yet and write the table; return its distances and what it took."""
-    clock = collection.features.clock
-    limit = math.inf if question.below is None else question.below
-    if question.top_k is None:
-        columns, tally = all_below(search, parts, clock, limit, report)
-    else:
-        most = min(question.top_k, search.count - 1)
-        tried = Tally()
-        if search.pays(most, limit, tried):
-            columns, tally = _nearest(search, parts, clock, most, limit, report)
-        else:
-            columns, tally = _nearest_by_matrix(search, parts, most, limit, report)
-        tally.add(tried)
-    with clock("write"):
-        write_pairs(out, collection.good, columns, tally)
-    return columns["distance"], tally
-
-
-def all_below(
-    search: Search, parts: SearchParts, clock: Stopwatch, below: float, report: Report
-) -> tuple[Columns, Tally]:
-    """Find the pairs closer than `below`, part by part, sorted by distance.
-
-    By bounds as long as they pay, the other parts out of the matrix. Where that changes is written
-    down, so that an interrupted search goes on in the same way.
-    """
-    found: list[tuple[Columns, Tally]] = []
-    known, first = parts.read("matrix"), search.parts
-    if known is not None:
-        first, given_up = int(known[0]["first"]), known[1]
-    else:
-        given_up = Tally()
-        first = search.parts if search.bounds_pay(below, given_up) else 0
-    while len(found) < first:
-        number = len(found)
-        report("parts", number, search.parts)
-        part = parts.read(str(number))
-        if part is None:
-            taken = Tally()
-            close = search.try_below(number, below, taken)
-            if close is None:
-                given_up.arithmetic += taken.arithmetic
-                first = number
-                break
-            part = _keep(parts, number, close, taken, clock)
-        found.append(part)
-        if not search.part_paid(number, part[1]):
-            first = number + 1
-    if first < search.parts:
-        parts.write("matrix", {"first": np.array(first)}, given_up)
-        found += _below_by_matrix(search, parts, clock, first, below, report)
-    report("parts", search.parts, search.parts)
-    tally = Tally()
-    for taken in (*(part[1] for part in found), given_up):
-        tally.add(taken)
-    columns = {name: np.concatenate([part[0][name] for part in found]) for name in Close._fields}
-    order = np.lexsort((columns["j"], columns["i"], columns["distance"]))
-    return {name: values[order] for name, values in columns.items()}, tally
-
-
-def _below_by_matrix(
-    search: Search,
-    parts: SearchParts,
-    clock: Stopwatch,
-    first: int,
-    below: float,
-    report: Report,
-) -> list[tuple[Columns, Tally]]:
-    """Find the same for the parts from `first` on: candidates tile by tile, then part by part."""
-    saved = 0
-
-    def save(pairs: NDArray[np.int64], tiles: NDArray[np.int64]) -> None:
-        nonlocal saved
-        parts.write(f"tiles-{saved}", {"pairs": pairs, "tiles": tiles}, Tally())
-        saved += 1
-
-    candidates = search.candidates(first, below, save)
-    while (known := parts.read(f"tiles-{saved}")) is not None:
-        candidates.add(known[0]["pairs"], known[0]["tiles"])
-        saved += 1
-    tally = search.below_by_matrix(first, below, candidates, report)
-    pairs, found = candidates.pairs(), []
-    for number in range(first, search.parts):
-        report("parts", number, search.parts)
-        part = parts.read(str(number))
-        if part is None:
-            part = _keep(parts, number, *search.decide(number, pairs, below), clock)
-        found.append(part)
-    found[0][1].add(tally)
-    return found
-
-
-def _keep(
-    parts: SearchParts, number: int, close: Close, tally: Tally, clock: Stopwatch
-) -> tuple[Columns, Tally]:
-    """Write down what was found in a part; return it as it is read again."""
-    part = dict(close._asdict()), tally
-    with clock("write"):
-        parts.write(str(number), *part)
-    return part
-
-
-def _nearest(
-    search: Search,
-    parts: SearchParts,
-    clock: Stopwatch,
-    most: int,
-    below: float,
-    report: Report,
-) -> tuple[Columns, Tally]:
-    """Find the `most` nearest of each image, step by step, sorted by image and rank."""
-    known = parts.read("nearest")
-    found, tally, done = Neighbours(search.count, most), Tally(), 0
-    if known is not None:
-        found = Neighbours(search.count, most, known[0]["codes"])
-        tally, done = known[1], int(known[0]["done"])
-    every = -(-search.steps // SAVES)
-    for step in range(done, search.steps):
-        report("steps", step, search.steps)
-        tally.add(search.nearest(step, found, below))
-        if (step + 1) % every == 0:
-            with clock("write"):
-                parts.write("nearest", {"codes": found.codes, "done": np.array(step + 1)}, tally)
-    report("steps", search.steps, search.steps)
-    return _closer(found, below), tally
-
-
-def _nearest_by_matrix(
-    search: Search, parts: SearchParts, most: int, below: float, report: Report
-) -> tuple[Columns, Tally]:
-    """Find the same out of all distances, tile by tile."""
-    known = parts.read("tiles")
-    found, done = Neighbours(search.count, most), set[tuple[int, int]]()
-    if known is not None:
-        found = Neighbours(search.count, most, known[0]["codes"])
-        done = set(map(tuple, known[0]["done"].tolist()))
-
-    def save() -> None:
-        tiles = np.array(sorted(done), np.int64).reshape(-1, 2)
-        parts.write("tiles", {"codes": found.codes, "done": tiles}, Tally())
-
-    tally = search.by_matrix(found, done, save, report)
-    return _closer(found, below), tally
-
-
-def _closer(found: Neighbours, below: float) -> Columns:
-    """Return the table of neighbours that are closer than `below`."""
-    columns = found.table()
-    close = columns["distance"].astype(np.float64) < below
-    return {name: values[close] for name, values in columns.items()}

@@ -98,11 +98,11 @@ class CrossPairs(Job):
 
     def check_memory(self, collection: Collection, settings: Settings) -> None:
         """Raise `UsageError` if the memory does not hold two blocks of rows."""
-        self._plan(collection, settings)
+        self.plan(collection, settings)
 
     def work(self, collection: Collection, out: Path, settings: Settings) -> Work:
         """Return the tiles that are left."""
-        down, plan = self._plan(collection, settings)
+        down, plan = self.plan(collection, settings)
         todo = tiles_to_do(collection, down, plan, out, settings)
         return matrix_work(plan, todo, width_of(collection, settings))
 
@@ -116,7 +116,7 @@ class CrossPairs(Job):
 
     def score(self, collection: Collection, heads: Heads, session: Session) -> list[Results]:
         """Score a matrix under each head; return the results."""
-        down, results = _usable(collection.records[: self.first]), list[Results]()
+        down, results = self.rows(collection), list[Results]()
         for matrix, error in score_matrices_of(collection, down, heads, session):
             with session.clock("score"):
                 figures = cross_summary(matrix.band, matrix.array.shape, matrix.tile)
@@ -125,7 +125,11 @@ class CrossPairs(Job):
             results.append(found)
         return results
 
-    def _plan(self, collection: Collection, settings: Settings) -> tuple[int, MatrixPlan]:
+    def rows(self, collection: Collection) -> int:
+        """Return the rows of the matrix: the usable images of the first side."""
+        return _usable(collection.records[: self.first])
+
+    def plan(self, collection: Collection, settings: Settings) -> tuple[int, MatrixPlan]:
         """Return the rows of the matrix, and its plan."""
         records = collection.records
         down, across = (_usable(side) for side in (records[: self.first], records[self.first :]))

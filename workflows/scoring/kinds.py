@@ -1,6 +1,7 @@
 """The kinds of runs, by the names that `lpipstore.pipeline.runs.reopen.reopen_kind` gives them."""
 
 from .all_pairs import AllPairs
+from .close_across import CloseAcross
 from .close_pairs import ClosePairs
 from .compare import CrossPairs, Namesakes
 from .groups import WithinFolders
@@ -12,6 +13,7 @@ KINDS: dict[str, type[Job]] = {
     "groups": WithinFolders,
     "close": ClosePairs,
     "compare": CrossPairs,
+    "across": CloseAcross,
     "paired": Namesakes,
     "score": TableOfPairs,
 }

@@ -74,7 +74,7 @@ def close_pairs_of(
     """
     if below is not None and not below > 0:
         raise UsageError(f"{setting('below', below)} must be more than 0")
-    run = _run_of(given)
+    run = run_among(given)
     if run is None:
         return _search(given, below, settings, screen)
     kind = reopen_kind(run, "duplicates")
@@ -88,8 +88,14 @@ def close_pairs_of(
     )
 
 
-def _run_of(given: Sequence[Given]) -> FinishedRun | None:
-    """Return the run that was given; None for images."""
+def run_among(given: Sequence[Given]) -> FinishedRun | None:
+    """Return the run that was given; None for images.
+
+    Raises
+    ------
+    UsageError
+        Other things were given besides the run, or it is not finished.
+    """
     paths = [Path(one) for one in given if isinstance(one, str | Path)]
     runs = [path for path in paths if (path / MANIFEST).is_file()]
     if not runs:

@@ -1,17 +1,21 @@
 """Finished runs, with what people ask of them."""
 
 import os
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from ...pipeline.runs.run import FinishedRun
 from ...pipeline.runs.run import open_run as open_finished
 from ...pipeline.runs.run import open_runs as open_several
+from ..session.given import Images, sources_of
+from ..session.keywords import OptionsWithoutHead, count_of, distance_of, settings_of
 from ..session.logged import LoggedScreen
 from ..session.settings import Settings
 
 if TYPE_CHECKING:
-    from ..session.given import Images
+    import pyarrow
+
     from .clusters import Clusters
     from .duplicates import Duplicates
     from .pick import Pick
@@ -136,7 +140,7 @@ class Run(FinishedRun):
         self,
         out: str | os.PathLike[str] | None = None,
         *,
-        images: "Images | None" = None,
+        images: Images | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> Path:
         """Write the run as one page of HTML, which opens without network, and return its path.
@@ -165,7 +169,6 @@ class Run(FinishedRun):
         >>> run.report(images=pictures, value_range=(0, 1)).name
         'report.html'
         """
-        from ..session.given import sources_of
         from .report.build import build_report
 
         held = [] if images is None else sources_of(images, value_range, None, "images")
@@ -179,6 +182,66 @@ class Run(FinishedRun):
         from .report.notebook import notebook_html
 
         return notebook_html(self)
+
+    def nearest(
+        self,
+        image: Images,
+        k: int = 10,
+        *,
+        below: float | None = None,
+        **options: Unpack[OptionsWithoutHead],
+    ) -> "pyarrow.Table":
+        """Find the images of the run that are nearest to a new one, or to each of several.
+
+        Nothing is kept but rows in the store. `lpipstore.neighbours` makes a run of the same.
+
+        Parameters
+        ----------
+        image
+            A path, an array, a tensor or a Pillow image, or several, as for `lpipstore.pairs`.
+        k
+            Neighbours of each.
+        below
+            Return only images closer than this.
+        options
+            `store` must be the store of the run; `value_range` is that of `image`.
+
+        Returns
+        -------
+        pyarrow.Table
+            query (its number), rank (from 1), index (in ``run.images``; of two collections, among
+            the usable images of both), path, distance.
+
+        Examples
+        --------
+        >>> import lpipstore, torch
+        >>> pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> run = lpipstore.pairs(pictures, value_range=(0, 1), weights="random")
+        >>> run.nearest(pictures[2], 1, value_range=(0, 1)).to_pylist()
+        [{'query': 0, 'rank': 1, 'index': 2, 'path': 'python://images/2', 'distance': 0.0}]
+        """
+        from .neighbours import find_neighbours
+
+        queries = sources_of(
+            image, options.get("value_range"), options.get("image_column"), "query"
+        )
+        with (
+            tempfile.TemporaryDirectory(prefix="lpipstore-nearest-") as scratch,
+            LoggedScreen(progress=options.get("progress", False)) as screen,
+        ):
+            find_neighbours(
+                [self.path],
+                queries,
+                Path(scratch) / "run",
+                settings_of(options),
+                screen,
+                below=distance_of(below),
+                top_k=count_of(k),
+            )
+            pairs = open_finished(Path(scratch) / "run").pairs
+        names = {"i": "query", "rank": "rank", "j": "index", "path_j": "path"}
+        found = pairs.select([*names, "distance"])
+        return found.rename_columns([*names.values(), "distance"])
 
 
 def open_run(folder: str | os.PathLike[str]) -> Run:

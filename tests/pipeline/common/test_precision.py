@@ -213,7 +213,7 @@ class Collection:
         pooled.ensure(self.contents)
         search = Search(self.features, pooled, self.contents, self.weights, 1_000_000_000)
         close = [np.stack(search.below(part, 1e-3)[0]) for part in range(search.parts)]
-        found = Neighbours(search.count, 3)
+        found = Neighbours(search.sides.searched, 3)
         for step in range(search.steps):
             search.nearest(step, found, np.inf)
         return [self.features.rows(self.contents[:40]), np.concatenate(close, 1), found.codes]

@@ -289,7 +289,7 @@ def test_windows_hold_all_pairs_and_never_too_many_rows():
 
 def nearest(collection, weights, most, below=np.inf, **options):
     search = collection.search(weights, **options)
-    found = Neighbours(search.count, most)
+    found = Neighbours(search.sides.searched, most)
     tallies = [search.nearest(step, found, below) for step in range(search.steps)]
     return found.table(), tallies
 

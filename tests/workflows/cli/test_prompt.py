@@ -24,7 +24,7 @@ from lpipstore.workflows.session.screen import (
 )
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
-COMMANDS = ["pairs", "score", "compare", "extract", "rescore", "export", "demo"]
+COMMANDS = ["pairs", "score", "compare", "neighbours", "extract", "rescore", "export", "demo"]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "store info", "store verify", "store evict"])

@@ -122,7 +122,8 @@ def test_weights_of_a_file_are_found_again(cli, pictures, tmp_path, monkeypatch)
     assert "weights" in outcome.err
 
 
-KINDS = ["pairs", "groups", "compare", "paired", "score", "below", "top-k", "both"]
+LISTS = ["below", "top-k", "both", "across", "below across"]
+KINDS = ["pairs", "groups", "compare", "paired", "score", *LISTS]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "paired with statistics", "score with statistics"])

@@ -57,7 +57,19 @@ def no_trunk(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kind", ["pairs", "groups", "compare", "paired", "score", "below", "top-k", "both"]
+    "kind",
+    [
+        "pairs",
+        "groups",
+        "compare",
+        "paired",
+        "score",
+        "below",
+        "top-k",
+        "both",
+        "across",
+        "below across",
+    ],
 )
 def test_each_head_gives_the_bytes_of_a_fresh_run(
     cli, finished, finished_runs, heads, tmp_path, no_trunk, kind, files_of

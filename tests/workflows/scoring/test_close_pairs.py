@@ -25,8 +25,9 @@ from lpipstore.pipeline.runs.files import contents_digest
 from lpipstore.pipeline.search.cascade import Tally
 from lpipstore.pipeline.search.results import SearchParts
 from lpipstore.pipeline.search.search import Search
+from lpipstore.pipeline.search.sides import Sides
 from lpipstore.pipeline.search.topk import SAVES, Neighbours, NeighbourTiles
-from lpipstore.workflows.scoring.close_pairs import _nearest, all_below
+from lpipstore.workflows.scoring.searching import all_below, nearest_by_bounds
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 
@@ -197,7 +198,8 @@ class Steps:
     """A search whose steps find nothing."""
 
     def __init__(self, count):
-        self.count, self.steps = count, 2 * -(-count // 256)
+        self.sides = Sides(count)
+        self.steps = 2 * self.sides.blocks
 
     def nearest(self, *_):
         return Tally()
@@ -207,7 +209,7 @@ def test_what_a_search_for_the_nearest_writes_grows_as_the_collection_does(tmp_p
     written = []
     for count in (10_000, 40_000, 160_000):
         parts = Counted(tmp_path, [b"0" * 16])
-        _nearest(Steps(count), parts, Stopwatch(), 2, np.inf, silent)
+        nearest_by_bounds(Steps(count), parts, Stopwatch(), 2, np.inf, silent)
         written.append(parts.written)
     assert written[1] <= 4.1 * written[0]
     assert written[2] <= 4.1 * written[1]

@@ -12,7 +12,9 @@ def use_threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("kind", ["pairs", "compare", "paired", "score", "below", "top-k"])
+@pytest.mark.parametrize(
+    "kind", ["pairs", "compare", "paired", "score", "below", "top-k", "across"]
+)
 def test_threads_change_no_byte(cli, jobs, tmp_path, files_of, use_threads, kind):
     model = ("--backbone", "squeeze", "--weights", "random", "--workers", "2")
     results = []

@@ -137,7 +137,7 @@ def test_a_folder_that_would_be_refused_is_refused(cli, pictures, tmp_path):
     assert "another process is writing" in outcome.err or "different run" in outcome.err
 
 
-@pytest.mark.parametrize("kind", ["pairs", "groups", "compare", "paired", "score"])
+@pytest.mark.parametrize("kind", ["pairs", "groups", "compare", "across", "paired", "score"])
 def test_strict_is_strict(cli, jobs, tmp_path, kind):
     (tmp_path / "others" / "broken.png").touch()
     outcome = cli(*jobs[kind], *MODEL, "--dry-run", "--strict", "--out", tmp_path / "run")

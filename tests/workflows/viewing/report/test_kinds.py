@@ -1,12 +1,9 @@
 """The pages of comparisons, of pairs of namesakes and of groups: what stands in them."""
 
-import json
 import re
 import shutil
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import lpipstore
@@ -220,30 +217,22 @@ def test_very_many_groups_are_shortened(tmp_path, draw):
     assert "<b>" not in page
 
 
-def close_run(run, folder, **asked):
-    """Turn a copy of a comparison into one of close pairs, as `compare --top-k` writes it."""
-    shutil.copytree(run.path, folder)
-    whole = run.distances.compute()
-    names = [[*map(str, side)] for side in (range(whole.shape[0]), range(whole.shape[1]))]
-    order = np.argsort(whole, 1)[:, :2]
-    table = {"i": [], "j": [], "path_i": [], "path_j": [], "distance": []}
-    for i, columns in enumerate(order.tolist()):
-        for j in columns:
-            entries = (i, j, names[0][i], names[1][j], float(whole[i, j]))
-            for column, entry in zip(table.values(), entries, strict=True):
-                column.append(entry)
-    pq.write_table(pa.table(table), folder / "pairs.parquet")
-    shutil.rmtree(folder / "distances.zarr")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | asked))
-    return lpipstore.open_run(folder), whole
-
-
-def test_close_pairs_across_list_the_nearest_they_have(across_run, tmp_path):
-    run, whole = close_run(across_run, tmp_path / "close", top_k=2)
-    page = run.report().read_text()
+@pytest.mark.parametrize("asked", [{"k": 2}, {"k": 2, "below": 0.9}, {"below": 0.9}])
+def test_close_pairs_across_list_the_nearest_they_have(across_run, tmp_path, asked):
+    sides = (across_run.path.parent / side for side in ("made", "train"))
+    run = lpipstore.compare(*sides, out=tmp_path / "close", **asked, **METRIC)
+    page, whole = run.report().read_text(), across_run.distances.compute()
     assert {"figures", "histogram", "copies", "extremes"} <= {*sections(page)}
     assert "matrix" not in sections(page)
-    assert block(page, "copies")["distances"] == pytest.approx(sorted(whole.min(1)), abs=1e-6)
-    assert "7 of 7 images have a match" in page
+    nearest = np.sort(whole.min(1))
+    expected = nearest[nearest < asked.get("below", 9)]
+    assert block(page, "copies")["distances"] == pytest.approx(expected, abs=1e-6)
+    assert f"{len(expected)} of 7 images have a match" in page
+    assert "7 of made, 12 of train" in page
     assert run._repr_html_().startswith("<div>")
+
+
+def test_a_search_across_that_found_nothing_has_a_page(across_run, tmp_path):
+    sides = (across_run.path.parent / side for side in ("made", "train"))
+    run = lpipstore.compare(*sides, out=tmp_path / "close", below=1e-9, **METRIC)
+    assert sections(run.report().read_text()) == ["figures", "failures"]

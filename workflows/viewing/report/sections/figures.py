@@ -51,13 +51,17 @@ def quantiles_of(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, f"{levels[level]:.4f}") for level, name in _LEVELS.items() if level in levels]
 
 
-def _sides(subject: Subject) -> list[str]:
-    """Return what the two collections of a comparison are called; nothing for other runs."""
-    return [*subject.side_names] if subject.kind in ("compare", "across") else []
+def _sides(subject: Subject) -> list[tuple[str, int]]:
+    """Return name and usable images of the two collections compared; nothing for other runs."""
+    if subject.kind not in ("compare", "across"):
+        return []
+    return [(name, len(side)) for name, side in zip(subject.side_names, subject.sides, strict=True)]
 
 
-def tiles_of(summary: dict[str, Any], sides: Sequence[str] = ()) -> list[tuple[str, str, str]]:
-    """Return (name, value, remark) of the main figures; `sides` names two collections."""
+def tiles_of(
+    summary: dict[str, Any], sides: Sequence[tuple[str, int]] = ()
+) -> list[tuple[str, str, str]]:
+    """Return (name, value, remark) of the main figures; `sides` are names and sizes of two collections."""
     tiles = []
     if (groups := summary.get("groups")) and groups["mean"] is not None:
         stderr, scored = groups["stderr"], groups["scored"]
@@ -83,9 +87,7 @@ def tiles_of(summary: dict[str, Any], sides: Sequence[str] = ()) -> list[tuple[s
         same = summary["images"] - failed - summary.get("unique", summary["images"] - failed)
         remarks = [f"{failed:,} failed"] if failed else []
         remarks += [f"{same:,} identical to others"] if same > 0 else []
-        if sides and isinstance(summary.get("first"), int):
-            counts = summary["first"], summary["second"]
-            remarks = [f"{n:,} of {name}" for n, name in zip(counts, sides, strict=True)] + remarks
+        remarks = [f"{count:,} of {name}" for name, count in sides] + remarks
         tiles.append(("Images", f"{summary['images']:,}", ", ".join(remarks) or "all usable"))
     if isinstance(summary.get("pairs"), int):
         alone = summary.get("only_in_first", 0) + summary.get("only_in_second", 0)

@@ -91,13 +91,14 @@ def build_report(
     Raises
     ------
     UsageError
-        There is another file at `out`.
+        There is another file at `out`, or there is no report on runs of this kind.
     LpipstoreError
         The run is damaged, or the page cannot be written.
     """
     path = run.path / REPORT if out is None else out
     _check_target(path)
     subject = Subject(run, screen)
+    _check_kind(subject)
     asked = [section for section in SECTIONS if not section.kinds or subject.kind in section.kinds]
     contents = [(section, section.content(subject)) for section in asked]
     parts = [(section, content) for section, content in contents if content is not None]
@@ -168,7 +169,8 @@ def render(
 def _title(subject: Subject) -> str:
     """Return the heading: the folder of the images, or the run's if they share none."""
     folder = subject.names[0].rstrip("/").rpartition("/")[2]
-    return f"LPIPS report: {folder or printable(subject.run.path.resolve().name)}"
+    own = printable(subject.run.path.resolve().name)
+    return f"LPIPS training: {own}" if subject.kind == "train" else f"LPIPS report: {folder or own}"
 
 
 def _pictures(subject: Subject, given: Sequence[GivenSource]) -> tuple[Sheets, Sheets]:
@@ -193,6 +195,16 @@ def sources_of(run: FinishedRun) -> Sources:
     """Return what opens the images of a run, as they were read then."""
     choices: dict[str, Any] = dict(reopen_source_choices(run))
     return Sources(source_options(replace(Settings(), **choices)))
+
+
+def _check_kind(subject: Subject) -> None:
+    """Raise `UsageError` unless some section is about runs of this kind."""
+    known = {kind for section in SECTIONS for kind in section.kinds}
+    if subject.kind not in known:
+        raise UsageError(
+            f"{printable(str(subject.run.path))} is a run of lpipstore {printable(subject.kind)}, "
+            f"which has no report: give a run of {', '.join(sorted(known))}"
+        )
 
 
 def _check_target(path: Path) -> None:

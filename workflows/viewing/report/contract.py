@@ -11,7 +11,13 @@ from ....pipeline.runs.reopen import reopen_records
 from ....pipeline.runs.run import FinishedRun
 from ...session.screen import Screen
 from .allpairs import PairsSeen
+from .listed import ListSeen
 from .names import short_names
+from .spread import Pair
+from .trained import TrainingSeen
+
+LISTS = ("score", "below", "nearest")
+"""The kinds of run whose distances are a list of pairs."""
 
 
 class Cast:
@@ -78,6 +84,26 @@ class Subject:
         return PairsSeen(self.run, self.usable, self.screen)
 
     @cached_property
+    def listed(self) -> ListSeen:
+        """The listed pairs; only for runs of the kinds in `LISTS`."""
+        return ListSeen(self.run, self.usable, self.screen)
+
+    @cached_property
+    def training(self) -> TrainingSeen:
+        """The training; only for runs of kind "train"."""
+        return TrainingSeen(self.run)
+
+    @property
+    def seen(self) -> PairsSeen | ListSeen:
+        """The distances of the run; only for runs of pairs, whatever pairs these are."""
+        return self.listed if self.kind in LISTS else self.pairs
+
+    @property
+    def empty(self) -> bool:
+        """Whether the run has no distance at all, as when a search found nothing."""
+        return self.run.summary.get("quantiles") is None
+
+    @cached_property
     def names(self) -> tuple[str, dict[str, str]]:
         """The folder that all images share, and the printable name of each within it, by path."""
         return short_names([record.path for record in self.records])
@@ -85,6 +111,16 @@ class Subject:
     def name(self, record: ImageRecord) -> str:
         """Return the name of an image as the page shows it."""
         return self.names[1].get(record.path) or short_names([record.path])[1][record.path]
+
+    def pair_cards(self, pairs: Iterable[Pair]) -> list[dict[str, Any]]:
+        """Return pairs of usable images as templates show them side by side."""
+        cards: list[dict[str, Any]] = []
+        for pair in pairs:
+            records = self.usable[pair.left], self.usable[pair.right]
+            numbers = self.cast.numbers(records, large=True)
+            names = map(self.name, records)
+            cards.append({"images": [*zip(numbers, names, strict=True)], "distance": pair.distance})
+        return cards
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,6 @@
 """Pairs that give distances a face."""
 
-from collections.abc import Sequence
-
-from ..allpairs import Pair
-from ..contract import Content, Subject
+from ..contract import LISTS, Content, Subject
 
 
 class Extremes:
@@ -11,27 +8,27 @@ class Extremes:
 
     name = "extremes"
     title = "What a distance looks like"
-    kinds = ("pairs",)
+    kinds = ("pairs", *LISTS)
 
-    def content(self, subject: Subject) -> Content:
-        """Return the three rows of pairs."""
-        seen = subject.pairs.statistics
+    def content(self, subject: Subject) -> Content | None:
+        """Return the three rows of pairs; None if there is no pair."""
+        if subject.empty:
+            return None
+        seen = subject.seen.statistics
         rows = [("Closest", seen.closest), ("Around the median", seen.median)]
         rows.append(("Farthest", seen.farthest))
-        if len(seen.closest) == subject.run.summary["pairs"]:
+        if len(seen.closest) == _distinct(subject):
             rows = [("All pairs, the closest first", seen.closest)]
+        of = "listed pairs" if subject.kind in LISTS else "pairs of the collection"
         return Content(
-            "The most alike pairs of the collection, average ones, and the least alike: what the "
-            "numbers on this page mean to the eye.",
-            {"rows": [(name, _cards(pairs, subject)) for name, pairs in rows]},
+            f"The most alike {of}, average ones, and the least alike: what the numbers on this "
+            "page mean to the eye.",
+            {"rows": [(name, subject.pair_cards(pairs)) for name, pairs in rows]},
         )
 
 
-def _cards(pairs: Sequence[Pair], subject: Subject) -> list[dict[str, object]]:
-    """Return the pairs as the template shows them."""
-    cards: list[dict[str, object]] = []
-    for left, right, distance in subject.pairs.numbered(pairs):
-        numbers = subject.cast.numbers((left, right), large=True)
-        names = subject.name(left), subject.name(right)
-        cards.append({"images": [*zip(numbers, names, strict=True)], "distance": distance})
-    return cards
+def _distinct(subject: Subject) -> int:
+    """Return the number of different pairs that have a distance."""
+    if subject.kind in LISTS:
+        return len(subject.listed.distinct)
+    return int(subject.run.summary["pairs"])

@@ -6,7 +6,9 @@ from typing import Any
 from .....cache.errors import spelled
 from .....pipeline.common.text import printable
 from .....pipeline.runs.files import SUMMARY
+from ....learning.train import train_rows
 from ..contract import Content, Subject
+from ..trained import training_tiles
 
 _BACKBONES = {"alex": "AlexNet", "vgg": "VGG-16", "squeeze": "SqueezeNet"}
 _LEVELS = {
@@ -40,6 +42,7 @@ class RunFigures:
                 "measured": _measured(subject),
                 "quantiles": quantiles_of(summary),
                 "untrained": summary.get("trained") is False,
+                "heads": train_rows(summary) if subject.kind == "train" else [],
             },
         )
 
@@ -52,10 +55,13 @@ def quantiles_of(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def tiles_of(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return (name, value, remark) of the main figures."""
+    if "heads" in summary:
+        return training_tiles(summary)
     tiles = []
     if summary.get("mean") is not None:
         stderr = summary.get("stderr")
         remark = "" if stderr is None else f"± {stderr:.4f} standard error over images"
+        remark = "of the listed pairs" if "listed" in summary else remark
         tiles.append(("Mean distance", f"{summary['mean']:.4f}", remark))
     if quantiles := summary.get("quantiles"):
         tiles.append(
@@ -74,7 +80,8 @@ def tiles_of(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
         remarks += [f"{same:,} identical to others"] if same > 0 else []
         tiles.append(("Images", f"{summary['images']:,}", ", ".join(remarks) or "all usable"))
     if isinstance(summary.get("pairs"), int):
-        tiles.append(("Pairs", f"{summary['pairs']:,}", ""))
+        remark = f"{summary['listed']:,} listed" if "listed" in summary else ""
+        tiles.append(("Pairs", f"{summary['pairs']:,}", remark))
     return tiles
 
 

@@ -13,8 +13,10 @@ class Matrix:
     title = "All against all"
     kinds = ("pairs",)
 
-    def content(self, subject: Subject) -> Content:
-        """Return distances of the images shown and their clustered order."""
+    def content(self, subject: Subject) -> Content | None:
+        """Return distances of the images shown and their clustered order; None without any."""
+        if subject.empty:
+            return None
         pairs = subject.pairs
         numbers = subject.cast.numbers(pairs.images[n] for n in pairs.shown)
         low, high = pairs.limits

@@ -21,7 +21,7 @@ from ....pipeline.sources.source import GivenSource
 from ....pipeline.sources.sources import Sources
 from ...session.screen import Lines, Screen
 from ...session.settings import Settings, source_options
-from .contract import Content, Section, Subject
+from .contract import KINDS, Content, Section, Subject
 from .sections import SECTIONS
 from .thumbnails import LARGE, Sheets, make_sheets, side_of
 
@@ -198,12 +198,11 @@ def sources_of(run: FinishedRun) -> Sources:
 
 
 def _check_kind(subject: Subject) -> None:
-    """Raise `UsageError` unless some section is about runs of this kind."""
-    known = {kind for section in SECTIONS for kind in section.kinds}
-    if subject.kind not in known:
+    """Raise `UsageError` unless there is a report on runs of this kind."""
+    if subject.kind not in KINDS:
         raise UsageError(
             f"{printable(str(subject.run.path))} is a run of lpipstore {printable(subject.kind)}, "
-            f"which has no report: give a run of {', '.join(sorted(known))}"
+            f"which has no report: give a run of {', '.join(KINDS)}"
         )
 
 

@@ -18,6 +18,8 @@ from .trained import TrainingSeen
 
 LISTS = ("score", "below", "nearest")
 """The kinds of run whose distances are a list of pairs."""
+KINDS = ("pairs", "groups", "compare", "paired", *LISTS, "train")
+"""The kinds of run that have a report."""
 
 
 class Cast:

@@ -15,7 +15,7 @@ from ...session.screen import Screen
 from ...session.settings import Settings
 from ..duplicates import Duplicates, find_duplicates
 from .allpairs import MOST, spread_out
-from .spread import Spread, spread_of
+from .spread import Pair, Spread, numbered, spread_of
 
 Numbers = NDArray[np.int64]
 _NAMED = 12  # hubs and loners
@@ -66,6 +66,11 @@ class ListSeen:
         every = spread_of(self.left, self.right, self.lengths)
         extremes = spread_of(self.left[once], self.right[once], self.lengths[once])
         return replace(extremes, counts=every.counts)
+
+    def in_order(self) -> list[Pair]:
+        """Return all different pairs, the closest first: for short lists."""
+        order = self.distinct[np.argsort(self.lengths[self.distinct], kind="stable")]
+        return numbered(self.left, self.right, self.lengths, order.tolist())
 
     @cached_property
     def duplicates(self) -> Duplicates:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import rel_entr
 
 from ....pipeline.backbones.layout import LPIPS_BACKBONES
 from ....pipeline.backbones.load import family_of
@@ -46,21 +47,25 @@ class Judged:
         return np.asarray((self.judge - 0.5) * (distances[:, 0] - distances[:, 1]) < 0)
 
     def worst(self, most: int) -> NDArray[np.int64]:
-        """Return where the expected votes are farthest from those that were cast, worst first."""
-        off = np.abs(self.judge - self.expected)
-        ranked = np.lexsort((-self.votes, -off))
+        """Return what the votes speak against most, worst first: by the G-statistic of each.
+
+        That is 2 · votes · KL(votes cast ‖ votes expected), so that many votes weigh more than one.
+        """
+        cast, expected = self.judge, np.clip(self.expected, 1e-6, 1 - 1e-6)
+        against = 2 * self.votes * (rel_entr(cast, expected) + rel_entr(1 - cast, 1 - expected))
+        ranked = np.argsort(-against, kind="stable")
         return ranked[self.wrong(self.distances)[ranked]][:most]
 
     def improved(self, most: int) -> NDArray[np.int64]:
         """Return what was wrong at the start and no longer is, the largest change first.
 
-        Heads have scales of their own, so the change is that of d0 / (d0 + d1), times how much the
-        votes agree.
+        Heads have scales of their own, so the change is that of d0 / (d0 + d1), times the majority
+        in votes.
         """
         change = _lean(self.distances) - _lean(self.before)
-        gain = change * (2 * self.judge - 1)
+        gain = change * (2 * self.judge - 1) * self.votes
         better = self.wrong(self.before) & ~self.wrong(self.distances) & (gain > 0)
-        ranked = np.lexsort((-self.votes, -gain))
+        ranked = np.argsort(-gain, kind="stable")
         return ranked[better[ranked]][:most]
 
 

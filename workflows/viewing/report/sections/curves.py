@@ -35,7 +35,7 @@ class Curves:
         )
         return Content(
             f"Each point is an epoch, the first one the head at the start; {chosen}. A gap that "
-            "opens between the lines is learning by heart.",
+            "opens between the lines is overfitting.",
             {"plots": plots, "epochs": epochs, "best": best},
             {"plots": plots, "epochs": epochs, "best": best},
         )

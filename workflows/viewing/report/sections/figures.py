@@ -23,6 +23,15 @@ _LEVELS = {
     "1.0": "largest",
 }
 
+_DISTANCES = (
+    "LPIPS says how different two pictures look to a person: 0 is identical, and the larger the "
+    "number, the more they differ."
+)
+_TRAINING = (
+    "Agreement is the share of judgements in which the head sides with the majority; the 2AFC "
+    "score is the mean share of votes that it sides with, and has a ceiling where people differ."
+)
+
 
 class RunFigures:
     """The main figures as tiles, what was measured as a list, the quantiles as a table."""
@@ -35,8 +44,7 @@ class RunFigures:
         """Return the figures that the run has."""
         summary = subject.run.summary
         return Content(
-            "LPIPS says how different two pictures look to a person: 0 is identical, and the "
-            "larger the number, the more they differ.",
+            _TRAINING if subject.kind == "train" else _DISTANCES,
             {
                 "tiles": tiles_of(summary),
                 "measured": _measured(subject),

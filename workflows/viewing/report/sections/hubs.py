@@ -24,7 +24,7 @@ class Hubs:
             "A hub is among the nearest of many other images, often a plain or blurred one; a "
             "loner is far even from the image nearest to it.",
             {
-                "hubs": [_card(subject, n, f"nearest of {times[n]:,}") for n in seen.hubs],
+                "hubs": [_card(subject, n, f"{times[n]:,} images") for n in seen.hubs],
                 "loners": [_card(subject, n, f"{first[n]:.4f}") for n in seen.loners],
                 "alone": int(np.isinf(first).sum()),
                 "typical": f"{times.mean():.3g}",

@@ -15,7 +15,7 @@ class Mistakes:
     """Triplets with what people said and what the head says."""
 
     name = "mistakes"
-    title = "Where the head and people disagree"
+    title = "Disagreements"
     kinds = ("train",)
 
     def content(self, subject: Subject) -> Content:
@@ -34,8 +34,8 @@ class Mistakes:
             ("Wrong at the start, right now", _cards(judged, judged.improved(_IMPROVED), subject)),
         ]
         return Content(
-            "Which of the outer two looks more like the reference in the middle? Votes are what "
-            "people said; distances are the head's, which expects most votes for the smaller one.",
+            "Which of the outer two looks more like the reference in the middle? A green frame "
+            "marks what most people said; distances, and the votes to be expected, are the head's.",
             {
                 "rows": rows,
                 "part": "held out" if part == "held_out" else "trained on, as none is held out",
@@ -85,5 +85,5 @@ def _votes(share: float, votes: float) -> str:
     """Return votes as people count them, or as a share where their number is not known."""
     cast = share * votes
     if votes > 1 and abs(cast - round(cast)) < 1e-6:
-        return f"{round(cast):,} of {round(votes):,} votes"
-    return f"{100 * share:.0f} % of votes"
+        return f"{round(cast):,} of {round(votes):,}"
+    return f"{100 * share:.0f} %"

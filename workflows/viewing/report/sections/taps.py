@@ -33,7 +33,8 @@ class Taps:
                 "used": int((weights != 0).sum()),
                 "share": float(shares[n]),
                 "bar": 100 * float(shares[n]) / (most or 1),
-                "line": _sparkline(weights, float(max(w.max() for w in trained.weights))),
+                "line": _sparkline(weights),
+                "half": _half(weights),
             }
             if before is not None:
                 own |= {
@@ -54,12 +55,17 @@ def _shares(weights: tuple[NDArray[np.float32], ...]) -> NDArray[np.float64]:
     return sums / (sums.sum() or 1)
 
 
-def _sparkline(weights: NDArray[np.float32], most: float) -> str:
+def _half(weights: NDArray[np.float32]) -> int:
+    """Return how many of the heaviest channels have half of the weight."""
+    falling = np.sort(np.abs(weights))[::-1].cumsum(dtype=np.float64)
+    return int(np.searchsorted(falling, falling[-1] / 2)) + 1 if falling[-1] > 0 else 0
+
+
+def _sparkline(weights: NDArray[np.float32]) -> str:
     """Return the points of a line that falls from the heaviest channel to the lightest."""
     ordered = np.sort(weights)[::-1]
-    places = np.unique(
-        np.linspace(0, len(ordered) - 1, min(len(ordered), _POINTS)).round().astype(int)
-    )
+    spaced = np.linspace(0, len(ordered) - 1, min(len(ordered), _POINTS))
+    places = np.unique(spaced.round().astype(int))
     x = places / max(1, len(ordered) - 1) * _WIDE
-    y = _HIGH - 1 - np.clip(ordered[places] / (most or 1), 0, 1) * (_HIGH - 2)
+    y = _HIGH - 1 - np.clip(ordered[places] / (ordered[0] or 1), 0, 1) * (_HIGH - 2)
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))

@@ -14,7 +14,7 @@ from ....pipeline.common.text import printable
 from ....pipeline.images.survey import ImageRecord
 from ....pipeline.runs.run import FinishedRun
 from .allpairs import MOST, distances_of
-from .spread import Gathering, Numbered, Pair, Spread, colour_limits, smallest, spread_out
+from .spread import Gathering, Pair, Spread, WithImages, colour_limits, smallest, spread_out
 
 CLOSEST = 400  # images of a large first collection whose nearest is shown
 NEAREST = 10  # images of the second collection that a click shows
@@ -152,7 +152,7 @@ class AcrossSeen:
         """The distances of the first and of the last colour: few pairs lie outside."""
         return colour_limits(self.run.summary["quantiles"])
 
-    def numbered(self, pairs: Sequence[Pair]) -> Numbered:
+    def with_images(self, pairs: Sequence[Pair]) -> WithImages:
         """Return pairs with their images in place of rows and columns."""
         return [(self.first[p.left], self.second[p.right], p.distance) for p in pairs]
 

@@ -16,7 +16,7 @@ from ...session.screen import Screen
 from ...session.settings import Settings
 from ..close import bands
 from ..duplicates import Duplicates, find_duplicates
-from .spread import Gathering, Numbered, Pair, Spread, colour_limits, spread_out
+from .spread import Gathering, Pair, Spread, WithImages, colour_limits, spread_out
 
 MOST = 2500  # images whose distances to one another stand in the page
 GROUPS = 40  # groups of near-duplicates that are shown
@@ -31,11 +31,14 @@ class Statistics(Spread):
     ----------
     nearest
         float32 [images]: distance of each image to its nearest neighbour.
+    neighbour
+        int64 [images]: that neighbour.
     mean
         float64 [images]: mean distance of each image to the others.
     """
 
     nearest: NDArray[np.float32]
+    neighbour: NDArray[np.int64]
     mean: NDArray[np.float64]
 
 
@@ -103,7 +106,7 @@ class PairsSeen:
         """The distances of the first and of the last colour: few pairs lie outside."""
         return colour_limits(self.run.summary["quantiles"])
 
-    def numbered(self, pairs: Sequence[Pair]) -> Numbered:
+    def with_images(self, pairs: Sequence[Pair]) -> WithImages:
         """Return pairs with their images in place of rows."""
         return [(self.images[p.left], self.images[p.right], p.distance) for p in pairs]
 
@@ -128,15 +131,20 @@ def distances_of(
 
 def _statistics(run: FinishedRun, quantiles: dict[str, float]) -> Statistics:
     gathering = Gathering(quantiles, int(run.summary["pairs"]))
-    nearest, mean = [], []
+    nearest, neighbour, mean = [], [], []
     for top, band in bands(run):
-        nearest.append(band.min(1))
+        neighbour.append(band.argmin(1))
+        nearest.append(band[np.arange(len(band)), neighbour[-1]])
         finite = np.where(np.isfinite(band), band, 0)
         mean.append(finite.sum(1, dtype=np.float64) / max(band.shape[1] - 1, 1))
         above = np.arange(band.shape[1]) > (np.arange(len(band)) + top)[:, None]
         _add(gathering, band, np.flatnonzero(above), top)
-    spread = gathering.spread()
-    return Statistics(**vars(spread), nearest=np.concatenate(nearest), mean=np.concatenate(mean))
+    return Statistics(
+        **vars(gathering.spread()),
+        nearest=np.concatenate(nearest),
+        neighbour=np.concatenate(neighbour),
+        mean=np.concatenate(mean),
+    )
 
 
 def _add(

@@ -18,7 +18,7 @@ from ....pipeline.common.text import printable
 from ....pipeline.runs.run import FinishedRun
 from ....pipeline.sources.source import GivenSource
 from ...session.screen import Lines, Screen
-from .contract import Content, Section, Subject
+from .contract import KINDS, Content, Section, Subject
 from .sections import SECTIONS
 from .thumbnails import LARGE, Sheets, make_sheets, side_of
 
@@ -88,13 +88,14 @@ def build_report(
     Raises
     ------
     UsageError
-        There is another file at `out`.
+        There is another file at `out`, or there is no report on runs of this kind.
     LpipstoreError
         The run is damaged, or the page cannot be written.
     """
     path = run.path / REPORT if out is None else out
     _check_target(path)
     subject = Subject(run, screen, given)
+    _check_kind(subject)
     asked = [section for section in SECTIONS if not section.kinds or subject.kind in section.kinds]
     contents = [(section, section.content(subject)) for section in asked]
     parts = [(section, content) for section, content in contents if content is not None]
@@ -167,7 +168,8 @@ def _title(subject: Subject) -> str:
     if subject.kind in ("compare", "across", "paired"):
         return f"LPIPS report: {' and '.join(subject.side_names)}"
     folder = subject.names[0].rstrip("/").rpartition("/")[2]
-    return f"LPIPS report: {folder or printable(subject.run.path.resolve().name)}"
+    own = printable(subject.run.path.resolve().name)
+    return f"LPIPS training: {own}" if subject.kind == "train" else f"LPIPS report: {folder or own}"
 
 
 def _pictures(subject: Subject) -> tuple[Sheets, Sheets]:
@@ -183,6 +185,15 @@ def _pictures(subject: Subject) -> tuple[Sheets, Sheets]:
         return (
             make_sheets(cast.records, order, side, sources, icc, subject.screen),
             make_sheets(cast.records, featured, LARGE, sources, icc, subject.screen),
+        )
+
+
+def _check_kind(subject: Subject) -> None:
+    """Raise `UsageError` unless there is a report on runs of this kind."""
+    if subject.kind not in KINDS:
+        raise UsageError(
+            f"{printable(str(subject.run.path))} is a run of lpipstore {printable(subject.kind)}, "
+            f"which has no report: give a run of {', '.join(KINDS)}"
         )
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from ....pipeline.images.survey import ImageRecord
-from ....pipeline.runs.files import IMAGES, PAIRS
+from ....pipeline.runs.files import IMAGES
 from ....pipeline.runs.reopen import reading, reopen_records, reopen_source_choices
 from ....pipeline.runs.run import FinishedRun
 from ....pipeline.sources.source import GivenSource
@@ -15,9 +15,18 @@ from ...session.screen import Screen
 from ...session.settings import Settings, source_options
 from .across import AcrossSeen
 from .allpairs import PairsSeen
+from .couples import CouplesSeen
 from .listed import ListSeen
-from .names import short_folders, short_names
-from .spread import Seen
+from .names import shared_end, short_folders, short_names
+from .spread import Pair, Seen
+from .trained import TrainingSeen
+
+LISTS = ("score", "below", "nearest")
+"""The kinds of run of one collection, or of none, whose distances are a list of pairs."""
+COUPLES = ("paired", "across", "groups")
+"""The kinds of run whose distances are pairs of two collections, or within groups."""
+KINDS = ("pairs", "groups", "compare", "across", "paired", *LISTS, "train")
+"""The kinds of run that have a report."""
 
 
 class Cast:
@@ -103,25 +112,43 @@ class Subject:
         return AcrossSeen(self.run, *self.sides)
 
     @cached_property
-    def listed(self) -> ListSeen:
-        """The distances of a list; only for runs with ``pairs.parquet``."""
+    def couples(self) -> CouplesSeen:
+        """The pairs of two collections or within groups; only for runs of the kinds `COUPLES`."""
         sides = self.sides if self.kind == "across" else (self.usable, self.usable)
-        return ListSeen(self.run, *sides)
+        return CouplesSeen(self.run, *sides)
+
+    @cached_property
+    def listed(self) -> ListSeen:
+        """The listed pairs; only for runs of the kinds in `LISTS`."""
+        return ListSeen(self.run, self.usable, self.screen)
+
+    @cached_property
+    def training(self) -> TrainingSeen:
+        """The training; only for runs of kind "train"."""
+        return TrainingSeen(self.run)
 
     @property
-    def seen(self) -> Seen | None:
-        """The distances of the run; None if it has none, or none that this page knows of."""
-        if not self.run.summary.get("quantiles"):
-            return None
-        if self.kind in ("pairs", "compare"):
-            return self.pairs if self.kind == "pairs" else self.across
-        return self.listed if (self.run.path / PAIRS).exists() else None
+    def seen(self) -> PairsSeen | ListSeen:
+        """The distances of the run; only for runs of pairs, whatever pairs these are."""
+        return self.listed if self.kind in LISTS else self.pairs
+
+    @property
+    def empty(self) -> bool:
+        """Whether the run has no distance at all, as when a search found nothing."""
+        return self.run.summary.get("quantiles") is None
+
+    @property
+    def distances(self) -> Seen:
+        """The distances of the run, whatever kind it is of; a training has none."""
+        if self.kind == "compare":
+            return self.across
+        return self.couples if self.kind in COUPLES else self.seen
 
     @cached_property
     def sides(self) -> tuple[list[ImageRecord], list[ImageRecord]]:
         """The usable images of the two collections of a run across them, or in its pairs."""
         if self.kind == "paired":
-            ends = self.listed.left, self.listed.right
+            ends = self.couples.left, self.couples.right
             first, second = ([self.usable[n] for n in dict.fromkeys(end.tolist())] for end in ends)
             return first, second
         with reading(self.run, IMAGES):
@@ -160,6 +187,22 @@ class Subject:
     def name(self, record: ImageRecord) -> str:
         """Return the name of an image as the page shows it."""
         return self.names[1].get(record.path) or short_names([record.path])[1][record.path]
+
+    def pair_cards(self, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+        """Return pairs as the macro ``pair`` shows them; of namesakes the name that both have."""
+        cards: list[dict[str, Any]] = []
+        for left, right, distance in self.distances.with_images(pairs):
+            numbers = self.cast.numbers((left, right), large=True)
+            names = self.name(left), self.name(right)
+            shared = shared_end(*names) if self.kind == "paired" else ""
+            cards.append(
+                {
+                    "images": [*zip(numbers, names, strict=True)],
+                    "captions": [shared] if shared else [*names],
+                    "distance": distance,
+                }
+            )
+        return cards
 
 
 @dataclass(frozen=True)

@@ -38,26 +38,26 @@ def notebook_html(run: FinishedRun) -> str:
             "pairs": [],
             "heat": None,
         }
-        if subject.kind == "pairs":
+        if subject.kind == "pairs" and not subject.empty:
             context |= {"pairs": _closest(subject), "heat": _heat(subject)}
         return environment().get_template("notebook.html.j2").render(context)
 
 
 def _closest(subject: Subject) -> list[dict[str, Any]]:
     """Return the closest pairs, their pictures as data URIs; None for one that is gone."""
-    seen = subject.pairs
-    pairs = seen.numbered(seen.statistics.closest[:_PAIRS])
-    records = [record for left, right, _ in pairs for record in (left, right)]
+    pairs = subject.pairs.statistics.closest[:_PAIRS]
+    ends = [(subject.usable[pair.left], subject.usable[pair.right]) for pair in pairs]
+    records = [record for both in ends for record in both]
     icc = "convert" if subject.run.manifest.get("colours") else "ignore"
     with closing(subject.open_sources()) as sources:
         made = [*pictures(records, _THUMBNAIL, sources, icc, subject.screen)]
     uris = [None if isinstance(picture, str) else webp(picture) for picture in made]
     return [
         {
-            "distance": distance,
+            "distance": pair.distance,
             "images": [(subject.name(left), uris[2 * n]), (subject.name(right), uris[2 * n + 1])],
         }
-        for n, (left, right, distance) in enumerate(pairs)
+        for n, (pair, (left, right)) in enumerate(zip(pairs, ends, strict=True))
     ]
 
 

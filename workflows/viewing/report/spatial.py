@@ -23,7 +23,7 @@ from ....pipeline.runs.run import FinishedRun
 from ....pipeline.sources.source import ImageError
 from ....pipeline.sources.sources import Sources
 from ...session.screen import Screen
-from .spread import Numbered
+from .spread import WithImages
 
 Frame = tuple[float, float, float, float]
 
@@ -46,7 +46,7 @@ class DifferenceMap:
 
 
 def difference_maps(
-    run: FinishedRun, pairs: Numbered, sources: Sources, screen: Screen
+    run: FinishedRun, pairs: WithImages, sources: Sources, screen: Screen
 ) -> list[DifferenceMap | str]:
     """Compute the maps of some pairs; of one whose images cannot be read, return the reason.
 

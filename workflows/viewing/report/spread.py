@@ -1,8 +1,6 @@
-"""How the distances of many pairs are spread: a histogram and pairs that stand for it, in a pass.
+"""How the distances of some pairs are spread: counts, and the pairs that give them a face."""
 
-In: distances chunk by chunk, however many. Out: `Spread`. Read first: `Gathering`.
-"""
-
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +10,7 @@ from numpy.typing import NDArray
 
 from ....pipeline.images.survey import ImageRecord
 
-FEW = 6  # pairs of each sort
+EXTREMES = 6
 _BINS = 12, 96  # of the histogram: at least, at most
 
 Ends = Callable[[int], tuple[int, int]]
@@ -21,20 +19,20 @@ Ends = Callable[[int], tuple[int, int]]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images by their rows in the matrix or their lines in a table, and their distance."""
+    """Two images by their numbers among the usable ones of their side, and their distance."""
 
     left: int
     right: int
     distance: float
 
 
-Numbered = list[tuple[ImageRecord, ImageRecord, float]]
+WithImages = list[tuple[ImageRecord, ImageRecord, float]]
 """Pairs with their images."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The distances of all pairs.
+    """Distances of pairs.
 
     Attributes
     ----------
@@ -61,12 +59,33 @@ class Seen(Protocol):
     def statistics(self) -> Spread:
         """All distances in a few numbers and pairs."""
 
-    def numbered(self, pairs: Sequence[Pair]) -> Numbered:
+    def with_images(self, pairs: Sequence[Pair]) -> WithImages:
         """Return pairs with their images in place of numbers."""
 
 
+def bins_for(pairs: int) -> int:
+    """Return the number of bins of a histogram, by the rule of Rice within limits."""
+    few, many = _BINS
+    return min(many, max(few, round(2 * math.cbrt(pairs))))
+
+
+def counted(
+    distances: NDArray[np.floating], bins: int, low: float, high: float
+) -> NDArray[np.int64]:
+    """Return the number of distances in each of `bins` bins from `low` to `high`."""
+    span = low, max(high, low + 1e-6)  # where all are equal, too
+    return np.asarray(np.histogram(distances.astype(np.float64), bins, span)[0], np.int64)
+
+
+def smallest(values: NDArray[np.floating], most: int = EXTREMES) -> NDArray[np.int64]:
+    """Return the places of the `most` smallest numbers, in no order."""
+    if len(values) <= most:
+        return np.arange(len(values))
+    return np.asarray(np.argpartition(values, most)[:most], np.int64)
+
+
 class Gathering:
-    """Gathers the distances of a run chunk by chunk.
+    """Gathers the distances of a run chunk by chunk, however many.
 
     Parameters
     ----------
@@ -78,24 +97,20 @@ class Gathering:
 
     def __init__(self, quantiles: Mapping[str, float], pairs: int) -> None:
         self.low, self.middle, self.high = (float(quantiles[q]) for q in ("0.0", "0.5", "1.0"))
-        few, many = _BINS
-        bins = min(many, max(few, round(2 * pairs ** (1 / 3))))  # the rule of Rice
-        self._counts = np.zeros(bins, np.int64)
+        self._counts = np.zeros(bins_for(pairs), np.int64)
         self._closest: list[Pair] = []
         self._median: list[Pair] = []
         self._farthest: list[Pair] = []
 
     def add(self, values: NDArray[np.float32], ends: Ends) -> None:
         """Add distances; `ends` gives the images of the pair at a place of `values`."""
-        span = self.low, max(self.high, self.low + 1e-6)  # where all are equal, too
-        exact = values.astype(np.float64)
-        self._counts += np.histogram(exact, len(self._counts), span)[0]
+        self._counts += counted(values, len(self._counts), self.low, self.high)
         for found, ranks in (
             (self._closest, values),
             (self._median, np.abs(values - self.middle)),
             (self._farthest, -values),
         ):
-            for n in smallest(ranks, FEW).tolist():
+            for n in smallest(ranks).tolist():
                 left, right = ends(n)
                 found.append(Pair(left, right, float(values[n])))
 
@@ -106,17 +121,36 @@ class Gathering:
             self._counts,
             self.low,
             self.high,
-            sorted(self._closest, key=lambda pair: pair.distance)[:FEW],
-            sorted(self._median, key=lambda pair: abs(pair.distance - middle))[:FEW],
-            sorted(self._farthest, key=lambda pair: -pair.distance)[:FEW],
+            sorted(self._closest, key=lambda pair: pair.distance)[:EXTREMES],
+            sorted(self._median, key=lambda pair: abs(pair.distance - middle))[:EXTREMES],
+            sorted(self._farthest, key=lambda pair: -pair.distance)[:EXTREMES],
         )
 
 
-def smallest(values: NDArray[np.floating], few: int) -> NDArray[np.int64]:
-    """Return the places of the `few` smallest numbers, in no order."""
-    if len(values) <= few:
-        return np.arange(len(values))
-    return np.argpartition(values, few)[:few]
+def spread_of(
+    left: NDArray[np.int64], right: NDArray[np.int64], distances: NDArray[np.float32]
+) -> Spread:
+    """Return the spread of a list of pairs, of which there is at least one."""
+    low, middle, high = (float(np.quantile(distances, level)) for level in (0, 0.5, 1))
+
+    def ranked(ranks: NDArray[np.floating]) -> list[Pair]:
+        chosen = smallest(ranks)
+        chosen = chosen[np.argsort(ranks[chosen], kind="stable")]
+        return numbered(left, right, distances, chosen.tolist())
+
+    counts = counted(distances, bins_for(len(distances)), low, high)
+    around = np.abs(distances - middle)
+    return Spread(counts, low, high, ranked(distances), ranked(around), ranked(-distances))
+
+
+def numbered(
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+    distances: NDArray[np.float32],
+    places: Sequence[int],
+) -> list[Pair]:
+    """Return some pairs of a list."""
+    return [Pair(int(left[n]), int(right[n]), float(distances[n])) for n in places]
 
 
 def spread_out(count: int, most: int) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from .....pipeline.analysis.threshold import suggest_threshold
 from ..contract import Content, Subject
 from ..numbers import packed
-from ..spread import Numbered
+from ..spread import WithImages
 
 _PAGE = 24
 _PLAIN = 100  # pairs of the table for readers without scripts
@@ -52,7 +52,7 @@ class Copies:
         )
 
 
-def _of_matrix(subject: Subject) -> tuple[Numbered, int]:
+def _of_matrix(subject: Subject) -> tuple[WithImages, int]:
     """Return the nearest of all images of the first side, or of the closest of very many."""
     across = subject.across
     nearest = across.nearest
@@ -67,19 +67,19 @@ def _of_matrix(subject: Subject) -> tuple[Numbered, int]:
     return found, len(across.first)
 
 
-def _of_list(subject: Subject) -> tuple[Numbered, int]:
+def _of_list(subject: Subject) -> tuple[WithImages, int]:
     """Return the same of those that the run lists; others have nothing as close as it asked."""
-    if subject.seen is None:
+    if subject.empty:
         return [], 0
-    closest = subject.listed.nearest()
-    pairs = [subject.listed.pair(n) for n in closest[:_MOST].tolist()]
-    return subject.listed.numbered(pairs), len(closest)
+    closest = subject.couples.nearest()
+    pairs = [subject.couples.pair(n) for n in closest[:_MOST].tolist()]
+    return subject.couples.with_images(pairs), len(closest)
 
 
 def _finding(subject: Subject) -> str:
     """Return what the distances of nearest images say, in a sentence or two."""
     if subject.kind == "across":
-        listed, first = len(subject.listed.nearest()), len(subject.sides[0])
+        listed, first = len(subject.couples.nearest()), len(subject.sides[0])
         return f"{listed:,} of {first:,} images have a match that the run lists."
     return say_of_copies(subject.across.nearest.distance)
 

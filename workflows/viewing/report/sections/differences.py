@@ -1,5 +1,6 @@
 """The pairs of namesakes that differ most, and where."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -10,8 +11,7 @@ from .....pipeline.common.text import printable
 from ..contract import Content, Subject
 from ..numbers import colour_table, packed
 from ..spatial import DifferenceMap, difference_maps
-from ..spread import Numbered
-from .extremes import card_of
+from ..spread import Pair, WithImages
 
 _MOST = 12
 _BRIGHTEST = 0.999  # quantile at the end of the scale: a single pixel must not darken all others
@@ -26,10 +26,11 @@ class Differences:
 
     def content(self, subject: Subject) -> Content | None:
         """Return pairs and maps; None where no pair has a distance."""
-        if subject.seen is None:
+        if subject.empty:
             return None
-        listed = subject.listed
-        pairs = listed.numbered([listed.pair(n) for n in listed.order[::-1][:_MOST].tolist()])
+        couples = subject.couples
+        chosen = [couples.pair(n) for n in couples.order[::-1][:_MOST].tolist()]
+        pairs = couples.with_images(chosen)
         maps, trouble = _maps(subject, pairs)
         made = [one for one in maps if isinstance(one, DifferenceMap)]
         signed = any(one.map.min() < 0 for one in made)
@@ -38,7 +39,7 @@ class Differences:
             "The pairs that changed most, the worst first, and where they differ: the brighter, "
             "the larger the difference that a person sees there.",
             {
-                "cards": [_card(subject, *line) for line in zip(pairs, maps, strict=True)],
+                "cards": _cards(subject, chosen, maps),
                 "trouble": trouble,
                 "maps": bool(made),
                 "low": -largest if signed else 0.0,
@@ -55,7 +56,7 @@ class Differences:
         )
 
 
-def _maps(subject: Subject, pairs: Numbered) -> tuple[list[DifferenceMap | str], str]:
+def _maps(subject: Subject, pairs: WithImages) -> tuple[list[DifferenceMap | str], str]:
     """Return the maps; where there can be none, empty reasons and a word for the page."""
     try:
         with closing(subject.open_sources()) as sources:
@@ -70,14 +71,14 @@ def _largest(one: DifferenceMap) -> float:
     return float(np.quantile(np.abs(one.map), _BRIGHTEST))
 
 
-def _card(
-    subject: Subject, pair: tuple[Any, Any, float], one: DifferenceMap | str
-) -> dict[str, Any]:
-    return {
-        **card_of(pair, subject),
-        "mapped": isinstance(one, DifferenceMap),
-        "reason": printable(one) if isinstance(one, str) else "",
-    }
+def _cards(
+    subject: Subject, pairs: Sequence[Pair], maps: Sequence[DifferenceMap | str]
+) -> list[dict[str, Any]]:
+    cards = subject.pair_cards(pairs)
+    for card, one in zip(cards, maps, strict=True):
+        card["mapped"] = isinstance(one, DifferenceMap)
+        card["reason"] = printable(one) if isinstance(one, str) else ""
+    return cards
 
 
 def _packed(one: DifferenceMap | str, largest: float, *, signed: bool) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ from .....pipeline.runs.reopen import reading
 from ..contract import Content, Subject
 from ..names import short_folders
 from ..spread import Pair
-from .extremes import cards_of
 
 _SHOWN = 40  # groups with a dot and pairs
 _TABLE = 1000  # groups in the table
@@ -113,16 +112,16 @@ def _groups(subject: Subject) -> list[_Group]:
 
 def _extremes(subject: Subject) -> dict[str, tuple[Pair, Pair]]:
     """Return the closest and the farthest pair of each group, by its name."""
-    listed, run = subject.listed, subject.run
+    couples, run = subject.couples, subject.run
     with reading(run, PAIRS):
         scored = run.pairs.filter(run.pairs["distance"].is_valid())
         coded = scored["group"].combine_chunks().dictionary_encode()
     codes: NDArray[np.int64] = np.asarray(coded.indices, np.int64)
-    order = np.lexsort((listed.distances, codes))
+    order = np.lexsort((couples.distances, codes))
     starts = np.searchsorted(codes[order], np.arange(len(coded.dictionary)))
     ends = np.r_[starts[1:], len(order)] - 1
     return {
-        name: (listed.pair(int(order[start])), listed.pair(int(order[end])))
+        name: (couples.pair(int(order[start])), couples.pair(int(order[end])))
         for name, start, end in zip(coded.dictionary.to_pylist(), starts, ends, strict=True)
     }
 
@@ -134,7 +133,7 @@ def _row(
     bar = None
     if group.stderr is not None:
         bar = axis.place(mean - group.stderr), axis.place(mean + group.stderr)
-    pairs = [] if extremes is None else cards_of(extremes, subject.listed, subject)
+    pairs = [] if extremes is None else subject.pair_cards(extremes)
     return {
         "label": group.label,
         "images": group.images,

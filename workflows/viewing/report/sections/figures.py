@@ -7,7 +7,9 @@ from typing import Any
 from .....cache.errors import spelled
 from .....pipeline.common.text import printable
 from .....pipeline.runs.files import SUMMARY
+from ....learning.train import train_rows
 from ..contract import Content, Subject
+from ..trained import training_tiles
 
 _BACKBONES = {"alex": "AlexNet", "vgg": "VGG-16", "squeeze": "SqueezeNet"}
 _LEVELS = {
@@ -22,6 +24,15 @@ _LEVELS = {
     "1.0": "largest",
 }
 
+_DISTANCES = (
+    "LPIPS says how different two pictures look to a person: 0 is identical, and the larger the "
+    "number, the more they differ."
+)
+_TRAINING = (
+    "Agreement is the share of judgements in which the head sides with the majority; the 2AFC "
+    "score is the mean share of votes that it sides with, and has a ceiling where people differ."
+)
+
 
 class RunFigures:
     """The main figures as tiles, what was measured as a list, the quantiles as a table."""
@@ -34,13 +45,13 @@ class RunFigures:
         """Return the figures that the run has."""
         summary = subject.run.summary
         return Content(
-            "LPIPS says how different two pictures look to a person: 0 is identical, and the "
-            "larger the number, the more they differ.",
+            _TRAINING if subject.kind == "train" else _DISTANCES,
             {
                 "tiles": tiles_of(summary, _sides(subject)),
                 "measured": _measured(subject),
                 "quantiles": quantiles_of(summary),
                 "untrained": summary.get("trained") is False,
+                "heads": train_rows(summary) if subject.kind == "train" else [],
             },
         )
 
@@ -61,7 +72,9 @@ def _sides(subject: Subject) -> list[tuple[str, int]]:
 def tiles_of(
     summary: dict[str, Any], sides: Sequence[tuple[str, int]] = ()
 ) -> list[tuple[str, str, str]]:
-    """Return (name, value, remark) of the main figures; `sides` are names and sizes of two collections."""
+    """Return (name, value, remark) of the main figures; `sides`: names and sizes of two sides."""
+    if "heads" in summary:
+        return training_tiles(summary)
     tiles = []
     if (groups := summary.get("groups")) and groups["mean"] is not None:
         stderr, scored = groups["stderr"], groups["scored"]
@@ -71,6 +84,7 @@ def tiles_of(
     if summary.get("mean") is not None:
         stderr = summary.get("stderr")
         remark = "" if stderr is None else f"± {stderr:.4f} standard error over images"
+        remark = "of the listed pairs" if "listed" in summary else remark
         tiles.append(("Mean distance", f"{summary['mean']:.4f}", remark))
     if quantiles := summary.get("quantiles"):
         tiles.append(
@@ -91,7 +105,8 @@ def tiles_of(
         tiles.append(("Images", f"{summary['images']:,}", ", ".join(remarks) or "all usable"))
     if isinstance(summary.get("pairs"), int):
         alone = summary.get("only_in_first", 0) + summary.get("only_in_second", 0)
-        remark = f"{alone:,} images without a partner" if alone else ""
+        remark = f"{summary['listed']:,} listed" if "listed" in summary else ""
+        remark = f"{alone:,} images without a partner" if alone else remark
         tiles.append(("Pairs", f"{summary['pairs']:,}", remark))
     return tiles
 

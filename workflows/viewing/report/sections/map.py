@@ -23,7 +23,7 @@ class Map:
     def content(self, subject: Subject) -> Content | None:
         """Return the points; None for fewer than three images, which are always on a line."""
         pairs = subject.pairs
-        if len(pairs.shown) < 3:
+        if len(pairs.images) < 3:
             return None
         points, share = classical_scaling(pairs.distances)
         maps = [_layout("Classical scaling", points)]

@@ -16,8 +16,10 @@ class Matrix:
     title = "All against all"
     kinds = ("pairs", "compare")
 
-    def content(self, subject: Subject) -> Content:
+    def content(self, subject: Subject) -> Content | None:
         """Return distances of the images shown and the orders of rows and columns."""
+        if subject.empty:
+            return None
         return _across(subject) if subject.kind == "compare" else _within(subject)
 
 

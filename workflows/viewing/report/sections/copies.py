@@ -78,10 +78,12 @@ def _of_list(subject: Subject) -> tuple[WithImages, int]:
 
 def _finding(subject: Subject) -> str:
     """Return what the distances of nearest images say, in a sentence or two."""
-    if subject.kind == "across":
-        listed, first = len(subject.couples.nearest()), len(subject.sides[0])
-        return f"{listed:,} of {first:,} images have a match that the run lists."
-    return say_of_copies(subject.across.nearest.distance)
+    if subject.kind == "compare":
+        return say_of_copies(subject.across.nearest.distance)
+    closest, first = subject.couples.nearest(), len(subject.sides[0])
+    if len(closest) == first:
+        return say_of_copies(subject.couples.distances[closest])
+    return f"{len(closest):,} of {first:,} images have a match that the run lists."
 
 
 def say_of_copies(distances: NDArray[np.float32]) -> str:

@@ -1,0 +1,223 @@
+"""The Dask cluster of a command: one that runs, or processes that it starts on this machine."""
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ...cache.errors import LpipstoreError, UsageError, setting
+from ...pipeline.common.tasks import HERE, Crew
+from ...pipeline.common.text import printable
+from .manifest import versions
+from .screen import Screen
+from .settings import SCHEDULER, Settings, parse_bytes, parse_dask
+
+_ANSWER_S = 15.0  # how long a scheduler may take to answer
+_WORKERS_S = 60.0  # and the first worker to come
+_AHEAD = 3  # tasks in flight for each that runs
+_COUNT_S = 2.0  # how often workers are counted
+_PARTS = ("lpipstore", "torch", "torchvision", "numpy", "pillow")  # that decide the bits of rows
+
+
+@contextmanager
+def open_crew(settings: Settings, store: Path, screen: Screen) -> Iterator[Crew]:
+    """Return who carries out what takes long: this process, or the cluster of the settings.
+
+    Parameters
+    ----------
+    settings
+        Their ``dask`` is an address, a scheduler file, ``local:N`` or None. A dry run starts none.
+    store
+        The folder that workers have to see.
+
+    Raises
+    ------
+    UsageError
+        ``dask`` is written wrong, or Dask's scheduler is not installed.
+    LpipstoreError
+        No scheduler answers, it has no workers, or they differ from this process or do not see the
+        store.
+    """
+    if settings.dask is None or settings.dry_run:
+        yield HERE
+        return
+    count = parse_dask(settings.dask)
+    distributed = _installed()
+    memory = parse_bytes(settings.memory)
+    with ExitStack() as stack:
+        _quieten(stack)
+        if count is None:
+            client = stack.enter_context(_connected(distributed, settings.dask))
+        else:
+            memory //= count
+            screen.say(f"starting {count} worker{'s' if count > 1 else ''} on this machine")
+            cluster = stack.enter_context(_started(distributed, count))
+            client = stack.enter_context(_client(distributed, cluster))
+        _wait_for_workers(client, settings.dask)
+        _probe(client, store)
+        if find_spec("bokeh") is not None and client.dashboard_link:
+            screen.say(f"Dask's dashboard is at {client.dashboard_link}")
+        workers = _Workers(client, screen)
+        executor = client.get_executor(pure=False)
+        stack.callback(executor.shutdown, wait=False)
+        yield Crew(
+            executor,
+            elsewhere=True,
+            workers=workers.count,
+            ahead=_AHEAD,
+            memory=memory,
+            deaths=(distributed.scheduler.KilledWorker,),
+            look=workers.look,
+        )
+
+
+def _installed() -> Any:  # noqa: ANN401 - a module that may not be there
+    if find_spec("distributed") is None:
+        raise UsageError(
+            f"{setting('dask')} needs Dask's scheduler, which is not installed: "
+            "pip install 'lpipstore[cluster]'"
+        )
+    import distributed
+
+    return distributed
+
+
+def _quieten(stack: ExitStack) -> None:
+    """Let only what ends in an error of ours be shown of the log of Dask."""
+    for name in ("distributed", "tornado", "asyncio"):
+        logger = logging.getLogger(name)
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _started(distributed: Any, count: int) -> Iterator[Any]:  # noqa: ANN401
+    """Start processes on this machine, with one task at a time each; stop them at the end."""
+    import dask
+
+    # A task is blamed for every worker that dies while it waits there; `completed` counts, too
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1000}):
+        cluster = distributed.LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,  # rows are kept within the memory of the settings
+            dashboard_address="127.0.0.1:0" if find_spec("bokeh") is not None else None,
+            silence_logs=logging.CRITICAL,
+        )
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@contextmanager
+def _client(distributed: Any, cluster: Any, **more: Any) -> Iterator[Any]:  # noqa: ANN401
+    client = distributed.Client(
+        cluster, timeout=_ANSWER_S, set_as_default=False, name="lpipstore", **more
+    )
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def _connected(distributed: Any, choice: str) -> Iterator[Any]:  # noqa: ANN401
+    """Connect to a scheduler by its address or its file."""
+    file = {} if SCHEDULER.fullmatch(choice) else {"scheduler_file": choice}
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(_client(distributed, None if file else choice, **file))
+        except (OSError, TimeoutError, ValueError, KeyError) as error:
+            reason = str(error) or type(error).__name__
+            raise LpipstoreError(
+                f"no Dask scheduler answers at {printable(choice)} ({printable(reason)}): start "
+                f"one with `dask scheduler`, or give {setting('dask')} its address"
+            ) from error
+        yield client
+
+
+def _wait_for_workers(client: Any, choice: str) -> None:  # noqa: ANN401
+    try:
+        client.wait_for_workers(1, timeout=_WORKERS_S)
+    except TimeoutError as error:
+        raise LpipstoreError(
+            f"the Dask scheduler at {printable(choice)} has no workers after {_WORKERS_S:.0f} s: "
+            "start some with `dask worker ADDRESS --nworkers 4 --nthreads 1`"
+        ) from error
+
+
+def look_around(path: str, token: str) -> dict[str, Any]:
+    """Return what a worker has: the versions that decide bits, and whether it sees the store."""
+    try:
+        sees = Path(path).read_text() == token
+        writes = os.access(path, os.W_OK)
+    except OSError:
+        sees = writes = False
+    return {"versions": versions(), "sees": sees, "writes": writes}
+
+
+def _probe(client: Any, store: Path) -> None:  # noqa: ANN401
+    """Raise `LpipstoreError` unless all workers see the store and run what this process runs."""
+    token = uuid.uuid4().hex
+    probe = store / "open" / f"probe-{token}"
+    probe.write_text(token)
+    try:
+        found = client.run(look_around, str(probe), token, on_error="return")
+    finally:
+        probe.unlink(missing_ok=True)
+    ours = versions()
+    for worker, seen in found.items():
+        if isinstance(seen, BaseException):
+            raise LpipstoreError(
+                f"the Dask worker {worker} cannot run lpipstore ({printable(str(seen))}): install "
+                "the same packages there as here"
+            )
+        for name in _PARTS:
+            if ours.get(name) != seen["versions"].get(name):
+                raise LpipstoreError(
+                    f"the Dask worker {worker} has {name} {seen['versions'].get(name)} and this "
+                    f"process {ours.get(name)}: rows would differ; install the same there"
+                )
+        if not (seen["sees"] and seen["writes"]):
+            raise LpipstoreError(
+                f"the Dask worker {worker} does not {'write to' if seen['sees'] else 'see'} the "
+                f"store at {printable(str(store))}: hosts have to share it, and the images, under "
+                f"the same paths; name a shared folder with {setting('store')}"
+            )
+
+
+class _Workers:
+    """The workers of a client, counted now and then."""
+
+    def __init__(self, client: Any, screen: Screen) -> None:  # noqa: ANN401
+        self._client, self._screen = client, screen
+        self._seen, self._when = 1, 0.0
+        self._now: Callable[[], float] = time.monotonic
+
+    def count(self) -> int:
+        """Return how many tasks run side by side, at least 1."""
+        now = self._now()
+        if now - self._when > _COUNT_S:
+            self._seen, self._when = self._threads(), now
+        return max(1, self._seen)
+
+    def look(self) -> None:
+        """Warn if there are no workers any more."""
+        if not self._threads():
+            self._screen.warn("the Dask scheduler has no workers left: waiting for some to come")
+
+    def _threads(self) -> int:
+        try:
+            return sum(self._client.nthreads().values())
+        except (OSError, TimeoutError) as error:
+            raise LpipstoreError(
+                "the Dask scheduler is gone: start it again and give the same command, which goes "
+                "on from what is finished"
+            ) from error

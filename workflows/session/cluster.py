@@ -1,5 +1,6 @@
 """The Dask cluster of a command: one that runs, or processes that it starts on this machine."""
 
+import json
 import logging
 import os
 import time
@@ -52,7 +53,8 @@ def open_crew(settings: Settings, store: Path, screen: Screen) -> Iterator[Crew]
     with ExitStack() as stack:
         _quieten(stack)
         if count is None:
-            client = stack.enter_context(_connected(distributed, settings.dask))
+            address = _address(settings.dask)
+            client = stack.enter_context(_connected(distributed, address))
         else:
             memory //= count
             screen.say(f"starting {count} worker{'s' if count > 1 else ''} on this machine")
@@ -117,27 +119,37 @@ def _started(distributed: Any, count: int) -> Iterator[Any]:  # noqa: ANN401
 
 
 @contextmanager
-def _client(distributed: Any, cluster: Any, **more: Any) -> Iterator[Any]:  # noqa: ANN401
-    client = distributed.Client(
-        cluster, timeout=_ANSWER_S, set_as_default=False, name="lpipstore", **more
-    )
+def _client(distributed: Any, cluster: Any) -> Iterator[Any]:  # noqa: ANN401
+    client = distributed.Client(cluster, timeout=_ANSWER_S, set_as_default=False, name="lpipstore")
     try:
         yield client
     finally:
         client.close()
 
 
+def _address(choice: str) -> str:
+    """Return the address of a scheduler, which its file names."""
+    if SCHEDULER.fullmatch(choice):
+        return choice
+    try:
+        return str(json.loads(Path(choice).read_bytes())["address"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LpipstoreError(
+            f"{printable(choice)} is no file of a Dask scheduler, or it is being written: start "
+            "one with `dask scheduler`, which names it"
+        ) from error
+
+
 @contextmanager
-def _connected(distributed: Any, choice: str) -> Iterator[Any]:  # noqa: ANN401
-    """Connect to a scheduler by its address or its file."""
-    file = {} if SCHEDULER.fullmatch(choice) else {"scheduler_file": choice}
+def _connected(distributed: Any, address: str) -> Iterator[Any]:  # noqa: ANN401
+    """Connect to a scheduler by its address."""
     with ExitStack() as stack:
         try:
-            client = stack.enter_context(_client(distributed, None if file else choice, **file))
-        except (OSError, TimeoutError, ValueError, KeyError) as error:
+            client = stack.enter_context(_client(distributed, address))
+        except (OSError, TimeoutError, ValueError) as error:
             reason = str(error) or type(error).__name__
             raise LpipstoreError(
-                f"no Dask scheduler answers at {printable(choice)} ({printable(reason)}): start "
+                f"no Dask scheduler answers at {printable(address)} ({printable(reason)}): start "
                 f"one with `dask scheduler`, or give {setting('dask')} its address"
             ) from error
         yield client
@@ -149,7 +161,7 @@ def _wait_for_workers(client: Any, choice: str) -> None:  # noqa: ANN401
     except TimeoutError as error:
         raise LpipstoreError(
             f"the Dask scheduler at {printable(choice)} has no workers after {_WORKERS_S:.0f} s: "
-            "start some with `dask worker ADDRESS --nworkers 4 --nthreads 1`"
+            "start some with `dask worker ADDRESS`, one task at a time each"
         ) from error
 
 

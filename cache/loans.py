@@ -63,7 +63,7 @@ class Loan:
 
         While no row is written, the length of the file is the number of attempts.
         """
-        with self._opened() as fd:
+        with disk_errors(Path(self.path).parent.parent), self._opened() as fd:
             size = os.fstat(fd).st_size
             before = size if size < self.row_bytes else 1
             os.ftruncate(fd, before + 1)
@@ -82,12 +82,17 @@ class Loan:
 
         Raises
         ------
-        OSError
-            The file is not there, or cannot be written.
+        StoreFull, StoreError
+            The disk is full, or the file is not there.
         """
         packing = compressor() if self.codec else None
         # Whoever was taken for dead and writes the same rows after all changes nothing
-        with self._opened() as fd, ThreadPoolExecutor(1, "lpipstore") as helper:
+        folder = Path(self.path).parent.parent
+        with (
+            disk_errors(folder),
+            self._opened() as fd,
+            ThreadPoolExecutor(1, "lpipstore") as helper,
+        ):
             written = write_rows(fd, 0, list(rows), keys, packing, helper)
             contents = Contents.of([written])
             ending = footer(contents, self.slots)

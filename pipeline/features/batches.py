@@ -85,7 +85,7 @@ def make_rows(batch: Batch) -> Made:
     ------
     LpipstoreError
         The weights are not there or are others, or values are not finite.
-    OSError
+    StoreFull, StoreError
         The lent segment cannot be written.
     """
     found = batch.loan.found(batch.keys)

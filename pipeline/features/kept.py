@@ -43,9 +43,19 @@ class KeptRows:
             self._sets[key] = rows
         return rows
 
+    def clear(self) -> None:
+        """Let go of all rows."""
+        with self._lock:
+            self._sets.clear()
+
 
 _KEPT = KeptRows()
 """Those of this process: what a Dask worker keeps from one task to the next."""
+
+
+def forget_rows() -> None:
+    """Let go of what this process keeps: its tasks are done."""
+    _KEPT.clear()
 
 
 def rows_at(where: Located) -> NDArray[np.generic]:

@@ -1,5 +1,6 @@
 """Segments that another process fills: entered whole or not at all, within the limit."""
 
+import errno
 import os
 import pickle
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lpipstore.cache.store import FeatureStore, RowsLost
+from lpipstore.cache.store import FeatureStore, RowsLost, StoreError, StoreFull
 
 COUNT = 40
 
@@ -120,6 +121,20 @@ def test_what_is_still_lent_is_removed_when_the_store_is_closed(tmp_path, made):
     with FeatureStore(tmp_path / "store") as store:
         assert store.verify().ok
         assert store.stat().rows == 0
+
+
+def test_a_worker_says_why_it_cannot_write(store, made, monkeypatch):
+    loan, gone = store.lend(made.spec, 4), store.lend(made.spec, 4)
+    store.take_back(gone)
+    with pytest.raises(StoreError, match="cannot be written: .*No such file"):
+        gone.write(made.keys(range(4)), made.rows(range(4)))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lpipstore.cache.loans.write_rows", full)
+    with pytest.raises(StoreFull, match="no space left for the store"):
+        loan.write(made.keys(range(4)), made.rows(range(4)))
 
 
 KILLED = """

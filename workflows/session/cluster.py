@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...pipeline.common.tasks import HERE, Crew
 from ...pipeline.common.text import printable
+from ...pipeline.features.kept import forget_rows
 from .manifest import versions
 from .screen import Screen
 from .settings import SCHEDULER, Settings, parse_bytes, parse_dask
@@ -55,6 +56,7 @@ def open_crew(settings: Settings, store: Path, screen: Screen) -> Iterator[Crew]
         if count is None:
             address = _address(settings.dask)
             client = stack.enter_context(_connected(distributed, address))
+            stack.callback(_leave, client)
         else:
             memory //= count
             screen.say(f"starting {count} worker{'s' if count > 1 else ''} on this machine")
@@ -155,6 +157,12 @@ def _connected(distributed: Any, address: str) -> Iterator[Any]:  # noqa: ANN401
         yield client
 
 
+def _leave(client: Any) -> None:  # noqa: ANN401
+    """Let workers that go on without us free the memory of our rows."""
+    with suppress(OSError, TimeoutError):  # the scheduler may be gone
+        client.run(forget_rows, on_error="ignore", wait=False)
+
+
 def _wait_for_workers(client: Any, choice: str) -> None:  # noqa: ANN401
     try:
         client.wait_for_workers(1, timeout=_WORKERS_S)
@@ -221,7 +229,9 @@ class _Workers:
         return max(1, self._seen)
 
     def look(self) -> None:
-        """Warn if there are no workers any more."""
+        """Warn if there are no workers any more; raise KeyboardInterrupt if asked to stop."""
+        if self._screen.stopped_by is not None:
+            raise KeyboardInterrupt
         if not self._threads():
             self._screen.warn("the Dask scheduler has no workers left: waiting for some to come")
 

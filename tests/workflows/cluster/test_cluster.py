@@ -60,12 +60,9 @@ def test_from_python_images_in_memory_and_in_files(draw, scheduler, tmp_path):
     draw(tmp_path / "pictures", 40)
     pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
     for number, images in enumerate((tmp_path / "pictures", pixels)):
-        here, there = (
-            lpipstore.distance_matrix(
-                images, store=tmp_path / f"{number}{dask}", dask=where, **options
-            )
-            for dask, where in enumerate((None, scheduler))
-        )
+        stores = [tmp_path / f"{number}{where}" for where in ("here", "there")]
+        here = lpipstore.distance_matrix(images, store=stores[0], **options)
+        there = lpipstore.distance_matrix(images, store=stores[1], dask=scheduler, **options)
         assert here.tobytes() == there.tobytes()
 
 
@@ -115,9 +112,8 @@ def test_a_scheduler_without_workers(cli, pictures, monkeypatch):
     from distributed import LocalCluster
 
     monkeypatch.setattr("lpipstore.workflows.session.cluster._WORKERS_S", 0.2)
-    with LocalCluster(
-        n_workers=0, dashboard_address=None, processes=False, protocol="tcp"
-    ) as cluster:
+    options = {"dashboard_address": ":0", "processes": False, "protocol": "tcp"}
+    with LocalCluster(n_workers=0, **options) as cluster:
         outcome = cli("extract", pictures, *MODEL, "--dask", cluster.scheduler_address)
     assert outcome.code == 1
     assert "has no workers after 0 s: start some with `dask worker" in outcome.err

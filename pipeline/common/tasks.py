@@ -6,7 +6,6 @@ thread, and rows are handed over as they are; on a Dask cluster (or any other
 its tasks to `completed` and does not know which it is.
 """
 
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,7 +20,7 @@ from ...cache.located import Located, RowsLost
 
 _MOST_DEATHS = 20  # of workers under one task, after which it is given up
 _MOST_MENDS = 3
-_LOOK_S = 5.0  # how often to look after workers while no task ends
+_LOOK_S = 1.0  # how often to look after workers while no task ends
 
 Label = TypeVar("Label")
 Clock = Callable[[], AbstractContextManager[None]]
@@ -170,13 +169,11 @@ def completed(
 
 def _wait(crew: Crew, waiting: Iterable[Future[Any]]) -> list[Future[Any]]:
     """Return futures that are done, at least one."""
-    began = time.monotonic()
     while True:
         done = wait(waiting, _LOOK_S if crew.elsewhere else None, FIRST_COMPLETED).done
         if done:
             return list(done)
-        if time.monotonic() - began > _LOOK_S:
-            crew.look()
+        crew.look()
 
 
 def _mended(task: Task[Label], lost: RowsLost, mend: Mend) -> Task[Label]:

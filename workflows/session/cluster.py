@@ -3,9 +3,10 @@
 import json
 import logging
 import os
+import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,11 +63,12 @@ def open_crew(settings: Settings, store: Path, screen: Screen) -> Iterator[Crew]
             screen.say(f"starting {count} worker{'s' if count > 1 else ''} on this machine")
             cluster = stack.enter_context(_started(distributed, count))
             client = stack.enter_context(_client(distributed, cluster))
+            client.register_worker_callbacks(setup=ignore_interrupts)
         _wait_for_workers(client, settings.dask)
         _probe(client, store)
         if find_spec("bokeh") is not None and client.dashboard_link:
             screen.say(f"Dask's dashboard is at {client.dashboard_link}")
-        workers = _Workers(client, screen)
+        workers = _Workers(client, screen, ours=count is not None)
         executor = client.get_executor(pure=False)
         stack.callback(executor.shutdown, wait=False)
         yield Crew(
@@ -92,8 +94,10 @@ def _installed() -> Any:  # noqa: ANN401 - a module that may not be there
 
 
 def _quieten(stack: ExitStack) -> None:
-    """Let only what ends in an error of ours be shown of the log of Dask."""
-    for name in ("distributed", "tornado", "asyncio"):
+    """Do not show the log of Dask: what ends a run is told by an error of ours."""
+    of_dask = ("distributed", "tornado", "asyncio")
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in of_dask]
+    for name in (*of_dask, *names):  # Dask gives many of them a level of their own
         logger = logging.getLogger(name)
         stack.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL)
@@ -118,6 +122,12 @@ def _started(distributed: Any, count: int) -> Iterator[Any]:  # noqa: ANN401
         yield cluster
     finally:
         cluster.close()
+
+
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C, which every process of a terminal gets, to the one that started the workers."""
+    with suppress(ValueError):  # not in the main thread: a terminal does not reach this one
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
@@ -216,23 +226,32 @@ def _probe(client: Any, store: Path) -> None:  # noqa: ANN401
 class _Workers:
     """The workers of a client, counted now and then."""
 
-    def __init__(self, client: Any, screen: Screen) -> None:  # noqa: ANN401
+    def __init__(self, client: Any, screen: Screen, *, ours: bool) -> None:  # noqa: ANN401
         self._client, self._screen = client, screen
-        self._seen, self._when = 1, 0.0
-        self._now: Callable[[], float] = time.monotonic
+        self._seen, self._when, self._alone = 1, 0.0, 0.0
+        self._ours = ours
 
     def count(self) -> int:
         """Return how many tasks run side by side, at least 1."""
-        now = self._now()
+        now = time.monotonic()
         if now - self._when > _COUNT_S:
             self._seen, self._when = self._threads(), now
         return max(1, self._seen)
 
     def look(self) -> None:
-        """Warn if there are no workers any more; raise KeyboardInterrupt if asked to stop."""
+        """Warn if there are no workers any more; stop if asked to, or if ours do not come back."""
         if self._screen.stopped_by is not None:
             raise KeyboardInterrupt
-        if not self._threads():
+        if self._threads():
+            self._alone = 0.0
+            return
+        now = time.monotonic()
+        self._alone = self._alone or now
+        if self._ours and now - self._alone > _WORKERS_S:
+            raise LpipstoreError(
+                "all workers have ended: the same command goes on from what is finished"
+            )
+        if not self._ours:
             self._screen.warn("the Dask scheduler has no workers left: waiting for some to come")
 
     def _threads(self) -> int:

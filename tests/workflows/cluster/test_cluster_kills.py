@@ -27,7 +27,10 @@ class Command:
         self.log = log
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lpipstore", *map(str, words)], stdout=file, stderr=file
+                [sys.executable, "-m", "lpipstore", *map(str, words)],
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
 
     def workers(self):
@@ -125,3 +128,38 @@ def test_the_coordinator_killed_and_the_command_given_again(scene, files_of):
     assert summary["forwards"] == COUNT - committed
     assert files_of(scene / "run") == files_of(scene / "here" / "run")
     assert os.listdir(scene / "store" / "open") == []
+
+
+def test_an_interrupt_of_all_processes_stops_without_noise(scene, files_of):
+    where = ("--store", scene / "store", "--out", scene / "run")
+    words = ("pairs", scene / "pictures", *MODEL, *where, "--dask", "local:2")
+    command = Command(*words, log=scene / "log")
+    wait_until(lambda: rows_in(scene / "store") >= 3, command)
+    os.killpg(command.process.pid, signal.SIGINT)  # as a terminal does
+    assert command.process.wait(60) == 130
+    log = command.log.read_text()
+    assert "error: interrupted; what is finished is kept (images " in log
+    assert "Traceback" not in log
+    assert os.listdir(scene / "store" / "open") == []
+    Command(*words, log=scene / "log").succeed()
+    assert files_of(scene / "run") == files_of(scene / "here" / "run")
+
+
+def test_a_scheduler_that_dies_is_told_in_one_line(scene, scheduler, files_of):
+    where = ("--store", scene / "store", "--out", scene / "run")
+    words = ("pairs", scene / "pictures", *MODEL, *where)
+    command = Command(*words, "--dask", scheduler, log=scene / "log")
+    wait_until(lambda: rows_in(scene / "store") >= 3, command)
+    port = int(json.loads(scheduler.read_text())["address"].rpartition(":")[2])
+    (owner,) = {
+        each.pid
+        for each in psutil.net_connections("tcp")
+        if each.laddr.port == port and each.status == psutil.CONN_LISTEN
+    }
+    os.kill(owner, signal.SIGKILL)
+    assert command.process.wait(120) == 1
+    log = command.log.read_text()
+    assert "error: the Dask scheduler is gone" in log
+    assert "Traceback" not in log
+    Command(*words, "--dask", "local:2", log=scene / "log").succeed()
+    assert files_of(scene / "run") == files_of(scene / "here" / "run")

@@ -4,6 +4,8 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
+from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -222,3 +224,20 @@ def test_as_many_threads_as_the_bits_need(backbone, size):
         np.testing.assert_array_equal(extractor.rows(pixels), expected)
     finally:
         torch.set_num_threads(before)
+
+
+def test_images_in_archives_and_by_relative_paths_are_found(scene, crew, tmp_path, monkeypatch):
+    make, contents = scene
+    features = make("store")
+    paths = [Path(features.names[content]) for content in contents[:4]]
+    with ZipFile(tmp_path / "some.zip", "w") as archive:
+        for path in paths[:2]:
+            archive.write(path, path.name)
+    monkeypatch.chdir(tmp_path)  # where the workers are not
+    within = [f"some.zip#{path.name}" for path in paths[:2]]
+    outside = [str(path.relative_to(tmp_path)) for path in paths[2:]]
+    names = dict(zip(contents, within + outside, strict=False))
+    features.crew, features.decode = crew, replace(features.decode, names=names)
+    features.ensure(contents[:4])
+    assert features.failures == {}
+    assert features.forwards == 4

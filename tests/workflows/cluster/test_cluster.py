@@ -102,10 +102,12 @@ def test_no_scheduler_answers(cli, pictures, tmp_path, monkeypatch):
 
 
 def test_a_file_that_is_no_scheduler_file(cli, pictures, tmp_path):
-    (tmp_path / "file.json").write_text("no JSON")
-    outcome = cli("extract", pictures, *MODEL, "--dask", tmp_path / "file.json")
-    assert outcome.code == 1
-    assert "no Dask scheduler answers at" in outcome.err
+    file = tmp_path / "file.json"
+    for text in ("no JSON", "[]", "{}"):
+        file.write_text(text)
+        outcome = cli("extract", pictures, *MODEL, "--dask", file)
+        assert outcome.code == 1
+        assert f"{file} is no file of a Dask scheduler, or it is being written" in outcome.err
 
 
 def test_a_scheduler_without_workers(cli, pictures, monkeypatch):

@@ -1,9 +1,11 @@
-"""Rows made by workers: a task decodes and forwards one batch and fills a lent segment."""
+"""Rows made by workers: a task decodes and forwards batches; each fills a lent segment."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import torch
@@ -20,6 +22,9 @@ from ..sources.source import SourceOptions
 from ..sources.sources import Sources
 from .extractor import Extractor, ExtractorSpec, extractor_of
 
+_TASK_BYTES = 8 << 20  # of the rows of a task: short ones would cost Dask more than the worker
+_TASKS_EACH = 4  # at least, for each worker
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -35,8 +40,8 @@ class Batch:
         The key of each image's row.
     options
         How sources are read.
-    loan
-        The segment for the rows.
+    loans
+        The segments for the rows: several where the store's limit makes them small.
     """
 
     extractor: ExtractorSpec
@@ -44,7 +49,7 @@ class Batch:
     images: tuple[tuple[str, bytes], ...]
     keys: tuple[bytes, ...]
     options: SourceOptions
-    loan: Loan
+    loans: tuple[Loan, ...]
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Made:
     Attributes
     ----------
     written
-        The rows in the lent segment; None if no image could be decoded.
+        The rows in the lent segments, of which the last ones may not have been needed.
     numbers
         The numbers of their images in the batch.
     failures
@@ -64,7 +69,7 @@ class Made:
         worker died.
     """
 
-    written: Written | None
+    written: tuple[Written, ...] = ()
     numbers: list[int] = field(default_factory=list)
     failures: dict[bytes, str] = field(default_factory=dict)
     forwards: int = 0
@@ -88,11 +93,12 @@ def make_rows(batch: Batch) -> Made:
     StoreFull, StoreError
         The lent segment cannot be written.
     """
-    found = batch.loan.found(batch.keys)
     count = len(batch.keys)
-    if found is not None:  # made by a worker that died before it could say so
-        return Made(found, list(range(count)), forwards=count)
-    before = batch.loan.begin()
+    shares = _shares(batch.loans, count)
+    found = [loan.found(batch.keys[share]) for loan, share in shares]
+    if None not in found:  # made by a worker that died before it could say so
+        return Made(tuple(filter(None, found)), list(range(count)), forwards=count)
+    before = batch.loans[0].begin()
     extractor = extractor_of(batch.extractor)
     how, sources = extractor.preparation, _sources_of(batch.options)
     parts = list(decode_images(batch.images, sources, how, count, workers=0))
@@ -100,15 +106,36 @@ def make_rows(batch: Batch) -> Made:
     failures = {images[at][1]: why for part in parts for at, why in part.failures.items()}
     numbers = [number for part in parts for number in part.indices]
     if not numbers:
-        return Made(None, failures=failures)
+        return Made(failures=failures)
     rows = np.empty((len(numbers), extractor.spec.length), extractor.spec.dtype)
     done = 0
     with threads(batch.threads), extractor.memory_errors():
         for part in parts:
             if part.indices:
                 done += len(extractor.rows(part.pixels, rows[done:]))
-    written = batch.loan.write([batch.keys[number] for number in numbers], rows)
+    keys = [batch.keys[number] for number in numbers]
+    written = tuple(
+        loan.write(keys[share], rows[share]) for loan, share in _shares(batch.loans, len(keys))
+    )
     return Made(written, numbers, failures, len(numbers), before * len(numbers))
+
+
+def _shares(loans: Sequence[Loan], count: int) -> list[tuple[Loan, slice]]:
+    """Return which of `count` rows go to which segment; no segment is left without rows."""
+    shares, start = [], 0
+    for loan in loans:
+        if start < count:
+            shares.append((loan, slice(start, min(start + loan.rows, count))))
+        start += loan.rows
+    return shares
+
+
+def make_batches(batches: Sequence[Batch]) -> list[Made]:
+    """Compute the rows of several batches, one after the other; see `make_rows`.
+
+    Each has a segment of its own: if a worker dies, the batch that it was at is lost, and no other.
+    """
+    return [make_rows(batch) for batch in batches]
 
 
 @dataclass
@@ -152,41 +179,79 @@ class Batches:
         UsageError
             The weights were given as tensors.
         """
-        if not contents:
-            return
-        for batch, made in completed(self.crew, self._tasks(contents), self._forward):
-            if made.written is None:
-                self.store.take_back(batch.loan)
-                yield [], made
-                continue
-            with self.clock("write"):
-                (kept,) = self.store.accept([(batch.loan, made.written)])
-            # Rows that were not kept are missing when they are needed, and computed then
-            yield [batch.images[number][1] for number in made.numbers] if kept else [], made
+        left = deque(contents)
+        while left and self.full is None:
+            before = len(left)
+            for group, results in completed(self.crew, self._tasks(left), self._forward):
+                yield from zip(self._kept(group, results), results, strict=True)
+            if len(left) == before:  # with nothing under way there is no room either
+                self.full = f"the store at {self.store.path} has reached its limit"
+
+    def _kept(self, group: Sequence[Batch], results: Sequence[Made]) -> Iterator[list[bytes]]:
+        """Enter the rows of a task; yield the contents of each batch that are committed."""
+        returned: list[tuple[Loan, Written]] = []
+        for batch, made in zip(group, results, strict=True):
+            for loan in batch.loans[len(made.written) :]:
+                self.store.take_back(loan)
+            returned += zip(batch.loans, made.written, strict=False)
+        with self.clock("write"):
+            kept = iter(self.store.accept(returned))
+        for batch, made in zip(group, results, strict=True):
+            contents: list[bytes] = []
+            for _, share in _shares(batch.loans, len(made.numbers)):
+                # Rows that were not kept are missing when they are needed, and computed then
+                if next(kept):
+                    contents += (batch.images[number][1] for number in made.numbers[share])
+            yield contents
 
     def _forward(self) -> AbstractContextManager[None]:
         return self.clock("forward")
 
-    def _tasks(self, contents: Sequence[bytes]) -> Iterator[Task[Batch]]:
-        """Yield a task for each batch for which the store has room."""
-        extractor, names = self.extractor, self.decoding.names
-        spec = extractor.portable()
+    def _tasks(self, left: deque[bytes]) -> Iterator[Task[list[Batch]]]:
+        """Take contents and yield tasks of a few batches each, as long as the store has room."""
+        extractor = self.extractor
+        if not left:
+            return
+        spec, options = extractor.portable(), self.decoding.sources.options
         with self.clock("load"):
             count = threads_for(extractor)
-        for start in range(0, len(contents), extractor.batch):
-            part = contents[start : start + extractor.batch]
-            try:
-                loan = self.store.lend(extractor.spec, len(part))
-            except StoreFull as error:
-                self.full = error.message
-                return
-            if loan is None:
-                self.full = f"the store at {self.store.path} has reached its limit"
-                return
-            images = tuple((absolute(names[content]), content) for content in part)
+        batches = -(-len(left) // extractor.batch)
+        fitting = _TASK_BYTES // (extractor.batch * extractor.spec.row_bytes)
+        most = max(1, min(fitting, batches // (_TASKS_EACH * self.crew.workers())))
+        group: list[Batch] = []
+        while left:
+            part = list(islice(left, extractor.batch))
+            loans = self._lend(len(part))
+            if not loans:
+                break
+            for _ in part:
+                left.popleft()
+            images = tuple((absolute(self.decoding.names[content]), content) for content in part)
             keys = tuple(extractor.spec.key(content) for content in part)
-            batch = Batch(spec, count, images, keys, self.decoding.sources.options, loan)
-            yield Task(batch, make_rows, (batch,))
+            group.append(Batch(spec, count, images, keys, options, loans))
+            if len(group) == most:
+                yield Task(group, make_batches, (group,))
+                group = []
+        if group:
+            yield Task(group, make_batches, (group,))
+
+    def _lend(self, rows: int) -> tuple[Loan, ...]:
+        """Lend segments for so many rows; none if the store has no room for all."""
+        loans: list[Loan] = []
+        try:
+            while rows > 0:
+                loan = self.store.lend(self.extractor.spec, rows)
+                if loan is None:
+                    break
+                loans.append(loan)
+                rows -= loan.rows
+        except StoreFull as error:
+            self.full = error.message
+        if rows > 0:
+            for loan in loans:
+                self.store.take_back(loan)
+            return ()
+        return tuple(loans)
 
 
 @torch.inference_mode()

@@ -176,6 +176,21 @@ def test_rows_for_which_the_store_has_no_room_end_the_run(scene, crew):
                 features.locate(contents)
 
 
+def test_a_small_store_evicts_what_was_made_first(scene, crew):
+    """Nothing is pinned, as by `extract`: what is lent leaves no room for long."""
+    make, contents = scene
+    features, contents = make("store", limit=1 << 20), contents[:COUNT]
+    filler = [features.key(b"%d" % n) for n in range(400)]
+    rows = np.ones((400, features.extractor.spec.length), features.extractor.spec.dtype)
+    features.store.put_many(features.extractor.spec, filler, rows)
+    features.crew = crew
+    features.ensure(contents)
+    assert features.full is None
+    assert features.forwards == COUNT
+    assert len(features.store.missing([features.key(c) for c in contents[-BATCH:]])) == 0
+    assert features.store.stat().bytes <= 1 << 20
+
+
 def test_images_that_a_program_holds_are_made_here(scene, crew):
     make, contents = scene
     features, contents = make("store"), contents[:BATCH]
@@ -196,7 +211,7 @@ def test_an_attempt_after_a_death_takes_what_is_there(scene):
     loan = features.store.lend(spec, BATCH)
     images = tuple((names[content], content) for content in contents)
     keys = tuple(map(spec.key, contents))
-    batch = Batch(features.extractor.portable(), 1, images, keys, SourceOptions(), loan)
+    batch = Batch(features.extractor.portable(), 1, images, keys, SourceOptions(), (loan,))
     loan.begin()  # and then the worker was killed
     made = make_rows(batch)
     assert (made.forwards, made.again) == (BATCH, BATCH)
@@ -204,8 +219,8 @@ def test_an_attempt_after_a_death_takes_what_is_there(scene):
         shutil.move(path, path + ".gone")  # complete rows need no images
     again = make_rows(batch)
     assert (again.forwards, again.again) == (BATCH, 0)
-    np.testing.assert_array_equal(again.written.records, made.written.records)
-    assert features.store.accept([(loan, again.written)]) == [True]
+    np.testing.assert_array_equal(again.written[0].records, made.written[0].records)
+    assert features.store.accept([(loan, again.written[0])]) == [True]
     assert features.ensure(contents) == BATCH
 
 

@@ -25,6 +25,5 @@ def scheduler(tmp_path_factory):
         time.sleep(0.05)
     yield file
     for process in reversed(begun):
-        process.terminate()
-    for process in reversed(begun):
+        process.kill()  # workers end with the process that started them
         process.wait(30)

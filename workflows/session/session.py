@@ -11,6 +11,7 @@ from ...cache.keys import PoolSpec
 from ...cache.store import FeatureStore, LimitChange
 from ...pipeline.common.atomic import check_writable
 from ...pipeline.common.progress import Stopwatch
+from ...pipeline.common.tasks import HERE, Crew
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import HEAD, TRUNK
 from ...pipeline.features.extractor import Extractor
@@ -21,6 +22,7 @@ from ...pipeline.images.preparation import Preparation
 from ...pipeline.images.survey import ImageRecord, survey
 from ...pipeline.sources.names import IMAGE_SUFFIXES
 from ...pipeline.sources.sources import Given, Sources, name_of
+from .cluster import open_crew
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
 from .screen import Screen
 from .settings import (
@@ -51,6 +53,8 @@ class Session:
         Shows progress and messages.
     sources
         Finds images and opens them; open as long as the session is.
+    crew
+        Who carries out what takes long: this process, or a Dask cluster.
     check
         Raises `LpipstoreError` for a collection that the command refuses; None takes any.
     """
@@ -60,6 +64,7 @@ class Session:
     clock: Stopwatch
     screen: Screen
     sources: Sources = field(default_factory=Sources)
+    crew: Crew = HERE
     check: Callable[[Collection], None] | None = None
 
     def survey(self, names: Sequence[str]) -> list[ImageRecord]:
@@ -92,7 +97,7 @@ def open_session(
     Raises
     ------
     LpipstoreError
-        A setting is written wrong, or the store cannot be opened.
+        A setting is written wrong, the store cannot be opened, or no Dask cluster answers.
     """
     if clock is None:
         clock = Stopwatch(*STAGES)
@@ -100,10 +105,11 @@ def open_session(
         _spared(settings) as chosen,
         open_store(chosen) as store,
         closing(sources or Sources(source_options(settings))) as opened,
+        open_crew(settings, store.path, screen) as crew,
     ):
         if store.limit_change is not None:
             tell_limit_change(store.limit_change, screen)
-        yield Session(store, settings, clock, screen, opened, check)
+        yield Session(store, settings, clock, screen, opened, crew, check)
 
 
 def tell_limit_change(change: LimitChange, screen: Screen) -> None:
@@ -243,6 +249,12 @@ def bind(records: list[ImageRecord], extractor: Extractor, session: Session) -> 
     how, workers = extractor.preparation, session.settings.workers
     decode = Decoding(session.sources, names, how, workers)
     features = Features(
-        extractor, session.store, decode, session.clock, session.screen.report, names
+        extractor,
+        session.store,
+        decode,
+        session.clock,
+        session.screen.report,
+        names,
+        crew=session.crew,
     )
     return Collection(records, features)

@@ -44,7 +44,7 @@ class Spread:
 def bins_for(pairs: int) -> int:
     """Return the number of bins of a histogram, by the rule of Rice within limits."""
     few, many = _BINS
-    return min(many, max(few, round(2 * float(pairs) ** (1 / 3))))
+    return min(many, max(few, round(2 * float(np.cbrt(pairs)))))
 
 
 def counted(

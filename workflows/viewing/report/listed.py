@@ -147,7 +147,12 @@ class ListSeen:
             return np.union1d(ends[firsts[:MOST]], named[0])
         if count <= MOST:
             return np.arange(count)
-        each = len(self.left) // count + 1
-        centres = spread_out(count, max(1, MOST // (each + 1)))
-        named += [centres, self.hubs, self.loners]
-        return np.unique(np.concatenate([*named, *(self.links(int(n))[0] for n in centres)]))
+        named += [self.hubs, self.loners]
+        centres = MOST
+        while True:  # the most centres that leave room for their neighbours
+            chosen = spread_out(count, max(1, centres))
+            every = np.concatenate([*named, chosen, *(self.links(int(n))[0] for n in chosen)])
+            shown = np.unique(every)
+            if len(shown) <= MOST or centres <= 1:
+                return shown
+            centres = centres * 3 // 4

@@ -3,7 +3,7 @@ report.section("nearest", (root, { first, count, headings, links, others }) => {
   const told = report.byId("nearest-count"), list = report.byId("nearest-list");
   const figure = report.byId("nearest-chosen"), elsewhere = report.byId("nearest-others");
   const note = report.byId("nearest-note"), heading = report.byId("nearest-heading");
-  const most = 24;
+  const most = 24, mostNamed = 12;
   const distances = links ? linked(links) : report.distances;
   const numbers = distances.images;
   const lower = Array.from(numbers, (number) => report.names[number].toLocaleLowerCase());
@@ -47,8 +47,8 @@ report.section("nearest", (root, { first, count, headings, links, others }) => {
       hidden.forEach((name, n) => { if (name.includes(wanted)) named.push(n); });
     }
     found.replaceChildren(...hits.slice(0, most).map((number) => report.card(number, null, () => report.select(number))));
-    elsewhere.replaceChildren(...named.slice(0, most).map(line));
-    const total = hits.length + named.length, shown = Math.min(hits.length, most) + Math.min(named.length, most);
+    elsewhere.replaceChildren(...named.slice(0, mostNamed).map(line));
+    const total = hits.length + named.length, shown = Math.min(hits.length, most) + Math.min(named.length, mostNamed);
     const counted = `${total.toLocaleString("en")} ${total === 1 ? "image" : "images"}`;
     told.textContent = !wanted ? "" : total > shown ? `${counted}, ${shown} of them shown` : counted;
   }

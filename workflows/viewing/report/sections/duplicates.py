@@ -16,6 +16,9 @@ class NearDuplicates:
         if subject.kind == "pairs" and subject.empty:
             return None
         found = subject.seen.duplicates
+        reason, clear = found.reason, True
+        if subject.kind == "pairs":
+            reason, clear = subject.pairs.suggestion.reason, subject.pairs.suggestion.clear
         records = {record.path: record for record in subject.usable}
         strips = []
         for group in found.groups[:GROUPS]:
@@ -41,8 +44,8 @@ class NearDuplicates:
                 "groups": len(found.groups),
                 "spare": found.spare,
                 "below": found.below,
-                "reason": found.reason,
-                "clear": subject.kind == "below" or subject.pairs.suggestion.clear,
+                "reason": reason,
+                "clear": clear,
                 "shown": len(strips),
             },
         )

@@ -176,3 +176,20 @@ def test_without_scripts_pages_have_their_numbers(visit, pages, kind):
         "group_run": "#diversity .dots .dot",
     }
     assert seen.page.locator(needed[kind]).first.is_visible()
+
+
+def test_hostile_names_are_harmless_in_matches(visit, hostile, tmp_path, draw):
+    folder = str(hostile.images["path"][0].as_py()).rpartition("/")[0]
+    draw(tmp_path / "<b>other<b>", 2)
+    run = lpipstore.compare(folder, tmp_path / "<b>other<b>", **METRIC)
+    seen = visit(run.report(tmp_path / "page.html"))
+    page = seen.page
+    bring(page, "copies")
+    shown = page.locator("#copies-list .caption").all_text_contents()
+    names = [name.rpartition("/")[2] for name in shown[::2]]
+    assert "<img src=x onerror=alert(1)>.png" in names and "bytes \\xff\\xfe.png" in names
+    assert "<b>other<b>" in page.locator("#copies .hint").inner_text()
+    assert page.locator("main b, main script, main img").count() == 0
+    page.locator("#copies-list .card").first.click()
+    assert page.locator("#pair figcaption").first.text_content() == shown[0]
+    seen.check()

@@ -1,5 +1,6 @@
 """The collection as a map: images that look alike lie close together."""
 
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -50,5 +51,7 @@ def _umap(distances: NDArray[np.float32]) -> NDArray[np.floating]:
 
     neighbours = min(15, len(distances) - 1)
     reducer = umap.UMAP(n_neighbors=neighbours, metric="precomputed", random_state=0)
-    points: NDArray[np.floating] = reducer.fit_transform(distances)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what precomputed distances and a seed rule out
+        points: NDArray[np.floating] = reducer.fit_transform(distances)
     return points

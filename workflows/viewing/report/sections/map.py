@@ -31,8 +31,9 @@ class Map:
         if find_spec("umap") is not None and len(points) > _FEW:
             maps.append(_layout("UMAP", _umap(pairs.distances)))
         return Content(
-            "Pictures that look alike lie close together. A plane cannot hold all distances: classical "
-            f"scaling shows {100 * share:.0f} % of their spread, so trust neighbours more than gaps.",
+            "Pictures that look alike lie close together. A plane cannot hold all distances: "
+            f"classical scaling shows {100 * share:.0f} % of their spread, so trust neighbours more "
+            "than gaps.",
             {"layouts": [layout["name"] for layout in maps]},
             {
                 "images": packed(subject.cast.numbers(pairs.images[n] for n in pairs.shown)),

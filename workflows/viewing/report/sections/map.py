@@ -27,8 +27,8 @@ class Map:
             return None
         points, share = classical_scaling(pairs.distances)
         maps = [_layout("Classical scaling", points)]
-        if len(points) > _FEW and (points := _umap(pairs.distances)) is not None:
-            maps.append(_layout("UMAP", points))
+        if len(points) > _FEW and (embedded := _umap(pairs.distances)) is not None:
+            maps.append(_layout("UMAP", embedded))
         return Content(
             "Pictures that look alike lie close together. A plane cannot hold all distances: "
             f"classical scaling shows {100 * share:.0f} % of their spread, so trust neighbours "

@@ -289,9 +289,10 @@ class LPIPS(nn.Module):
         if differ or in0.dtype != in1.dtype or large:
             sides = [run(self.trunk, self._scaled(images)) for images in (in0, in1)]
             return zip(*sides, strict=True)
-        count = in0.shape[0]
+        counts = [in0.shape[0], in1.shape[0]]
         together = run(self.trunk, self._scaled(torch.cat([in0, in1])))
-        pairs = ((tap[:count], tap[count:]) for tap in together)
+        # Not by slices: the gradient of each would be filled up with zeros, and the two added
+        pairs = ((first, second) for first, second in (tap.split(counts) for tap in together))
         return pairs if now else list(pairs)
 
     def _scaled(self, images: Tensor) -> Tensor:

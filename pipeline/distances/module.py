@@ -292,7 +292,9 @@ class LPIPS(nn.Module):
         counts = [in0.shape[0], in1.shape[0]]
         together = run(self.trunk, self._scaled(torch.cat([in0, in1])))
         # Not by slices: the gradient of each would be filled up with zeros, and the two added
-        pairs = ((first, second) for first, second in (tap.split(counts) for tap in together))
+        pairs = (
+            (first, second) for first, second in (tap.split_with_sizes(counts) for tap in together)
+        )
         return pairs if now else list(pairs)
 
     def _scaled(self, images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..common.precision import ieee_float32
+from .small_maps import gains_in_nchw
 from .strided import dense_convolution, gains_if_dense
 from .weights import TrunkWeights
 
@@ -48,16 +49,18 @@ def each_tap_of_pixels(trunk: nn.Module, pixels: Tensor, *, scaled: bool) -> Ite
     return each_tap(trunk, lines.view(count, height, width, 3).permute(0, 3, 1, 2))
 
 
-def each_tap(trunk: nn.Module, images: Tensor) -> Iterator[Tensor]:
+def each_tap(trunk: nn.Module, images: Tensor, *, as_rows: bool = True) -> Iterator[Tensor]:
     """Run the trunk on scaled images, in `channels_last`; yield the taps in turn.
 
     In NCHW, max-pooling and convolutions take up to 3 times as long (measured on CPUs, for alex,
-    vgg and squeeze).
+    vgg and squeeze). With `as_rows`, and without gradients, sums run in the order of stored rows,
+    to the bit; without it, small maps go the way that `small_maps` describes.
     """
     with ieee_float32():  # TF32 would change distances by 1e-3 of their value
         images = _as_trunk(trunk, images).contiguous(memory_format=torch.channels_last)
         if isinstance(trunk, SlicedFeatures):
-            yield from trunk.each_tap(images, dense=_needs_dense(images))
+            small = not as_rows and images.device.type == "cpu"
+            yield from trunk.each_tap(images, dense=_needs_dense(images), small=small)
         else:
             yield from trunk(images)
 
@@ -129,12 +132,17 @@ class SlicedFeatures(nn.Module):
                 taps.append(images)
         return tuple(taps)
 
-    def each_tap(self, images: Tensor, *, dense: bool = False) -> Iterator[Tensor]:
+    def each_tap(
+        self, images: Tensor, *, dense: bool = False, small: bool = False
+    ) -> Iterator[Tensor]:
         """Yield each tap before the next one is computed, so that it can be used and released.
 
-        `dense` runs strided convolutions as `dense_convolution` where that speeds up gradients.
+        `dense` runs strided convolutions as `dense_convolution` where that speeds up gradients,
+        and `small` runs prepared convolutions of small maps in NCHW.
         """
         for index, layer in enumerate(self.features):
+            if small and gains_in_nchw(layer, images):
+                images = images.contiguous()
             if dense and gains_if_dense(layer):
                 images = dense_convolution(layer, images)
             else:

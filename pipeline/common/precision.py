@@ -55,10 +55,15 @@ def without_autocast(device_type: str) -> AbstractContextManager[object]:
 
     `torch.compile` and `torch.export` take it; where autocast is off, they record nothing.
     """
-    available = torch.amp.is_autocast_available(device_type)
-    if available and torch.is_autocast_enabled(device_type):
+    if _has_autocast(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _has_autocast(device_type: str) -> bool:
+    """Return whether autocast knows a kind of device; torch 2.8 cannot compile the question."""
+    return bool(torch.amp.is_autocast_available(device_type))
 
 
 class _Switches:

@@ -1,6 +1,7 @@
 """LPIPS as a torch module: two batches of images in, differentiable distances out."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, overload
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.load import load_backbone
+from ..backbones.small_maps import prepare_small_maps
 from ..backbones.trunk import ScalingLayer, each_tap, recorded_taps
 from ..backbones.weights import WeightsChoice
 from ..common.eager import computes_now
@@ -40,7 +42,8 @@ class LPIPS(nn.Module):
     ``train()``.
 
     `torch.compile` takes the module in one graph, `torch.export` and ``torch.onnx.export`` with
-    dynamic batch, height and width, from 48 pixels (the two images share their dimensions).
+    dynamic batch, height and width, from 48 pixels (the two images share their dimensions). torch
+    2.8 exports pooling layers, hence this module, for one height and width and any batch.
     Distances are computed in float32, whatever autocast or the dtype of the trunk are. Convolutions
     of a float32 trunk are, too, except that in a compiled or exported module torch's switches for
     TF32 decide.
@@ -152,6 +155,8 @@ class LPIPS(nn.Module):
         self._head_name = head.name
         self.scaling = ScalingLayer()
         self.trunk = backbone.trunk.requires_grad_(pnet_tune)
+        if net == "alex":  # not faster for the others
+            prepare_small_maps(self.trunk)
         self.head_weights = nn.ParameterList(
             nn.Parameter(torch.from_numpy(weight.copy()), requires_grad=not eval_mode and lpips)
             for weight in head.weights
@@ -253,9 +258,11 @@ class LPIPS(nn.Module):
         if normalize:
             in0, in1 = 2 * in0 - 1, 2 * in1 - 1
         dropout = self.dropout if self.training else 0.0
+        # By their numbers: torch 2.8 compiles no loop over a ParameterList
+        heads = [self.head_weights[number] for number in range(len(self.head_weights))]
         layers = [
             self._contribution(tap_distances(*sides, weights, dropout), size, mask)
-            for sides, weights in zip(self._pairs_of_taps(in0, in1), self.head_weights, strict=True)
+            for sides, weights in zip(self._pairs_of_taps(in0, in1), heads, strict=True)
         ]
         value = sum(layers[1:], start=layers[0])
         return (value, layers) if retPerLayer else value
@@ -276,15 +283,18 @@ class LPIPS(nn.Module):
         In eager mode each pair is there before the next tap is computed, and can be released.
         """
         now = computes_now(in0, in1)
-        run = each_tap if now else recorded_taps
+        run = partial(each_tap, as_rows=False) if now else recorded_taps
         differ = torch.is_grad_enabled() and in0.requires_grad != in1.requires_grad
         large = now and in0.numel() + in1.numel() > _TOGETHER
         if differ or in0.dtype != in1.dtype or large:
             sides = [run(self.trunk, self._scaled(images)) for images in (in0, in1)]
             return zip(*sides, strict=True)
-        count = in0.shape[0]
+        counts = [in0.shape[0], in1.shape[0]]
         together = run(self.trunk, self._scaled(torch.cat([in0, in1])))
-        pairs = ((tap[:count], tap[count:]) for tap in together)
+        # Not by slices: the gradient of each would be filled up with zeros, and the two added
+        pairs = (
+            (first, second) for first, second in (tap.split_with_sizes(counts) for tap in together)
+        )
         return pairs if now else list(pairs)
 
     def _scaled(self, images: Tensor) -> Tensor:

@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lpipstore.pipeline.distances.masks import by_area, weighted_mean
+from lpipstore.pipeline.distances.module import LPIPS
+
+SIDES = st.integers(33, 75)
+CORNERS = st.tuples(*[st.floats(0, 1)] * 4, st.floats(0.1, 3))
+METRICS = {net: LPIPS(net, weights="random") for net in ("squeeze", "alex")}
 
 
 def share(pixels, positions):
@@ -37,3 +44,34 @@ def test_mean_over_no_weight_is_zero():
     assert mean[0] == 0
     torch.testing.assert_close(mean[1], distances[1].mean().detach().view(1, 1, 1))
     assert torch.equal(distances.grad[0], torch.zeros(1, 3, 3))
+
+
+def rectangles(corners, height, width):
+    """Sum of weighted rectangles, whose corners are shares of the sides."""
+    mask = np.zeros((height, width))
+    for top, bottom, left, right, weight in corners:
+        rows = slice(*sorted((int(top * height), int(bottom * height))))
+        columns = slice(*sorted((int(left * width), int(right * width))))
+        mask[rows, columns] += weight
+    return mask
+
+
+@pytest.mark.parametrize("net", METRICS)
+@given(height=SIDES, width=SIDES, corners=st.lists(CORNERS, min_size=1, max_size=4))
+@settings(max_examples=25)
+def test_distance_is_that_of_shares_of_area_counted_by_hand(net, height, width, corners):
+    metric = METRICS[net]
+    generator = torch.Generator().manual_seed(height * width)
+    first, second = torch.rand(2, 1, 3, height, width, generator=generator) * 2 - 1
+    mask = rectangles(corners, height, width)
+    with torch.no_grad():
+        taps = [metric.trunk(metric.scaling(side)) for side in (first, second)]
+        found = metric(first, second, mask=torch.from_numpy(mask)[None, None])
+    expected = 0.0
+    for one, other, head in zip(*taps, metric.head_weights, strict=True):
+        units = [tap[0].numpy().astype("f8") for tap in (one, other)]
+        units = [unit / (np.sqrt((unit**2).sum(0)) + 1e-10) for unit in units]
+        distances = np.einsum("c,chw->hw", head.numpy().astype("f8"), (units[0] - units[1]) ** 2)
+        areas = share(height, len(distances)) @ mask @ share(width, distances.shape[1]).T
+        expected += (distances * areas).sum() / areas.sum() if areas.any() else 0.0
+    assert abs(float(found) - expected) <= 1e-6

@@ -25,6 +25,16 @@ SMALLEST = 48  # where alex has taps of one position, torch would export for tha
 RESNET = {"net": "torchvision:resnet18", "taps": ("layer1", "layer2"), "heads": "none"}
 
 
+@pytest.fixture(scope="session")
+def all_sizes():
+    """Skip where torch itself exports no pooling layer for all sizes, as torch 2.8."""
+    pool, images = torch.nn.MaxPool2d(3, 2), torch.zeros(1, 1, 9, 9)
+    try:
+        export(pool, (images,), dynamic_shapes=({2: Dim("height", min=5)},))
+    except torch._dynamo.exc.UserError:
+        pytest.skip(f"torch {torch.__version__} exports max-pooling for even or odd sizes only")
+
+
 @pytest.fixture(autouse=True)
 def new_start():
     """Compile anew in each test: torch limits how often one function is compiled."""
@@ -37,7 +47,7 @@ def pair(request, twins):
 
 
 @pytest.fixture(scope="module")
-def exported(pair, draw_pairs):
+def exported(pair, draw_pairs, all_sizes):
     return export_dynamic(pair[1], draw_pairs)
 
 
@@ -81,7 +91,7 @@ def test_onnx_file_gives_the_distances_of_the_package(pair, exported, draw_pairs
     [{"net": "squeeze", "spatial": True}, {"net": "alex", "reduction": "mean"}, RESNET],
     ids=str,
 )
-def test_strict_export_takes_the_options(options, draw_pairs):
+def test_strict_export_takes_the_options(options, draw_pairs, all_sizes):
     metric = LPIPS(**options, weights="random")
     exported = export_dynamic(metric, draw_pairs, strict=True)
     for size in SIZES:
@@ -90,7 +100,16 @@ def test_strict_export_takes_the_options(options, draw_pairs):
         )
 
 
-def test_export_takes_a_mask(draw_pairs):
+@pytest.mark.parametrize("net", ["squeeze", "alex"])
+def test_export_for_one_size_takes_any_batch(net, draw_pairs):
+    metric, dims = LPIPS(net, weights="random"), {0: Dim("batch")}
+    shapes = {"in0": dims, "in1": dims}
+    exported = export(metric, draw_pairs(2, 66, 81), dynamic_shapes=shapes).module()
+    pairs = draw_pairs(5, 66, 81)
+    torch.testing.assert_close(exported(*pairs), metric(*pairs), rtol=1e-5, atol=1e-6)
+
+
+def test_export_takes_a_mask(draw_pairs, all_sizes):
     metric = LPIPS("alex", weights="random")
     first, second = draw_pairs(2, 64, 70)
     dims = {0: Dim("batch"), 2: Dim("height", min=SMALLEST), 3: Dim("width", min=SMALLEST)}
@@ -111,20 +130,26 @@ def test_export_takes_a_mask(draw_pairs):
     "model", [MODELS[1], pytest.param(MODELS[0], marks=pytest.mark.slow), SLOW_MODELS[0]], ids=str
 )
 def test_one_graph_gives_distances_and_gradients_of_the_package(model, twins, draw_pairs):
+    """Gradients in float64: in float32, rounding decides at ReLUs, in the package itself, too."""
     theirs, ours = twins(*model)
-    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager", dynamic=True)
+    exact = [copy.deepcopy(metric).double() for metric in (ours, theirs)]
+    compiled, exact[0] = (
+        torch.compile(metric, fullgraph=True, backend="aot_eager", dynamic=True)
+        for metric in (ours, exact[0])
+    )
     for size in SIZES[:2]:
         first, second = draw_pairs(*size)
+        with torch.no_grad():
+            assert_parity(compiled(first, second), theirs(first, second))
         gradients = []
-        for metric in (compiled, theirs):
-            image = first.clone().requires_grad_()
-            value = metric(image, second)
+        for metric in exact:
+            image = first.double().requires_grad_()
+            value = metric(image, second.double())
             value.sum().backward()
             gradients.append(image.grad)
-            assert_parity(value, theirs(first, second))
+            assert_parity(value.float(), theirs(first, second))
         largest = float(gradients[1].abs().max())
-        off = (gradients[0] - gradients[1]).abs() > 1e-4 * largest
-        assert off.float().mean() < 1e-3  # rounding decides at a few ReLUs
+        torch.testing.assert_close(*gradients, rtol=0, atol=1e-6 * largest)
 
 
 @pytest.mark.parametrize("options", [{"net": "squeeze", "spatial": True}, RESNET], ids=str)
@@ -138,15 +163,25 @@ def test_one_graph_takes_the_options(options, draw_pairs):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: g++")
-def test_inductor_gives_the_distances_of_the_package(twins, draw_pairs):
-    theirs, ours = twins("squeeze")
+@pytest.mark.parametrize("net", ["squeeze", "alex", "torchvision:resnet18"])
+def test_inductor_gives_the_distances_and_gradients_of_the_package(net, twins, draw_pairs):
+    if net == RESNET["net"]:  # the package has no such trunk
+        theirs = LPIPS(**RESNET, weights="random")
+        ours = copy.deepcopy(theirs)
+    else:
+        theirs, ours = twins(net)
     compiled = torch.compile(ours, fullgraph=True)
-    first, second = draw_pairs(2, 64, 64)
+    pairs = draw_pairs(2, 64, 64)
     with torch.no_grad():
-        assert_parity(compiled(first, second), theirs(first, second))
-    image = first.clone().requires_grad_()
-    compiled(image, second).sum().backward()
-    assert torch.isfinite(image.grad).all()
+        assert_parity(compiled(*pairs), theirs(*pairs))
+    gradients = []
+    for metric in (compiled, theirs):
+        image = pairs[0].clone().requires_grad_()
+        value = metric(image, pairs[1])
+        value.sum().backward()
+        assert_parity(value, theirs(*pairs))
+        gradients.append(image.grad)
+    assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < 1e-3
 
 
 def test_a_compiled_metric_can_be_copied_and_pickled(draw_pairs):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...cache.errors import LpipstoreError, setting
+from ...cache.exchange.fetch import Fetcher
 from ...cache.keys import PoolSpec
 from ...cache.store import FeatureStore, LimitChange
 from ...pipeline.common.atomic import check_writable
@@ -22,6 +23,7 @@ from ...pipeline.images.survey import ImageRecord, survey
 from ...pipeline.sources.names import IMAGE_SUFFIXES
 from ...pipeline.sources.sources import Given, Sources, name_of
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
+from .remote import open_remote
 from .screen import Screen
 from .settings import (
     Settings,
@@ -51,6 +53,8 @@ class Session:
         Shows progress and messages.
     sources
         Finds images and opens them; open as long as the session is.
+    remote
+        Where rows are fetched from that the store lacks; None computes them.
     check
         Raises `LpipstoreError` for a collection that the command refuses; None takes any.
     """
@@ -60,6 +64,7 @@ class Session:
     clock: Stopwatch
     screen: Screen
     sources: Sources = field(default_factory=Sources)
+    remote: Fetcher | None = None
     check: Callable[[Collection], None] | None = None
 
     def survey(self, names: Sequence[str]) -> list[ImageRecord]:
@@ -92,7 +97,7 @@ def open_session(
     Raises
     ------
     LpipstoreError
-        A setting is written wrong, or the store cannot be opened.
+        A setting is written wrong, or the store or the remote one cannot be opened.
     """
     if clock is None:
         clock = Stopwatch(*STAGES)
@@ -100,10 +105,11 @@ def open_session(
         _spared(settings) as chosen,
         open_store(chosen) as store,
         closing(sources or Sources(source_options(settings))) as opened,
+        open_remote(settings.remote, screen) as remote,
     ):
         if store.limit_change is not None:
             tell_limit_change(store.limit_change, screen)
-        yield Session(store, settings, clock, screen, opened, check)
+        yield Session(store, settings, clock, screen, opened, remote, check)
 
 
 def tell_limit_change(change: LimitChange, screen: Screen) -> None:
@@ -243,6 +249,12 @@ def bind(records: list[ImageRecord], extractor: Extractor, session: Session) -> 
     how, workers = extractor.preparation, session.settings.workers
     decode = Decoding(session.sources, names, how, workers)
     features = Features(
-        extractor, session.store, decode, session.clock, session.screen.report, names
+        extractor,
+        session.store,
+        decode,
+        session.clock,
+        session.screen.report,
+        names,
+        remote=session.remote,
     )
     return Collection(records, features)

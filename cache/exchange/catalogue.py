@@ -199,7 +199,12 @@ def decode(data: bytes, where: str) -> tuple[int, list[RemoteSegment]]:
 
 
 def _halves(keys: "pa.ChunkedArray") -> NDArray[np.uint64]:
-    return np.frombuffer(b"".join(keys.to_pylist()), "<u8").reshape(-1, 2)
+    """Return the halves of keys, shape (n, 2)."""
+    parts = [
+        np.frombuffer(part.buffers()[1], "<u8").reshape(-1, 2)[part.offset :][: len(part)]
+        for part in keys.chunks
+    ]
+    return np.concatenate([np.empty((0, 2), np.uint64), *parts])
 
 
 def _describe(pool: Pool) -> dict[str, Any]:
@@ -266,14 +271,19 @@ def _distinct(segments: Iterable[RemoteSegment]) -> list[RemoteSegment]:
 
 
 def add_catalogue(
-    folder: RemoteFolder, before: Catalogue, segments: Sequence[RemoteSegment]
+    folder: RemoteFolder,
+    before: Catalogue,
+    whole: Sequence[bool],
+    segments: Sequence[RemoteSegment],
 ) -> int:
     """Write the catalogue of segments that have arrived; return its bytes.
 
-    If there are many catalogues, their union is written instead, and they are removed.
+    If there are many catalogues, their union is written instead, and they are removed. Segments of
+    theirs that are not `whole` are left out of it.
     """
     merge = len(before.files) + 1 > MOST_CATALOGUES
-    data = encode([*segments, *before.segments] if merge else segments)
+    kept = [s for s, there in zip(before.segments, whole, strict=True) if there] if merge else []
+    data = encode([*segments, *kept])
     name = catalogue_name(digest_of(data))
     folder.write(name, data)
     for old in before.files if merge else ():

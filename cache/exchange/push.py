@@ -37,7 +37,7 @@ class Pushed:
     Attributes
     ----------
     segments, rows
-        Segments that the remote folder lacked, and the rows in them that it did not have.
+        Segments that were sent, and the rows that the remote folder has now and had not before.
     bytes
         Bytes sent, those of the catalogue included.
     resumed
@@ -108,7 +108,7 @@ def push(
     written = sum(one.bytes for one in sent)
     if arrived:
         _need_whole(folder, arrived)
-        written += add_catalogue(folder, catalogue, arrived)
+        written += add_catalogue(folder, catalogue, whole, arrived)
     pushed = {key for remote in arrived for key in keys_of(remote.records)}
     return Pushed(
         segments=sum(one.bytes > 0 for one in sent),

@@ -229,7 +229,7 @@ class Collection:
     ) -> None:
         """Say how many forwards a matrix costs whose rows have no room in the store."""
         features = self.features
-        absent = set(features.store.missing([features.key(content) for content in self.contents()]))
+        absent = {features.key(content) for content in features.lacking(self.contents())}
         if not absent:
             return
         sides = {False: down, True: across or ()}

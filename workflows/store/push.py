@@ -36,15 +36,15 @@ class PushedStore:
         lines = [
             ("store", self.store),
             ("to", self.url),
-            ("pushed", f"{done.rows:,} rows in {done.segments:,} segments"),
-            ("sent", show_bytes(done.bytes)),
+            ("pushed", f"{done.rows:,} rows"),
+            ("sent", f"{show_bytes(done.bytes)} (segments: {done.segments:,})"),
             ("there already", f"{done.there:,} rows"),
         ]
         if self.backbone is not None and self.backbone not in self.backbones:
             there = ", ".join(self.backbones) or "none"
             lines.append(("backbones", f"{there}; no rows of {self.backbone!r}"))
         if done.resumed:
-            lines.append(("resumed", f"{done.resumed:,} segments had been sent before"))
+            lines.append(("resumed", f"{done.resumed:,} segments had been sent by an earlier push"))
         if done.corrupt:
             lines.append(("left out", f"{done.corrupt:,} rows that are damaged in the store"))
         return lines

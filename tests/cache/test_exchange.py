@@ -329,9 +329,7 @@ def test_many_catalogues_become_one(make, folder, warnings, monkeypatch):
     assert fetched(fetcher(folder, warnings), range(10)) == [*range(10)]
 
 
-def test_two_pushes_lose_nothing_at_whatever_moment_they_meet(
-    make, folder, warnings, monkeypatch
-):
+def test_two_pushes_lose_nothing_at_whatever_moment_they_meet(make, folder, warnings, monkeypatch):
     """Before request number k of one push, another one happens; for every k, with merging."""
     monkeypatch.setattr(catalogues, "MOST_CATALOGUES", 2)
     first, second, number = make(), make(), 0
@@ -419,7 +417,7 @@ def test_few_items_are_on_their_way_at_once():
     assert sorted(as_they_end(work, range(20), 3)) == [(n, n * n) for n in range(20)]
     assert most == 3
     started = []
-    each = as_they_end(lambda n: started.append(n), iter(range(1000)), 2)
+    each = as_they_end(started.append, iter(range(1000)), 2)
     next(each)
     each.close()
     assert len(started) <= 4

@@ -100,10 +100,13 @@ class Catalogue:
         Those pushed last come first; of one push, those that were used last.
     files
         Names of the catalogues that were read.
+    newest
+        When the last of them was written, in nanoseconds since 1970.
     """
 
     segments: list[RemoteSegment] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    newest: int = 0
 
     def __post_init__(self) -> None:
         self._table = KeyTable()
@@ -126,8 +129,11 @@ class Catalogue:
         return [keys[at] for at in np.flatnonzero(numbers < 0).tolist()]
 
 
-def encode(segments: Sequence[RemoteSegment]) -> bytes:
-    """Return a catalogue of segments as the bytes of a Parquet file."""
+def encode(segments: Sequence[RemoteSegment], written: int) -> bytes:
+    """Return a catalogue of segments as the bytes of a Parquet file.
+
+    `written` is the time in nanoseconds since 1970.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -140,7 +146,7 @@ def encode(segments: Sequence[RemoteSegment]) -> bytes:
     segment_of = np.repeat(np.arange(len(segments)), counts)
     facts = {
         "format": FORMAT_VERSION,
-        "written": time.time_ns(),
+        "written": written,
         "pools": {segment.pool.folder: _describe(segment.pool) for segment in segments},
         "segments": [[s.pool.folder, s.digest, s.size, len(s.records)] for s in segments],
     }
@@ -259,7 +265,11 @@ def read_catalogue(folder: RemoteFolder, warn: Warn) -> Catalogue:
     else:
         raise RemoteError(f"the catalogues of {folder.place} are being changed all the time")
     newest = sorted(read.values(), key=lambda held: held[0], reverse=True)
-    return Catalogue(_distinct(s for _, held in newest for s in held), sorted(read))
+    return Catalogue(
+        _distinct(s for _, held in newest for s in held),
+        sorted(read),
+        newest[0][0] if newest else 0,
+    )
 
 
 def _distinct(segments: Iterable[RemoteSegment]) -> list[RemoteSegment]:
@@ -271,19 +281,16 @@ def _distinct(segments: Iterable[RemoteSegment]) -> list[RemoteSegment]:
 
 
 def add_catalogue(
-    folder: RemoteFolder,
-    before: Catalogue,
-    whole: Sequence[bool],
-    segments: Sequence[RemoteSegment],
+    folder: RemoteFolder, before: Catalogue, segments: Sequence[RemoteSegment]
 ) -> int:
     """Write the catalogue of segments that have arrived; return its bytes.
 
-    If there are many catalogues, their union is written instead, and they are removed. Segments of
-    theirs that are not `whole` are left out of it.
+    If there are many catalogues, the union of what is in `before` is written instead, and they are
+    removed.
     """
     merge = len(before.files) + 1 > MOST_CATALOGUES
-    kept = [s for s, there in zip(before.segments, whole, strict=True) if there] if merge else []
-    data = encode([*segments, *kept])
+    written = max(time.time_ns(), before.newest + 1)  # clocks differ from machine to machine
+    data = encode([*segments, *(before.segments if merge else ())], written)
     name = catalogue_name(digest_of(data))
     folder.write(name, data)
     for old in before.files if merge else ():

@@ -12,7 +12,7 @@ from ..keys import FORMAT_VERSION, PoolSpec
 from ..pools import Pool, array_metadata
 from ..sealed import SealedSegment, keys_of
 from ..store import FeatureStore
-from .catalogue import RemoteSegment, Warn, add_catalogue, read_catalogue
+from .catalogue import Catalogue, RemoteSegment, Warn, add_catalogue, read_catalogue
 from .folder import (
     GROUP,
     RemoteError,
@@ -89,16 +89,12 @@ def push(
         The remote folder cannot be read or written, or an object did not arrive whole.
     """
     listed = folder.list()
-    catalogue = read_catalogue(folder, warn)
-    whole = [
-        len(segment.records) > 0 and listed.get(segment.name) == segment.size
-        for segment in catalogue.segments
-    ]
+    catalogue = _whole(read_catalogue(folder, warn), listed)
     todo: list[tuple[SealedSegment, NDArray[np.bool_]]] = []
     there: set[bytes] = set()
     for segment in store.sealed(recipe):
         keys = segment.keys
-        held = _held(catalogue.find(keys)[0], whole)
+        held = catalogue.find(keys)[0] >= 0
         there.update(keys[at] for at in np.flatnonzero(held).tolist())
         if (segment.current & ~held).any():
             todo.append((segment, segment.current & ~held))
@@ -108,7 +104,7 @@ def push(
     written = sum(one.bytes for one in sent)
     if arrived:
         _need_whole(folder, arrived)
-        written += add_catalogue(folder, catalogue, whole, arrived)
+        written += add_catalogue(folder, catalogue, arrived)
     pushed = {key for remote in arrived for key in keys_of(remote.records)}
     return Pushed(
         segments=sum(one.bytes > 0 for one in sent),
@@ -120,10 +116,10 @@ def push(
     )
 
 
-def _held(numbers: NDArray[np.int64], whole: Sequence[bool]) -> NDArray[np.bool_]:
-    """Return which rows lie in a segment whose object is there whole, by the segment's number."""
-    held: NDArray[np.bool_] = np.array([*whole, False], bool)[numbers]  # -1: in none
-    return held
+def _whole(catalogue: Catalogue, listed: Mapping[str, int]) -> Catalogue:
+    """Return a catalogue without the segments whose object is gone or truncated."""
+    whole = [s for s in catalogue.segments if listed.get(s.name) == s.size]
+    return Catalogue(whole, catalogue.files, catalogue.newest)
 
 
 def _send_all(

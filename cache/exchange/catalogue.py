@@ -24,6 +24,7 @@ from ..footer import Contents
 from ..keys import FORMAT_VERSION, PoolSpec
 from ..keytable import SLOT_BITS, SLOT_MASK, KeyTable
 from ..pools import Pool
+from ..sealed import keys_of
 from ..segments import CRC_BYTES, MOST_SLOTS, RECORD
 from .folder import (
     CATALOGUES,
@@ -82,6 +83,11 @@ class RemoteSegment:
     def name(self) -> str:
         """The name of its object."""
         return segment_name(self.pool.folder, self.digest)
+
+    @property
+    def keys(self) -> list[bytes]:
+        """The key of each row, 16 bytes."""
+        return keys_of(self.records)
 
     @property
     def spec(self) -> PoolSpec:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..keys import FORMAT_VERSION, PoolSpec
 from ..pools import Pool, array_metadata
-from ..sealed import SealedSegment, keys_of
+from ..sealed import SealedSegment
 from ..store import FeatureStore
 from .catalogue import Catalogue, RemoteSegment, Warn, add_catalogue, read_catalogue
 from .folder import (
@@ -23,6 +23,7 @@ from .folder import (
     segment_name,
 )
 from .requests import as_they_end
+from .uncatalogued import find_uncatalogued
 
 _AT_ONCE = 4  # segments on their way, up to 64 MB each
 
@@ -41,7 +42,7 @@ class Pushed:
     bytes
         Bytes sent, those of the catalogue included.
     resumed
-        Segments that an earlier push had sent, but not entered in a catalogue.
+        Segments that were there and are in a catalogue only now, such as those of a killed push.
     there
         Rows of the store that the remote folder had before.
     corrupt
@@ -76,7 +77,8 @@ def push(
 
     Each row is verified before it is sent, and the lengths of all objects before the catalogue is
     written, which comes last. Segments are pinned meanwhile. After a failure or a kill, the same
-    call sends only what has not arrived.
+    call sends only what has not arrived. Segments that are there and in no catalogue are entered,
+    too, whoever sent them.
 
     Parameters
     ----------
@@ -89,7 +91,9 @@ def push(
         The remote folder cannot be read or written, or an object did not arrive whole.
     """
     listed = folder.list()
-    catalogue = _whole(read_catalogue(folder, warn), listed)
+    before = _whole(read_catalogue(folder, warn), listed)
+    left = find_uncatalogued(folder, before, listed)
+    catalogue = Catalogue([*left, *before.segments])
     todo: list[tuple[SealedSegment, NDArray[np.bool_]]] = []
     there: set[bytes] = set()
     for segment in store.sealed(recipe):
@@ -100,18 +104,18 @@ def push(
             todo.append((segment, segment.current & ~held))
     with store.pin(f"push to {folder.place}", [key for s, _ in todo for key in s.keys]):
         sent = _send_all(folder, todo, listed, report)
-    arrived = [one.remote for one in sent if one.remote is not None]
+    arrived = [one.remote for one in sent if one.remote is not None] + left
     written = sum(one.bytes for one in sent)
     if arrived:
         _need_whole(folder, arrived)
-        written += add_catalogue(folder, catalogue, arrived)
-    pushed = {key for remote in arrived for key in keys_of(remote.records)}
+        written += add_catalogue(folder, before, arrived)
+    pushed = {key for remote in arrived for key in remote.keys}
     return Pushed(
         segments=sum(one.bytes > 0 for one in sent),
         rows=len(pushed),
         bytes=written,
-        resumed=sum(one.remote is not None and not one.bytes for one in sent),
-        there=len(there),
+        resumed=len(left) + sum(one.remote is not None and not one.bytes for one in sent),
+        there=len(there - pushed),
         corrupt=sum(one.corrupt for one in sent),
     )
 

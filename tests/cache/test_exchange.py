@@ -234,6 +234,20 @@ def test_a_catalogue_that_was_removed_is_made_again(make, folder, warnings):
     assert fetched(fetcher(folder, warnings), range(50)) == [*range(50)]
 
 
+def test_whoever_pushes_enters_what_others_have_left(make, folder, warnings):
+    push_all(make(range(50), compress=True), folder, warnings)
+    for name in folder.catalogues:
+        del folder.objects[name]
+    cut = folder.segments[1]
+    folder.objects[cut] = folder.objects[cut][:-1]
+    pushed = push_all(make([100]), folder, warnings)
+    assert (pushed.resumed, pushed.segments) == (len(folder.segments) - 2, 1)
+    came = fetched(fetcher(folder, warnings), range(101))
+    assert 20 < len(came) == pushed.rows < 51
+    assert 100 in came
+    assert push_all(make([100]), folder, warnings).bytes == 0
+
+
 @pytest.mark.parametrize("damage", ["truncated", "altered", "emptied", "removed"])
 def test_damaged_objects_are_named_and_their_rows_missing(make, folder, warnings, damage):
     store = make(range(50))

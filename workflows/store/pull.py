@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from ...cache.errors import UsageError, setting
 from ...cache.exchange.catalogue import Catalogue
 from ...cache.exchange.fetch import Fetcher
-from ...cache.sealed import keys_of
 from ...cache.store import FeatureStore
 from ...pipeline.sources.sources import Given
 from ..session.screen import Lines, Screen
@@ -111,7 +110,7 @@ def _all_keys(catalogue: Catalogue, recipe: dict[str, str]) -> list[bytes]:
             key
             for segment in catalogue.segments
             if recipe.items() <= segment.pool.recipe.items()
-            for key in keys_of(segment.records)
+            for key in segment.keys
         )
     )
 

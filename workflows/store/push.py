@@ -44,7 +44,12 @@ class PushedStore:
             there = ", ".join(self.backbones) or "none"
             lines.append(("backbones", f"{there}; no rows of {self.backbone!r}"))
         if done.resumed:
-            lines.append(("resumed", f"{done.resumed:,} segments had been sent by an earlier push"))
+            lines.append(
+                (
+                    "resumed",
+                    f"{done.resumed:,} segments were there already, and are in the catalogue now",
+                )
+            )
         if done.corrupt:
             lines.append(("left out", f"{done.corrupt:,} rows that are damaged in the store"))
         return lines

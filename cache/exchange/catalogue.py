@@ -129,6 +129,10 @@ class Catalogue:
         places, _ = self._table.find(list(keys))
         return places >> SLOT_BITS, places & SLOT_MASK
 
+    def has(self, spec: PoolSpec) -> bool:
+        """Return whether there are rows of a kind."""
+        return any(segment.pool.digest == spec.digest for segment in self.segments)
+
     def missing(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return the keys that the catalogue does not know, in the given order."""
         numbers, _ = self.find(keys)

@@ -194,6 +194,11 @@ def make_collection(records: list[ImageRecord], session: Session) -> Collection:
             f"the trunk is untrained ({setting('weights', 'random')}): distances mean little"
         )
     say_of_earlier_rows(extractor.spec, store, screen)
+    if session.remote is not None and not session.remote.catalogue.has(extractor.spec):
+        screen.say(
+            f"{session.remote.folder.place} has no rows of this backbone, with these weights and "
+            "this size: they are computed"
+        )
     collection = bind(records, extractor, session)
     need = len(set(collection.contents())) * collection.row_bytes()
     limit = store.limit

@@ -257,6 +257,9 @@ def test_other_commands_and_python(cli, memory, filled, pictures, tmp_path):
     both = (str(pictures / "000.png"), str(pictures / "005.png"))
     run = lpipstore.compare(*both, store=tmp_path / "s2", remote=url, **KEYWORDS)
     assert (run.summary["forwards"], run.summary["fetched"]) == (0, 2)
+    line = f"{url} has no rows of this backbone, with these weights and this size"
+    other = ("extract", pictures, *MODEL, "--size", "48", "--store", tmp_path / "s5")
+    assert line in cli(*other, "--remote", url).err
     where = ("--store", tmp_path / "s3", "--remote", url, "--out", tmp_path / "plain")
     rescore = ("rescore", tmp_path / "cold", "--heads", "none", *where, "--weights", "random")
     assert "8 rows" in cli(*rescore, "--no-compute").out

@@ -72,10 +72,11 @@ def house_bytes(state: State) -> int:
     return sum(map(real_bytes, places)) + state.index.real_bytes()
 
 
-def reserve(state: State, spec: PoolSpec, codec: str) -> Reserved | None:
+def reserve(state: State, spec: PoolSpec, codec: str, most: int | None = None) -> Reserved | None:
     """Make room for one more segment and open it, locked; return None if there is no room.
 
-    The whole segment is reserved, so that the limit holds whatever others write meanwhile.
+    The whole segment is reserved, so that the limit holds whatever others write meanwhile. `most`
+    makes it smaller: the largest number of rows that it will hold.
 
     Raises
     ------
@@ -86,7 +87,7 @@ def reserve(state: State, spec: PoolSpec, codec: str) -> Reserved | None:
     try:
         with state.transaction() as transaction:
             pool = state.pool_for(transaction, spec, codec)
-            rows = min(pool.slots, slots_for(pool.row_bytes, state.limit))
+            rows = min(pool.slots, slots_for(pool.row_bytes, state.limit), most or pool.slots)
             size = _most_bytes(pool, rows)
             room = size + _most_index_bytes(pool, rows)
             if state.limit is not None:

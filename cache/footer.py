@@ -42,6 +42,11 @@ class Contents:
             np.concatenate([part.sizes for part in listed]),
         )
 
+    def keys(self) -> list[bytes]:
+        """Return the key of each row."""
+        raw, size = self.records.tobytes(), RECORD.itemsize
+        return [raw[at : at + 16] for at in range(0, len(raw), size)]
+
     @property
     def starts(self) -> NDArray[np.int64]:
         """Offset of the start of each row."""

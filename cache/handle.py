@@ -79,6 +79,7 @@ class Handle:
                 mine = before.pid == os.getpid()
                 if mine:
                     before.writer.abandon()
+                    before.lender.abandon()
                 self.opened = open_store(
                     self.options, limit=None, first_limit=lambda: before.state.limit
                 )

@@ -11,6 +11,7 @@ from .errors import IndexDamaged, StoreError, StoreFull, setting
 from .eviction import Freed, make_all_room
 from .index import ENDINGS, gate_path, is_index, wrong_format
 from .keys import FORMAT_VERSION
+from .loans import Lender
 from .lock import FileLock, wait_for_lock
 from .pools import read_group, read_pool, write_group
 from .reader import Reader
@@ -44,7 +45,7 @@ class StoreOptions:
 
 
 class Opened:
-    """A store as opened by one process: its state, reader and writer."""
+    """A store as opened by one process: its state, reader, writer and lender."""
 
     def __init__(
         self, state: State, recovered: Recovered, change: LimitChange | None, codec: str
@@ -55,9 +56,11 @@ class Opened:
         self.limit_change = change
         self.reader = Reader(state)
         self.writer = Writer(state, codec)
+        self.lender = Lender(state, codec)
 
     def close(self) -> None:
-        """Seal open segments, save the counters and close the index."""
+        """Seal open segments, take back lent ones, save the counters and close the index."""
+        self.lender.close()
         self.writer.close()
         self.state.close()
 

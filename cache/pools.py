@@ -57,12 +57,12 @@ class Pool:
     @cached_property
     def compress(self) -> Compressor | None:
         """The function that turns a row into the bytes to be stored, or None."""
-        return _compressor() if self.codec else None
+        return compressor() if self.codec else None
 
     @cached_property
     def decompress(self) -> Decompressor | None:
         """The function that turns stored bytes into a row, or None."""
-        return _decompressor() if self.codec else None
+        return decompressor() if self.codec else None
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class Segment:
         return (folder, int(number)) if ours else None
 
 
-def _compressor() -> Compressor:
+def compressor() -> Compressor:
+    """Return the function that compresses a row."""
     from numcodecs import blosc
 
     def compress(row: NDArray[np.generic]) -> bytes:
@@ -101,7 +102,8 @@ def _compressor() -> Compressor:
     return compress
 
 
-def _decompressor() -> Decompressor:
+def decompressor() -> Decompressor:
+    """Return the function that turns the bytes of a compressed row into the row."""
     from numcodecs import blosc
 
     def decompress(stored: memoryview, row: NDArray[np.generic]) -> None:

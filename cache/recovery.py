@@ -13,7 +13,7 @@ from .eviction import delete_segments, finish_eviction, forget_pool
 from .footer import Contents, read_footer
 from .index import ENDINGS, Transaction
 from .pools import Segment, describe, is_pool_folder, parse_key, read_pool
-from .segmentfiles import SegmentListing
+from .segmentfiles import SegmentFile, SegmentListing
 from .segments import Written
 from .staging import StagedFile
 from .state import POOLS, State
@@ -122,6 +122,8 @@ def _recover_open_file(state: State, transaction: Transaction, name: str, done: 
             return
         if segment is not None:
             contents = committed(transaction, segment)
+            if not len(contents.records):
+                contents = _enter_lent(state, transaction, segment, state.staging.open(name))
             if len(contents.records) and file.size >= contents.end:
                 _adopt(state, transaction, segment, file, contents, done)
                 return
@@ -129,6 +131,22 @@ def _recover_open_file(state: State, transaction: Transaction, name: str, done: 
         done.remove(file.path)
         if segment is not None:
             delete_segments(state, transaction, [segment.id])
+
+
+def _enter_lent(
+    state: State, transaction: Transaction, segment: Segment, file: SegmentFile | None
+) -> Contents:
+    """Enter the rows of a lent segment that its writer has finished; return what there are."""
+    found = None if file is None else read_footer(file, segment.pool.slots)
+    if found is None or not len(found.records):
+        return Contents()
+    transaction.execute(
+        "UPDATE segments SET rows = ? WHERE id = ?", (len(found.records), segment.id)
+    )
+    written = Written(found.records, found.sizes)
+    entry = enter_rows(transaction, segment, 0, written)
+    transaction.then(lambda: state.entered(entry, segment, 0, written.records))
+    return found
 
 
 def _adopt(
@@ -172,6 +190,8 @@ def _recover_sealed_files(
             continue
         where = f"{state.sealed.place}/{key}"
         if segment is not None:  # killed between publishing and commit
+            if not len(committed(transaction, segment).records):
+                _enter_lent(state, transaction, segment, state.sealed.open(key))
             lengthen(state, segment)
             enter_sealed(transaction, segment, sealed.whole)
             done.adopt(where)

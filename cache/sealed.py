@@ -40,7 +40,7 @@ class SealedSegment:
     @property
     def keys(self) -> list[bytes]:
         """The key of each row, 16 bytes."""
-        return keys_of(self.contents.records)
+        return self.contents.keys()
 
     def read(self) -> tuple[bytes, NDArray[np.bool_]] | None:
         """Read the segment, and verify each of its rows.

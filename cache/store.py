@@ -17,12 +17,16 @@ from .filetable import recall, remember
 from .handle import Handle
 from .index import FileIdentity, FileRecord
 from .keys import PoolSpec, check_keys
+from .keytable import segment_of
+from .loans import Loan
+from .located import Located, RowsLost, locate
 from .opening import LimitChange, Opened, StoreOptions, change_limit, folder_lock
 from .pins import Pin
 from .reader import check_buffer
 from .scan import scan
 from .sealed import SealedSegment, sealed_segments
 from .segmentfiles import LocalSegments, SegmentFiles
+from .segments import Written
 from .state import INDEX, POOLS, State
 from .statistics import PoolStat, StoreStat, stat
 from .verify import Finding, VerifyReport, index_problem, verify
@@ -35,8 +39,11 @@ __all__ = [
     "Finding",
     "Freed",
     "LimitChange",
+    "Loan",
+    "Located",
     "Pin",
     "PoolStat",
+    "RowsLost",
     "SealedSegment",
     "SegmentFiles",
     "StoreError",
@@ -238,6 +245,58 @@ class FeatureStore:
             return [wanted[at] for at in np.flatnonzero(places < 0).tolist()]
 
         return self._run(missing)
+
+    def locate(self, spec: PoolSpec, keys: Sequence[bytes]) -> Located:
+        """Return where rows lie, for other processes that see the store's files.
+
+        Parameters
+        ----------
+        spec
+            The kind of row.
+        keys
+            Their keys, in any order; repeats are allowed.
+
+        Raises
+        ------
+        RowsLost
+            The store does not hold some of these rows.
+        """
+        wanted = list(keys)
+        check_keys(wanted)
+
+        def find(opened: Opened) -> Located:
+            opened.state.sync()
+            places, _ = opened.state.find(wanted)
+            if opened.writer.writes({segment_of(place) for place in places.tolist()}):
+                opened.writer.seal_all()  # other hosts see what is closed
+            return locate(opened.state, wanted, spec.length, spec.dtype)
+
+        return self._run(find)
+
+    def lend(self, spec: PoolSpec, rows: int) -> Loan | None:
+        """Lend a segment for up to `rows` rows to another process, which fills it by `Loan.write`.
+
+        It counts against the limit from now on; None if there is no room. Lent segments are given
+        back to `accept` or to `take_back`, or removed when the store is closed.
+
+        Raises
+        ------
+        StoreFull
+            No space left on the disk.
+        """
+        return self._run(lambda opened: opened.lender.lend(spec, rows))
+
+    def accept(self, returned: Sequence[tuple[Loan, Written]]) -> list[bool]:
+        """Enter segments that other processes have filled, all in one transaction.
+
+        Returns False for those whose rows the store does not hold now: the file is not what its
+        writer said, or the index was replaced meanwhile.
+        """
+        return self._run(lambda opened: opened.lender.accept(returned))
+
+    def take_back(self, loan: Loan) -> None:
+        """Remove a lent segment that nobody will fill."""
+        self._run(lambda opened: opened.lender.take_back(loan))
 
     def scan(
         self, spec: PoolSpec, *, batch_rows: int | None = None, dtype: str | None = None

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -196,7 +196,7 @@ class Writer:
                     if target.rows:
                         seal(self.state, target.segment, target.file, Contents.of(target.parts))
                     else:
-                        _abandon(self.state, target.segment)
+                        abandon_segment(self.state, target.segment)
                 target.file.close()
             self._open.clear()
 
@@ -208,6 +208,11 @@ class Writer:
                     self.state.staging.remove(target.segment.open_name)
                 target.file.close()
             self._open.clear()
+
+    def writes(self, segments: Collection[int]) -> bool:
+        """Return whether any of these segments is open here."""
+        with self._lock:
+            return any(target.segment.id in segments for target in self._open.values())
 
     def seal_all(self) -> None:
         """Seal open segments, so that they can be evicted and read through Zarr."""
@@ -288,7 +293,8 @@ def is_sealed(state: State, segment: Segment) -> bool:
     return row is None or bool(row[0])
 
 
-def _abandon(state: State, segment: Segment) -> None:
+def abandon_segment(state: State, segment: Segment) -> None:
+    """Remove an open segment from the index, and its file."""
     with state.transaction() as transaction:
         delete_segments(state, transaction, [segment.id])
         state.staging.remove(segment.open_name)

@@ -1,7 +1,7 @@
 """Steps of scoring: functions of rows and a head that any thread or process can run.
 
-Arguments and results are plain data. Rows are given as a tensor on the device to compute on, or as
-an array; whoever has them on a GPU already need not move them.
+Arguments and results are plain data. Rows are given as a tensor on the device to compute on, as an
+array, or by where they lie; whoever has them on a GPU already need not move them.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...cache.located import Located
 from ..backbones.layout import RowLayout
 from ..common.by_value import ByValue
+from ..features.kept import rows_at
 from .direct import WORDS, direct_distances
 from .distances import gram_distances, pair_statistics
 from .panels import Columns
 
-Rows: TypeAlias = torch.Tensor | NDArray[np.generic]
-"""Stored rows [n, length]."""
+Rows: TypeAlias = torch.Tensor | NDArray[np.generic] | Located
+"""Stored rows [n, length], or where they lie."""
 
 _AT_ONCE = 16  # pairs per batch: fixed, so that a pair's bits do not depend on its neighbours
 
@@ -43,7 +45,9 @@ class Scoring(ByValue):
         return gram_distances(left, right, self.columns, self.centre, self.block, fast=self.fast)
 
     def placed(self, rows: Rows) -> torch.Tensor:
-        """Return rows as a tensor, arrays on the device of the head."""
+        """Return rows as a tensor, arrays and rows that are read on the device of the head."""
+        if isinstance(rows, Located):
+            rows = rows_at(rows)
         if isinstance(rows, torch.Tensor):
             return rows
         return torch.from_numpy(rows).to(self.centre.device)
@@ -79,7 +83,10 @@ def score_singly(
 
 
 def score_statistics(
-    rows: Rows, pairs: NDArray[np.int64], layout: RowLayout, dtype: str
+    rows: torch.Tensor | NDArray[np.generic],
+    pairs: NDArray[np.int64],
+    layout: RowLayout,
+    dtype: str,
 ) -> NDArray[np.float32]:
     """Return the statistics of pairs [p, 2] of rows, float32 [p, channels of all taps].
 

@@ -153,6 +153,12 @@ class Extractor:
             kept.copy_(rows)
         return room[:count]
 
+    @exact_arithmetic()
+    def taps(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Return the taps of a whole batch of images as the trunk gives them; see `rows`."""
+        with self._busy:
+            return [tap.clone() for tap in self.backbone.each_tap(pixels)]
+
     def portable(self) -> ExtractorSpec:
         """Return the spec from which another process loads this extractor.
 
@@ -187,7 +193,14 @@ class Extractor:
 
 
 @lru_cache(maxsize=2)
-def _extractor_of(spec: ExtractorSpec) -> Extractor:
+def extractor_of(spec: ExtractorSpec) -> Extractor:
+    """Return the extractor of a spec; a process keeps the two that it used last.
+
+    Raises
+    ------
+    UsageError, LpipstoreError
+        The weights of the spec are not there, or others.
+    """
     return Extractor(
         load_choice(spec.backbone),
         spec.preparation,
@@ -213,7 +226,7 @@ def extract_rows(
         As for `Extractor.rows`; or the weights of the spec are not there, or others.
     """
     if isinstance(extractor, ExtractorSpec):
-        extractor = _extractor_of(extractor)
+        extractor = extractor_of(extractor)
     return extractor.rows(torch.as_tensor(pixels), room)
 
 

@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...cache.errors import LpipstoreError
+from ...cache.errors import LpipstoreError, setting
 from ...cache.exchange.fetch import Fetcher
 from ...cache.keys import PoolSpec
+from ...cache.located import Located, RowsLost
 from ...cache.store import FeatureStore, StoreFull
 from ..common.progress import Report, Stopwatch, silent
-from ..images.loader import Decoded
+from ..common.tasks import HERE, Crew
+from ..images.loader import Decoded, Decoding
+from .batches import Batches
 from .extractor import Extractor, extract_rows
 from .rows import centre_of
 
@@ -38,9 +41,11 @@ class Features:
     that it was given. `names` maps content hashes to names for messages. `forwards` counts images
     that went through the trunk, `rows_read` rows that came from the store. `failures` maps content
     hashes to the reason why there is no row. `computed` is called with every batch that went
-    through the trunk. `remote` is asked for missing rows before anything is computed; None if there
-    is no remote folder. `full` is None until the store takes no more rows, then the reason; from
-    then on, rows are fetched or computed again whenever they are needed.
+    through the trunk in this process. `remote` is asked for missing rows before anything is
+    computed; None if there is no remote folder. `crew` is who carries out tasks; if workers of it
+    were lost, `forwards_again` counts the images that went through the trunk once more. `full` is
+    None until the store takes no more rows, then the reason; from then on, rows are fetched or
+    computed again whenever they are needed.
     """
 
     extractor: Extractor
@@ -51,7 +56,9 @@ class Features:
     names: Mapping[bytes, str] = field(default_factory=dict)
     computed: Computed = _nobody
     remote: Fetcher | None = None
+    crew: Crew = HERE
     forwards: int = 0
+    forwards_again: int = 0
     rows_read: int = 0
     failures: dict[bytes, str] = field(default_factory=dict)
     full: str | None = None
@@ -82,15 +89,30 @@ class Features:
         for content in todo:  # retried below
             self.failures.pop(content, None)
         before = len(self.failures)
-        kept = 0
-        for batch, _ in self._compute(todo if self.full is None else []):
-            kept += len(batch)
-            self.report("images", done + kept + len(self.failures) - before, len(by_key))
-            if self.full is not None:
-                break
+        made: set[bytes] = set()
+        for batch in self._make(todo if self.full is None else []):
+            made.update(batch)
+            self.report("images", done + len(made) + len(self.failures) - before, len(by_key))
         if self.full is not None:
-            self._try(todo[kept + len(self.failures) - before :], len(by_key))
+            self._try([c for c in todo if c not in made and c not in self.failures], len(by_key))
         return hits
+
+    def _make(self, contents: list[bytes]) -> Iterator[list[bytes]]:
+        """Compute and store rows until the store is full; yield the contents batch by batch."""
+        if self.crew.elsewhere and isinstance(self.decode, Decoding):
+            batches = Batches(self.crew, self.extractor, self.store, self.decode, self.clock)
+            theirs = [content for content in contents if batches.portable(content)]
+            for kept, made in batches.make(theirs):
+                self.failures.update(made.failures)
+                self.forwards += made.forwards
+                self.forwards_again += made.again
+                yield kept
+            self.full = self.full or batches.full
+            contents = [content for content in contents if not batches.portable(content)]
+        for batch, _ in self._compute(contents if self.full is None else []):
+            yield batch
+            if self.full is not None:
+                return
 
     def _try(self, contents: Sequence[bytes], total: int) -> None:
         """Find the images that cannot be decoded; rows computed now could not be stored."""
@@ -140,6 +162,48 @@ class Features:
                 f"the row of {self.names.get(content, content.hex())} left the store, and its "
                 f"image cannot be decoded again: {self.failures[content]}"
             )
+
+    def supply(self, contents: Sequence[bytes]) -> torch.Tensor | Located:
+        """Return the rows of a task: those of `load` here, or where they lie for workers.
+
+        Raises
+        ------
+        LpipstoreError
+            Workers would need rows that the store has no room for.
+        """
+        return self.locate(contents) if self.crew.elsewhere else self.load(contents)
+
+    def locate(self, contents: Sequence[bytes]) -> Located:
+        """Return where the rows of images lie in the store; recompute missing ones."""
+        spec = self.extractor.spec
+        keys = [spec.key(content) for content in contents]
+        try:
+            found = self.store.locate(spec, keys)
+        except RowsLost as lost:
+            found = self.mend(lost, keys)
+        self.rows_read += len(found)
+        return found
+
+    def mend(self, lost: RowsLost, keys: Sequence[bytes] | Located) -> Located:
+        """Recompute rows that the store or a worker did not find; return where all of them lie.
+
+        Raises
+        ------
+        LpipstoreError
+            The store has no room for them, or the image of one cannot be used any more.
+        """
+        keys = keys.keys if isinstance(keys, Located) else keys
+        by_key = {self.key(content): content for content in self.names}
+        gone = [by_key[key] for key in dict.fromkeys(lost.keys) if key in by_key]
+        if gone:
+            self.rows(gone)  # drops what is damaged
+        try:
+            return self.store.locate(self.extractor.spec, keys)
+        except RowsLost as error:
+            raise LpipstoreError(
+                f"workers read rows from the store at {self.store.path}, and it has no room for "
+                f"all: {error.message}; raise {setting('store_limit')}"
+            ) from error
 
     def centre(self, contents: Iterable[bytes]) -> torch.Tensor:
         """Return the centre of a collection (see `centre_of`), computed from a few of its rows."""

@@ -5,14 +5,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-import torch
-
 from ..common.pools import submit
 
 Part = TypeVar("Part", bound=Hashable)
+Rows = TypeVar("Rows")
 
 
-class HeldRows(Generic[Part]):
+class HeldRows(Generic[Part, Rows]):
     """Parts of the rows of a collection, in memory for as long as successive steps need them.
 
     Nothing is evicted on a guess: a plan knows what fits, and what each step needs. For rows that
@@ -22,7 +21,7 @@ class HeldRows(Generic[Part]):
     Parameters
     ----------
     load
-        Returns the rows of a part.
+        Returns the rows of a part, or where they lie.
     stored
         Whether a part can be read without forward passes. Such parts of the next step are read
         while this one is computed; None reads nothing ahead.
@@ -30,12 +29,12 @@ class HeldRows(Generic[Part]):
 
     def __init__(
         self,
-        load: Callable[[Part], torch.Tensor],
+        load: Callable[[Part], Rows],
         stored: Callable[[Part], bool] | None = None,
     ) -> None:
         self._load, self._stored = load, stored
-        self._held: dict[Part, torch.Tensor] = {}
-        self._coming: dict[Part, Future[torch.Tensor]] = {}
+        self._held: dict[Part, Rows] = {}
+        self._coming: dict[Part, Future[Rows]] = {}
         self._reader: ThreadPoolExecutor | None = None
 
     @contextmanager
@@ -44,7 +43,7 @@ class HeldRows(Generic[Part]):
         with ThreadPoolExecutor(1, "lpipstore-rows") as self._reader:
             yield
 
-    def get(self, needed: Sequence[Part], soon: Sequence[Part] = ()) -> list[torch.Tensor]:
+    def get(self, needed: Sequence[Part], soon: Sequence[Part] = ()) -> list[Rows]:
         """Return the rows of the parts that a step needs; `soon` are those of the next step.
 
         All other rows are let go before any are loaded, so that callers must not keep them.

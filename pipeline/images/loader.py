@@ -31,6 +31,7 @@ from .read_ahead import ReadAhead, Reading
 _MOST_WORKERS = 8
 _AHEAD = 2  # batches in flight per worker
 
+Prepare = Callable[[ImageData, Preparation], Pixels]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Batch = TypeVar("Batch")
@@ -158,6 +159,7 @@ def decode_batch(
     how: Preparation,
     first: int = 0,
     read: Callable[[int], ImageData] | None = None,
+    prepare: Prepare = prepared_pixels,
 ) -> list[Decoded]:
     """Decode one batch of images, in any thread or process.
 
@@ -170,6 +172,8 @@ def decode_batch(
     read
         Returns the data of the image of an index, or raises `ImageError`; None reads it from
         `sources`.
+    prepare
+        As for `decode_images`.
 
     Returns
     -------
@@ -181,7 +185,7 @@ def decode_batch(
         """Return the pixels of an image, or the reason why there are none."""
         try:
             data = read_unchanged(sources, *images[index - first]) if read is None else read(index)
-            return prepared_pixels(data, how)
+            return prepare(data, how)
         except ImageError as error:
             return str(error)
 
@@ -194,6 +198,7 @@ def decode_images(
     how: Preparation,
     batch: int,
     workers: int | None = None,
+    prepare: Prepare = prepared_pixels,
 ) -> Iterator[Decoded]:
     """Decode images in threads, batch by batch, in the order given.
 
@@ -215,6 +220,8 @@ def decode_images(
     workers
         Decoding threads; 0 decodes in the caller's thread. None takes one per core (8 at most), or
         0 if one batch holds all images.
+    prepare
+        Makes the pixels: those of rows by default, or `thumbnail_pixels`.
     """
     if workers is None:
         workers = cores() if len(images) > batch else 0
@@ -230,7 +237,7 @@ def decode_images(
     def read_prepared(index: int) -> ImageData:
         """Read for later: pixels wait in memory, so they are scaled first."""
         data = read(index)
-        return data if isinstance(data, bytes) else torch.from_numpy(prepared_pixels(data, how))
+        return data if isinstance(data, bytes) else torch.from_numpy(prepare(data, how))
 
     def decode(job: tuple[range, Sequence[Reading | None]]) -> list[Decoded]:
         indices, readings = job
@@ -240,7 +247,7 @@ def decode_images(
             return read(index) if reading is None else reading.result()
 
         part = images[indices.start : indices.stop]
-        return decode_batch(part, sources, how, indices.start, begun)
+        return decode_batch(part, sources, how, indices.start, begun, prepare)
 
     with ReadAhead(sources, read_prepared) as reader:
 

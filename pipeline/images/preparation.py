@@ -62,8 +62,11 @@ class Preparation:
         wanted = {"resize": resize, **({} if colours is None else {"colours": colours})}
         return next((one for one in every if wanted.items() <= one.recipe().items()), cls(size))
 
-    def scale(self, image: Image.Image) -> Image.Image:
-        """Scale an image, bilinear with antialiasing; without an image of that size."""
+    def scale(self, image: Image.Image, shape: tuple[int, int] | None = None) -> Image.Image:
+        """Scale an image, bilinear with antialiasing; one of the wanted size stays as it is.
+
+        `shape` is the width and height that "pad" takes the aspect ratio from, if not the image's.
+        """
         height, width = self.size
         if image.size == (width, height):
             return image
@@ -71,7 +74,7 @@ class Preparation:
             box = _centred(image.size, (width, height))
             return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
         if self.fit == "pad":
-            inner = _within((width, height), image.size)
+            inner = _within((width, height), shape or image.size)
             place = ((width - inner[0]) // 2, (height - inner[1]) // 2)
             padded = Image.new(image.mode, (width, height))
             padded.paste(image.resize(inner, Image.Resampling.BILINEAR), place)

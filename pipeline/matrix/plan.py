@@ -4,11 +4,14 @@ Tile and block can change the bits of a distance, so they depend on the collecti
 only decides how often a row is read.
 """
 
+import math
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from ...cache.errors import UsageError
 from ..common.budget import Budget
+from ..common.tasks import Crew
 from ..distances.distances import block_of
 from ..distances.gram import panels_together
 from ..distances.panels import PANEL
@@ -18,6 +21,7 @@ _TILE = 512
 _PIECES = (2048, 1024, 512, 256, 128, 64, 32, 16)
 _PANEL_BYTES = THREADS * 4 * PANEL  # of one converted row
 _PAIR_BYTES = 28  # of one pair in a piece: float64 sums, distances, their mirror, the result
+_PARTS_EACH = 4  # parts of a matrix for each worker: few enough to read rows seldom
 _PIECE_SHARE = 4  # the arithmetic may take one part in so many of the memory
 
 
@@ -177,6 +181,30 @@ def plan_matrix(
     if slab < 1:
         raise budget.too_small(budget.bytes(2 * tile, _piece_bytes(tile, panels)))
     return MatrixPlan(rows, columns, tile, block, slab, min(piece, longest), ahead)
+
+
+def shared(plan: MatrixPlan, row_bytes: int, crew: Crew) -> MatrixPlan:
+    """Cut a matrix into enough pieces for all workers of a crew; each is a step of its own.
+
+    No bit depends on it: tile and block stay.
+
+    Raises
+    ------
+    UsageError
+        The memory of a worker is too small.
+    """
+    if crew.memory is not None:
+        try:
+            fitting = plan_matrix(plan.rows, row_bytes, crew.memory, columns=plan.columns)
+        except UsageError as error:
+            raise UsageError(f"{error.message} for each worker") from error
+        plan = replace(plan, slab=fitting.slab, piece=fitting.piece)
+    parts = max(1, crew.workers()) * _PARTS_EACH
+    longest = max(plan.rows, plan.columns or 0)
+    side = math.ceil(math.sqrt(plan.rows * (plan.columns or plan.rows) / parts) / plan.tile)
+    most = max(plan.tile, min(plan.slab, plan.piece) // plan.tile * plan.tile)
+    side = min(side * plan.tile, most, longest)
+    return replace(plan, slab=side, piece=side, ahead=False)
 
 
 def _piece_bytes(piece: int, panels: int) -> int:

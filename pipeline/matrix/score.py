@@ -1,4 +1,4 @@
-"""Score a matrix by its plan: threads read rows ahead and write finished tiles."""
+"""Score a matrix by its plan: pieces are tasks; threads read rows ahead and write tiles."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,16 +7,16 @@ from itertools import product, zip_longest
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..common.progress import Report, silent
+from ..common.tasks import Task, completed
 from ..distances.distances import block_of, gram_distances
 from ..distances.panels import Columns
-from ..distances.scoring import Scoring, score_all
+from ..distances.scoring import Rows, Scoring, score_all
 from ..features.features import Features
 from ..features.held import HeldRows
-from .plan import MatrixPlan, MatrixStep, Slab
+from .plan import MatrixPlan, MatrixStep, Slab, shared
 
 _MOST_WAITING = 16  # tiles that may wait to be written
 
@@ -99,41 +99,56 @@ def score_matrices(
         Scoring(Columns.of(target.weights, spec.dtype, device), centre, plan.block, fast)
         for target in targets
     ]
+    plan = plan if not features.crew.elsewhere else shared(plan, spec.row_bytes, features.crew)
     somewhere = set().union(*todo)
     wanted = [step for step in plan.steps() if not somewhere.isdisjoint(_tiles_of(plan, step))]
 
     def contents(slab: Slab) -> Sequence[bytes]:
         return (across if slab.across and across is not None else down)[slab.rows]
 
-    rows = HeldRows[Slab](
-        lambda slab: features.load(contents(slab)),
+    rows = HeldRows[Slab, Rows](
+        lambda slab: features.supply(contents(slab)),
         (lambda slab: features.stored(contents(slab))) if plan.ahead else None,
     )
-    with rows.reading(), _writing_behind(features) as write:
 
-        def score(step: MatrixStep, one: torch.Tensor, other: torch.Tensor) -> None:
-            """Score a step; its rows are freed on return, before the next are loaded."""
-            nonlocal done
-            for (top, left), which in product(plan.pieces(step), range(len(targets))):
-                here = [tile for tile in _tiles_in(plan, top, left) if tile in todo[which]]
-                if not here:
-                    continue
-                with features.clock("score"):
-                    mirrored = plan.columns is None and top == left
-                    piece = score_all(
-                        one[_within(top, step.down)],
-                        None if mirrored else other[_within(left, step.across)],
-                        scorings[which],
-                    )
-                for tile in here:
-                    write(targets[which].matrix, tile, _cut(piece, plan, tile, top, left))
-                    done += 1
-                    report("tiles", done, total)
-
+    def tasks() -> Iterator[Task[_Piece]]:
         for step, following in zip_longest(wanted, wanted[1:]):
             soon = () if following is None else (following.down, following.across)
-            score(step, *rows.get((step.down, step.across), soon))
+            one, other = rows.get((step.down, step.across), soon)
+            for (top, left), which in product(plan.pieces(step), range(len(targets))):
+                here = [tile for tile in _tiles_in(plan, top, left) if tile in todo[which]]
+                if here:
+                    mirrored = plan.columns is None and top == left
+                    sides = (
+                        one[_within(top, step.down)],
+                        None if mirrored else other[_within(left, step.across)],
+                    )
+                    label = _Piece(top, left, which, here)
+                    yield Task(label, score_all, (*sides, scorings[which]))
+                    del sides
+            del one, other  # freed before the next are loaded
+
+    with rows.reading(), _writing_behind(features) as write:
+        scored = completed(
+            features.crew, tasks(), lambda: features.clock("score"), mend=features.mend
+        )
+        for piece, distances in scored:
+            for tile in piece.tiles:
+                part = _cut(distances, plan, tile, piece.top, piece.left)
+                write(targets[piece.which].matrix, tile, part)
+                done += 1
+                report("tiles", done, total)
+            del distances, part
     return count
+
+
+class _Piece(NamedTuple):
+    """A piece of a matrix: its rows and columns, the number of its target, its missing tiles."""
+
+    top: slice
+    left: slice
+    which: int
+    tiles: list[tuple[int, int]]
 
 
 def fast_error(

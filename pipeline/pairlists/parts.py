@@ -1,7 +1,7 @@
 """Cut a step into parts: pairs that one product serves, or that are computed one by one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,29 @@ def score_part(left: Rows, right: Rows | None, part: Part, scoring: Scoring) -> 
         return score_singly(left, right, part.places, scoring)
     others = None if part.across is None else (left if right is None else right)[part.across]
     return score_by_product(left[part.top], others, part.places, scoring)
+
+
+def needed_by(part: Part, left: Rows, right: Rows | None) -> tuple[Rows, Rows | None, Part]:
+    """Return the rows of a step that a part needs, and the part as it lies in them.
+
+    For parts that travel: no distance changes.
+    """
+    if part.top is not None:
+        other = None if part.across is None else (left if right is None else right)[part.across]
+        across = None if other is None else slice(len(other))
+        one = left[part.top]
+        return one, other, replace(part, top=slice(len(one)), across=across)
+    if right is None:
+        numbers, places = _numbered(part.places)
+        return left[numbers], None, replace(part, places=places)
+    (one, down), (two, along) = map(_numbered, part.places.T)
+    return left[one], right[two], replace(part, places=np.stack([down, along], axis=1))
+
+
+def _numbered(places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the different numbers among `places`, and places in those, of the same shape."""
+    numbers, inverse = np.unique(places.reshape(-1), return_inverse=True)
+    return numbers.astype(np.int64), inverse.reshape(places.shape)
 
 
 def parts_of(plan: ListPlan, step: ListStep, room: Room) -> Iterator[Part]:

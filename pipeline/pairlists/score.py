@@ -1,6 +1,6 @@
 """Score listed pairs from rows: products of blocks with many pairs, differences elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from ..common.progress import Report, silent
+from ..common.tasks import Task, completed
 from ..distances.distances import gram_distances
 from ..distances.panels import Columns
-from ..distances.scoring import Scoring
+from ..distances.scoring import Rows, Scoring
 from ..features.features import Features
 from ..features.held import HeldRows
-from .parts import parts_of, score_part
+from .parts import needed_by, parts_of, score_part
 from .plan import ListPlan
-from .schedule import ListStep, Room, RowSet, steps
+from .schedule import Room, RowSet, room_for, steps
 
 
 class Distances(Protocol):
@@ -103,25 +104,31 @@ def score_lists(
         for target in targets
     ]
 
-    def load(which: RowSet) -> torch.Tensor:
-        return features.load([contents[n] for n in plan.rows[which.rows]])
+    crew = features.crew
+    if crew.memory is not None:
+        room = room_for(crew.memory, spec.row_bytes, plan.block)
+    rows = HeldRows[RowSet, Rows](
+        lambda which: features.supply([contents[n] for n in plan.rows[which.rows]])
+    )
 
-    def score(step: ListStep, left: torch.Tensor, right: torch.Tensor | None = None) -> None:
-        """Score a step; its rows are freed on return, before the next are loaded."""
-        nonlocal done
-        for target, scoring, wanted in zip(targets, scorings, unknown, strict=True):
-            mine = replace(step, pairs=step.pairs[wanted[step.pairs]])
-            for part in parts_of(plan, mine, room):
-                with features.clock("score"):
-                    numbers = score_part(left, right, part, scoring)
-                target.distances.put(part.pairs, numbers)
-                done += len(part.pairs)
-                report("pairs", done, total)
+    def tasks() -> Iterator[Task[tuple[int, NDArray[np.int64]]]]:
+        for step in steps(plan, todo, room):
+            sides = (step.left,) if step.right is None else (step.left, step.right)
+            left, *others = rows.get(sides)
+            right = others.pop() if others else None
+            for number, (scoring, wanted) in enumerate(zip(scorings, unknown, strict=True)):
+                mine = replace(step, pairs=step.pairs[wanted[step.pairs]])
+                for part in parts_of(plan, mine, room):
+                    needed = needed_by(part, left, right) if crew.elsewhere else (left, right, part)
+                    yield Task((number, part.pairs), score_part, (*needed, scoring))
+                    del needed
+            del left, right  # freed before the next are loaded
 
-    rows = HeldRows(load)
-    for step in steps(plan, todo, room):
-        needed = (step.left,) if step.right is None else (step.left, step.right)
-        score(step, *rows.get(needed))
+    scored = completed(crew, tasks(), lambda: features.clock("score"), mend=features.mend)
+    for (number, pairs), distances in scored:
+        targets[number].distances.put(pairs, distances)
+        done += len(pairs)
+        report("pairs", done, total)
 
 
 def fast_list_error(

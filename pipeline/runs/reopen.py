@@ -86,6 +86,14 @@ class Recipe:
         return origin if os.path.isfile(origin) else "imagenet"
 
     @property
+    def head_choice(self) -> str | None:
+        """The setting ``heads`` that gives the head of the run; None is the default."""
+        if self.head.startswith("none ("):
+            return "none"
+        path = os.path.join(self.folder, self.head)
+        return path if os.path.isfile(path) else None
+
+    @property
     def row_choice(self) -> str:
         """The setting ``row_dtype`` that gives the rows of the run."""
         return "uint16" if self.row_dtype == "int16" else self.row_dtype

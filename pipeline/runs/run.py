@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     import pyarrow
     import zarr
     from numpy.typing import NDArray
-from .files import DISTANCES, GROUPS, IMAGES, MANIFEST, PAIRS, SUMMARY, read_json
+from .files import (
+    DISTANCES,
+    GROUPS,
+    IMAGES,
+    JUDGEMENTS,
+    MANIFEST,
+    METRICS,
+    PAIRS,
+    SUMMARY,
+    read_json,
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,6 +104,21 @@ class FinishedRun:
     def groups(self) -> "pyarrow.Table":
         """The groups of a collection: group, images, pairs, mean, std, stderr."""
         return self._table(GROUPS)
+
+    @cached_property
+    def metrics(self) -> "pyarrow.Table":
+        """The epochs of a training: epoch, part, loss, choice, agreement, and so on."""
+        return self._table(METRICS)
+
+    @cached_property
+    def judgements(self) -> "pyarrow.Table":
+        """The judgements of a training of a head, with the distances under it.
+
+        Columns part (train, held_out), ref, p0, p1 (the ``index`` in `images`), judge, votes,
+        start_d0, start_d1 (under the head at the start), d0, d1, and the expected share of votes
+        for p1. Trainings whose images pass through the network have none.
+        """
+        return self._table(JUDGEMENTS)
 
     def condensed(self) -> "NDArray[np.float32]":
         """Return the distances of all pairs as SciPy's clustering takes them: float32.

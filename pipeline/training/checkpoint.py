@@ -13,7 +13,6 @@ from ..common.text import printable
 from ..pairlists.file import write_table
 
 CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.parquet"
 CURVE = "curve.png"
 _OWN_EVENTS = ".lpipstore"  # suffix of our event files
 

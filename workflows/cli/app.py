@@ -19,6 +19,7 @@ from ..session.settings import Settings, store_path
 from .clusters import CLUSTERS_EXAMPLES, PICK_EXAMPLES, clusters, pick
 from .compare import COMPARE_EXAMPLES, compare
 from .embeddings import EMBEDDINGS_EXAMPLES, export_embeddings
+from .exporting import MODEL_EXAMPLES, check_model, export_model
 from .learning import EVALUATE_EXAMPLES, TRAIN_EXAMPLES, evaluate, train
 from .maps import MAP_EXAMPLES, spatial_map
 from .messages import at_prompt
@@ -37,7 +38,7 @@ from .runner import Json, Strict
 from .runner import carry_out as _carry_out
 from .runner import show as _show
 from .runner import watched as _watched
-from .runs import export_app, rescore
+from .runs import DistancesUnlessNamed, export, rescore
 from .stores import PULL_EXAMPLES, PUSH_EXAMPLES, store_pull, store_push
 from .viewing import DUPLICATES_EXAMPLES, REPORT_EXAMPLES, duplicates, report
 
@@ -55,8 +56,19 @@ app = typer.Typer(
 )
 store_app = typer.Typer(help="Look after the feature store.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
+EXPORT_EXAMPLES = "Example: lpipstore export run --format csv --out distances.csv"
+export_app = typer.Typer(
+    cls=DistancesUnlessNamed,
+    help="Write distances, vectors or the metric itself for other programs; `export RUN` is "
+    "`export distances RUN`.",
+    epilog=EXPORT_EXAMPLES,
+    no_args_is_help=True,
+)
 app.add_typer(export_app, name="export")
+export_app.command("distances", epilog=EXPORT_EXAMPLES)(export)
 export_app.command("embeddings", epilog=EMBEDDINGS_EXAMPLES)(export_embeddings)
+export_app.command("model", epilog=MODEL_EXAMPLES)(export_model)
+export_app.command("check", epilog="Example: lpipstore export check squeeze.onnx")(check_model)
 
 Sources = Annotated[
     list[str],

@@ -3,6 +3,7 @@
 from ...cache.errors import Value, plain, spelled
 
 _NAMES = {
+    "form": "as",
     "from_manifest": "from",
     "kind": "format",
     "limit": "store-limit",

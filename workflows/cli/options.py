@@ -234,6 +234,16 @@ _OPTIONS: dict[str, Any] = {
             show_default="one for each core, 8 at most",
         ),
     ],
+    "dask": Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=MACHINE,
+            metavar="ADDRESS|local:N",
+            help="Compute on a Dask cluster: tcp://HOST:PORT, a scheduler file, or N processes "
+            "started on this machine.",
+            show_default="in this process",
+        ),
+    ],
     "dry_run": Annotated[
         bool,
         typer.Option(

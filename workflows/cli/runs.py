@@ -84,7 +84,7 @@ def rescore(
         raise
 
 
-class _DistancesUnlessNamed(TyperGroup):
+class DistancesUnlessNamed(TyperGroup):
     """Takes ``export RUN`` for ``export distances RUN``: what is exported most needs no word."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's or typer's
@@ -94,17 +94,6 @@ class _DistancesUnlessNamed(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-export_app = typer.Typer(
-    cls=_DistancesUnlessNamed,
-    help="Write distances for other programs: `export RUN` is `export distances RUN`.",
-    epilog="Example: lpipstore export run --format csv --out distances.csv",
-    no_args_is_help=True,
-)
-
-
-@export_app.command(
-    "distances", epilog="Example: lpipstore export run --format csv --out distances.csv"
-)
 def export(
     run: Run,
     kind: Annotated[

@@ -20,13 +20,12 @@ from ...pipeline.features.extractor import TRUNK_DTYPES
 from ...pipeline.images.loader import cores
 from ...pipeline.judgements.scores import vote_ceiling
 from ...pipeline.judgements.table import CHOICES, Judgements, join, read_judgements
-from ...pipeline.runs.files import SUMMARY, write_json
+from ...pipeline.runs.files import METRICS, SUMMARY, write_json
 from ...pipeline.runs.writing import differences, writing_run
 from ...pipeline.training.augmentation import Augmentation
 from ...pipeline.training.checkpoint import (
     CHECKPOINT,
     CURVE,
-    METRICS,
     draw_curve,
     load_checkpoint,
     save_whole,
@@ -49,6 +48,7 @@ from ..session.manifest import make_manifest
 from ..session.screen import Screen
 from ..session.session import Session, open_session
 from ..session.settings import Settings
+from .answers import Answers, write_answers
 from .judged import (
     Judged,
     PairStatistics,
@@ -151,6 +151,8 @@ def _train(
             warn_of_few(split, options, screen)
         start = judged.collection.head(settings)
         training = begin_training(start, trunk, split, options)
+        # Of images that pass through the network this would take as long as another epoch
+        before = None if statistics is None else Answers.of(training.model, split)
         checkpoint = load_checkpoint(out / CHECKPOINT)
         if checkpoint is not None:
             resume(training, checkpoint, manifest, out / CHECKPOINT)
@@ -179,6 +181,8 @@ def _train(
                 "ceiling": _ceilings(judged.judgements.answers, split),
                 "seconds": {**clock.seconds, "total": clock.total()},
             }
+            if before is not None:
+                write_answers(judged, split, before, Answers.of(training.model, split), out)
             write_results(training, out, summary, tune_trunk=options.tune_trunk)
     return summary
 

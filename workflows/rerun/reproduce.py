@@ -121,16 +121,8 @@ def settings_of(run: FinishedRun, recipe: Recipe, settings: Settings, asked: str
     if settings.weights == default.weights and "weights" not in settings.given:
         more["weights"] = recipe.weights_choice
     if settings.heads is None:
-        more["heads"] = _head_choice(recipe)
+        more["heads"] = recipe.head_choice
     return replace(settings, **more)
-
-
-def _head_choice(recipe: Recipe) -> str | None:
-    """Return the setting ``heads`` that selects the head of the run; None is the default."""
-    if recipe.head.startswith("none ("):
-        return "none"
-    path = os.path.join(recipe.folder, recipe.head)
-    return path if os.path.isfile(path) else None
 
 
 def need_same_recipe(run: FinishedRun, settings: Settings, collection: Collection) -> None:

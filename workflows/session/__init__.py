@@ -1,6 +1,7 @@
 """What every command begins with: settings, screen, store, and the collection.
 
 In: settings. Out: an open session and a collection whose rows can be asked for. Read first:
-`settings`, `session`, `collection`; `preflight` and `dryrun` say what a run will cost, `screen`
-shows progress, `keywords` and `given` take what a program gives.
+`settings`, `session`, `collection`; `cluster` opens what carries out the work elsewhere;
+`preflight` and `dryrun` say what a run will cost, `screen` shows progress, `keywords` and `given`
+take what a program gives.
 """

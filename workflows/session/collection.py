@@ -22,7 +22,15 @@ from ...pipeline.matrix.plan import MatrixPlan
 from ...pipeline.sources.names import member_name
 from .remote import check_url
 from .screen import Lines, Screen
-from .settings import Settings, first_limit, parse_bytes, parse_size, show_bytes, store_path
+from .settings import (
+    Settings,
+    first_limit,
+    parse_bytes,
+    parse_dask,
+    parse_size,
+    show_bytes,
+    store_path,
+)
 
 PRECISIONS = ("exact", "fast")
 _NAMED = 100  # broken images, one in a line
@@ -37,6 +45,8 @@ def check_settings(settings: Settings) -> None:
     check_choice("row_dtype", settings.row_dtype, ROW_DTYPES)
     check_choice("trunk_dtype", settings.trunk_dtype, TRUNK_DTYPES)
     check_choice("precision", settings.precision, PRECISIONS)
+    if settings.dask is not None:
+        parse_dask(settings.dask)
     check_backbone(settings.backbone, settings.lpips_version, settings.tap_names)
     choose_device(settings.device)
     if settings.remote is not None:
@@ -207,6 +217,11 @@ class Collection:
             screen.warn(f"{name} is {what}: {record.error}")
         if broken[_NAMED:]:
             screen.warn(f"{len(broken) - _NAMED:,} more are left out; images.parquet names all")
+        if self.features.forwards_again:
+            screen.warn(
+                f"workers were lost: up to {self.features.forwards_again:,} images went through "
+                "the trunk once more"
+            )
         if self.features.full:
             screen.warn(f"{self.features.full}; the run goes on without keeping more rows")
 
@@ -248,7 +263,19 @@ class Collection:
         """Keep this collection's rows from eviction as long as the returned pin is held."""
         contents = self.contents()
         keys = [self.features.key(content) for content in contents]
+        self._need_room(len(set(keys)))
         return self.features.store.pin(run, keys + (pooled.keys(contents) if pooled else []))
+
+    def _need_room(self, rows: int) -> None:
+        """Raise `LpipstoreError` if workers would need more rows than the store may hold."""
+        store, need = self.features.store, rows * self.row_bytes()
+        limit = store.limit
+        if self.features.crew.elsewhere and limit is not None and need > limit:
+            raise LpipstoreError(
+                f"with {setting('dask')}, workers read all rows from the store: they take "
+                f"{show_bytes(need)}, and its limit is {show_bytes(limit)}; raise "
+                f"{setting('store_limit')}, or leave out {setting('dask')}"
+            )
 
     def warn_if_reading_is_slow(self, screen: Screen) -> None:
         """Say so if it would have been quicker to compute rows than to read them."""

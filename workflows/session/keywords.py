@@ -65,6 +65,9 @@ class OptionsWithoutHead(TypedDict, total=False):
         "auto", "cpu", "cuda" or "cuda:N".
     workers
         Threads that decode; None is one for each core, 8 at most.
+    dask
+        A Dask cluster to compute on: "local:4" starts four processes on this machine, and the
+        address of a scheduler or its scheduler file names one that runs.
     progress
         Draw progress on stderr.
     """
@@ -91,6 +94,7 @@ class OptionsWithoutHead(TypedDict, total=False):
     precision: str
     device: str
     workers: int | None
+    dask: PathLike | None
     progress: bool
 
 
@@ -160,7 +164,7 @@ def settings_of(options: OptionsWithoutHead) -> Settings:
         chosen["value_range"] = f"{low!r},{high!r}"
     if isinstance(chosen.get("size"), tuple | list):
         chosen["size"] = "x".join(map(str, chosen["size"]))
-    for name in ("heads", "weights", "size", "store_limit", "memory"):
+    for name in ("heads", "weights", "size", "store_limit", "memory", "dask"):
         if name in chosen:
             chosen[name] = str(chosen[name])
     if "store" in chosen:

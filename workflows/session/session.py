@@ -12,6 +12,7 @@ from ...cache.keys import PoolSpec
 from ...cache.store import FeatureStore, LimitChange
 from ...pipeline.common.atomic import check_writable
 from ...pipeline.common.progress import Stopwatch
+from ...pipeline.common.tasks import HERE, Crew
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import HEAD, TRUNK
 from ...pipeline.features.extractor import Extractor
@@ -22,6 +23,7 @@ from ...pipeline.images.preparation import Preparation
 from ...pipeline.images.survey import ImageRecord, survey
 from ...pipeline.sources.names import IMAGE_SUFFIXES
 from ...pipeline.sources.sources import Given, Sources, name_of
+from .cluster import open_crew
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
 from .remote import open_remote
 from .screen import Screen
@@ -55,6 +57,8 @@ class Session:
         Finds images and opens them; open as long as the session is.
     remote
         Where rows are fetched from that the store lacks; None computes them.
+    crew
+        Who carries out what takes long: this process, or a Dask cluster.
     check
         Raises `LpipstoreError` for a collection that the command refuses; None takes any.
     """
@@ -65,6 +69,7 @@ class Session:
     screen: Screen
     sources: Sources = field(default_factory=Sources)
     remote: Fetcher | None = None
+    crew: Crew = HERE
     check: Callable[[Collection], None] | None = None
 
     def survey(self, names: Sequence[str]) -> list[ImageRecord]:
@@ -97,7 +102,8 @@ def open_session(
     Raises
     ------
     LpipstoreError
-        A setting is written wrong, or the store or the remote one cannot be opened.
+        A setting is written wrong, the store or the remote one cannot be opened, or no Dask
+        cluster answers.
     """
     if clock is None:
         clock = Stopwatch(*STAGES)
@@ -106,10 +112,11 @@ def open_session(
         open_store(chosen) as store,
         closing(sources or Sources(source_options(settings))) as opened,
         open_remote(settings.remote, screen) as remote,
+        open_crew(settings, store.path, screen) as crew,
     ):
         if store.limit_change is not None:
             tell_limit_change(store.limit_change, screen)
-        yield Session(store, settings, clock, screen, opened, remote, check)
+        yield Session(store, settings, clock, screen, opened, remote, crew, check)
 
 
 def tell_limit_change(change: LimitChange, screen: Screen) -> None:
@@ -261,5 +268,6 @@ def bind(records: list[ImageRecord], extractor: Extractor, session: Session) -> 
         session.screen.report,
         names,
         remote=session.remote,
+        crew=session.crew,
     )
     return Collection(records, features)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 STORE_VARIABLE = "LPIPSTORE_STORE"
 DEFAULT_SIZE = (224, 224)
 DEFAULT_LIMIT = 10_000_000_000
+SCHEDULER = re.compile(r"(?:tcp|tls|ucx|ws|wss)://\S+")
+"""The address of a Dask scheduler."""
 _OF_SOURCES = ("value_range", "image_column", "every")
 
 
@@ -52,6 +54,7 @@ class Settings:
     precision: str = "exact"
     device: str = "auto"
     workers: int | None = None
+    dask: str | None = None
     dry_run: bool = False
     quiet: bool = False
     given: frozenset[str] = frozenset()
@@ -111,6 +114,26 @@ def parse_size(choice: str) -> tuple[int, int] | None:
             f"unknown {setting('size')} {choice!r}: write auto, native, 224 or 240x320"
         )
     return int(match[1]), int(match[2] or match[1])
+
+
+def parse_dask(choice: str) -> int | None:
+    """Return the number of processes that ``local:N`` starts; None for a scheduler that runs.
+
+    Raises
+    ------
+    UsageError
+        It is neither that, nor an address, nor a scheduler file.
+    """
+    match = re.fullmatch(r"local:([1-9]\d{0,3})", choice)
+    if match is not None:
+        return int(match[1])
+    if not SCHEDULER.fullmatch(choice) and not os.path.isfile(choice):
+        raise UsageError(
+            f"unknown {setting('dask')} {printable(choice)!r}: write local:4 for four processes on "
+            "this machine, the address of a scheduler such as tcp://10.0.0.1:8786, or the path of "
+            "its scheduler file"
+        )
+    return None
 
 
 def choose_size(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from lpipstore.cache.errors import UsageError
-from lpipstore.pipeline.images.decode import content_hash, decode, read_header
+from lpipstore.pipeline.images.decode import content_hash, decode, decode_small, read_header
 from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.images.survey import survey
 from lpipstore.pipeline.sources.source import ImageError
@@ -391,3 +391,33 @@ def test_a_decompression_bomb_is_refused_from_its_header(bomb):
         size_of(bomb)
     with pytest.raises(ImageError, match="decompression bomb"):
         decode(bomb)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_small_pictures_of_a_jpeg_are_those_of_the_whole(orientation, mode):
+    random = np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 256, (9, 12, 3), np.uint8))
+    image = coarse.resize((1203, 901), Image.Resampling.BICUBIC).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, "JPEG", exif=exif, quality=95)
+    how = Preparation((96, 96), "pad")
+    whole, small = (np.asarray(one(data, how), int) for one in (decode, decode_small))
+    assert small.shape == (96, 96, 3)
+    assert ((whole == 0).all((1, 2)) == (small == 0).all((1, 2))).all()  # the same bars
+    assert np.abs(whole - small).mean() < 3
+    assert not (whole == small).all()  # it was decoded at a reduced size
+
+
+def test_small_pictures_of_other_formats_are_the_same():
+    data = encoded(Image.fromarray(gradient(40, 60)))
+    how = Preparation((16, 16), "pad")
+    assert (decode(data, how) == decode_small(data, how)).all()
+
+
+def test_a_torn_jpeg_has_no_small_picture():
+    noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), "JPEG")
+    with pytest.raises(ImageError, match="truncated"):
+        decode_small(data[: len(data) // 2], Preparation((16, 16), "pad"))

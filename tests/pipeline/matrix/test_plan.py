@@ -7,8 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lpipstore.cache.errors import UsageError
+from lpipstore.pipeline.common.tasks import Crew
 from lpipstore.pipeline.distances.panels import PANEL
-from lpipstore.pipeline.matrix.plan import MatrixPlan, plan_matrix
+from lpipstore.pipeline.matrix.plan import MatrixPlan, plan_matrix, shared
 
 plans = st.builds(
     MatrixPlan,
@@ -139,3 +140,27 @@ def test_too_little_memory_is_told_with_what_it_takes():
         plan_matrix(1000, 3_300_000, 100_000_000)
     least = int(str(told.value).rpartition("takes ")[2].partition("MB")[0])
     assert plan_matrix(1000, 3_300_000, least * 1_000_000).slab >= 16
+
+
+@pytest.mark.parametrize("columns", [None, 700, 30_000])
+@pytest.mark.parametrize("count", [2, 700, 2000, 30_000])
+@pytest.mark.parametrize("workers", [1, 2, 16])
+def test_a_cluster_gets_enough_pieces_and_none_is_too_large(count, columns, workers):
+    row_bytes, memory = 64_000, 1_000_000_000
+    crew = Crew(elsewhere=True, workers=lambda: workers, memory=memory)
+    plan = plan_matrix(count, row_bytes, 8 * memory, columns=columns)
+    cut = shared(plan, row_bytes, crew)
+    assert (cut.tile, cut.block, cut.pairs) == (plan.tile, plan.block, plan.pairs)
+    pieces = [piece for step in cut.steps() for piece in cut.pieces(step)]
+    assert len(pieces) == len(list(cut.steps()))  # one task each
+    tiles = len(cut.tiles())
+    assert len(pieces) >= min(tiles, workers)
+    assert 2 * cut.slab * row_bytes <= memory // 4 * 3
+    assert cut.slab % cut.tile == 0 or cut.slab >= max(count, columns or 0)
+
+
+def test_the_memory_of_a_worker_is_named():
+    crew = Crew(elsewhere=True, memory=1000)
+    plan = plan_matrix(2000, 64_000, 10**9)
+    with pytest.raises(UsageError, match="^memory is too small for .* at least for each worker$"):
+        shared(plan, 64_000, crew)

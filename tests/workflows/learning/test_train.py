@@ -136,6 +136,8 @@ def test_what_a_training_leaves(cli, triplets, tmp_path):
         "checkpoint.pt",
         "metrics.parquet",
         "curve.png",
+        "images.parquet",
+        "judgements.parquet",
         "summary.json",
     }
     metrics = pq.read_table(tmp_path / "H" / "metrics.parquet").to_pydict()

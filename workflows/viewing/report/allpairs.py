@@ -16,48 +16,29 @@ from ...session.screen import Screen
 from ...session.settings import Settings
 from ..close import bands
 from ..duplicates import Duplicates, find_duplicates
+from .spread import Gathering, Pair, Spread, WithImages, colour_limits, spread_out
 
 MOST = 2500  # images whose distances to one another stand in the page
 GROUPS = 40  # groups of near-duplicates that are shown
 MEMBERS = 12  # images of a group that are shown
-_EXTREMES = 6
-_BINS = 12, 96  # of the histogram: at least, at most
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two images by their rows in the matrix, and their distance."""
-
-    left: int
-    right: int
-    distance: float
-
-
-@dataclass(frozen=True)
-class Statistics:
+class Statistics(Spread):
     """Distances of all pairs in one pass over the matrix.
 
     Attributes
     ----------
-    counts
-        int64 [bins]: pairs in bins of equal width from `low` to `high`.
-    low, high
-        Smallest and largest distance.
-    closest, median, farthest
-        The pairs with the smallest distances, those around the median, the largest.
     nearest
         float32 [images]: distance of each image to its nearest neighbour.
+    neighbour
+        int64 [images]: that neighbour.
     mean
         float64 [images]: mean distance of each image to the others.
     """
 
-    counts: NDArray[np.int64]
-    low: float
-    high: float
-    closest: list[Pair]
-    median: list[Pair]
-    farthest: list[Pair]
     nearest: NDArray[np.float32]
+    neighbour: NDArray[np.int64]
     mean: NDArray[np.float64]
 
 
@@ -123,75 +104,56 @@ class PairsSeen:
     @cached_property
     def limits(self) -> tuple[float, float]:
         """The distances of the first and of the last colour: few pairs lie outside."""
-        quantiles = self.run.summary["quantiles"]
-        low, high = float(quantiles["0.01"]), float(quantiles["0.99"])
-        return (low, high) if high > low else (low, low + 1e-3)
+        return colour_limits(self.run.summary["quantiles"])
 
-    def numbered(self, pairs: Sequence[Pair]) -> list[tuple[ImageRecord, ImageRecord, float]]:
+    def with_images(self, pairs: Sequence[Pair]) -> WithImages:
         """Return pairs with their images in place of rows."""
         return [(self.images[p.left], self.images[p.right], p.distance) for p in pairs]
 
 
-def distances_of(run: FinishedRun, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the distances of some images of a run of all pairs: float32 [rows, rows].
+def distances_of(
+    run: FinishedRun, rows: NDArray[np.int64], columns: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Return some distances of a run that has a matrix: float32 [rows, columns].
 
-    `rows` ascend. The matrix is read band by band.
+    `rows` ascend; without `columns` they are the columns, too. The matrix is read band by band.
     """
     matrix: Any = run.distances
     height, parts = matrix.chunks[0][0], []
+    across = rows if columns is None else columns
     for top in range(0, matrix.shape[0], height):
         within = rows[(rows >= top) & (rows < top + height)]
-        band = np.asarray(matrix[top : top + height])
-        parts.append(band[np.ix_(within - top, rows)])
+        if len(within):
+            band = np.asarray(matrix[top : top + height])
+            parts.append(band[np.ix_(within - top, across)])
     return np.concatenate(parts)
 
 
-def spread_out(count: int, most: int) -> NDArray[np.int64]:
-    """Return at most `most` of `count` images, at equal steps through the collection."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
-
-
 def _statistics(run: FinishedRun, quantiles: dict[str, float]) -> Statistics:
-    low, middle, high = (float(quantiles[level]) for level in ("0.0", "0.5", "1.0"))
-    few, many = _BINS
-    pairs = int(run.summary["pairs"])
-    bins = min(many, max(few, round(2 * pairs ** (1 / 3))))  # the rule of Rice
-    counts = np.zeros(bins, np.int64)
-    found: dict[str, list[Pair]] = {"closest": [], "median": [], "farthest": []}
-    nearest, mean = [], []
+    gathering = Gathering(quantiles, int(run.summary["pairs"]))
+    nearest, neighbour, mean = [], [], []
     for top, band in bands(run):
-        nearest.append(band.min(1))
+        neighbour.append(band.argmin(1))
+        nearest.append(band[np.arange(len(band)), neighbour[-1]])
         finite = np.where(np.isfinite(band), band, 0)
         mean.append(finite.sum(1, dtype=np.float64) / max(band.shape[1] - 1, 1))
-        places = np.flatnonzero(np.arange(band.shape[1]) > (np.arange(len(band)) + top)[:, None])
-        values = band.ravel()[places]
-        span = low, max(high, low + 1e-6)  # where all are equal, too
-        counts += np.histogram(values.astype(np.float64), bins, span)[0]
-        for name, ranks in (
-            ("closest", values),
-            ("median", np.abs(values - middle)),
-            ("farthest", -values),
-        ):
-            for n in _smallest(ranks):
-                row, column = divmod(int(places[n]), band.shape[1])
-                found[name].append(Pair(row + top, column, float(values[n])))
-    closest = sorted(found["closest"], key=lambda p: p.distance)[:_EXTREMES]
-    median = sorted(found["median"], key=lambda p: abs(p.distance - middle))[:_EXTREMES]
-    farthest = sorted(found["farthest"], key=lambda p: -p.distance)[:_EXTREMES]
+        above = np.arange(band.shape[1]) > (np.arange(len(band)) + top)[:, None]
+        _add(gathering, band, np.flatnonzero(above), top)
     return Statistics(
-        counts,
-        low,
-        high,
-        closest,
-        median,
-        farthest,
-        np.concatenate(nearest),
-        np.concatenate(mean),
+        **vars(gathering.spread()),
+        nearest=np.concatenate(nearest),
+        neighbour=np.concatenate(neighbour),
+        mean=np.concatenate(mean),
     )
 
 
-def _smallest(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the places of the smallest numbers."""
-    if len(values) <= _EXTREMES:
-        return np.arange(len(values))
-    return np.argpartition(values, _EXTREMES)[:_EXTREMES]
+def _add(
+    gathering: Gathering, band: NDArray[np.float32], places: NDArray[np.int64], top: int
+) -> None:
+    """Add the distances at some places of a band that begins with row `top`."""
+
+    def ends(n: int) -> tuple[int, int]:
+        row, column = divmod(int(places[n]), band.shape[1])
+        return row + top, column
+
+    gathering.add(band.ravel()[places], ends)

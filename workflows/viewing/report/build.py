@@ -4,7 +4,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,13 +15,10 @@ from markupsafe import Markup
 from ....cache.errors import LpipstoreError, UsageError, setting
 from ....pipeline.common.atomic import replacing
 from ....pipeline.common.text import printable
-from ....pipeline.runs.reopen import reopen_source_choices
 from ....pipeline.runs.run import FinishedRun
 from ....pipeline.sources.source import GivenSource
-from ....pipeline.sources.sources import Sources
 from ...session.screen import Lines, Screen
-from ...session.settings import Settings, source_options
-from .contract import Content, Section, Subject
+from .contract import KINDS, Content, Section, Subject
 from .sections import SECTIONS
 from .thumbnails import LARGE, Sheets, make_sheets, side_of
 
@@ -91,17 +88,18 @@ def build_report(
     Raises
     ------
     UsageError
-        There is another file at `out`.
+        There is another file at `out`, or there is no report on runs of this kind.
     LpipstoreError
         The run is damaged, or the page cannot be written.
     """
     path = run.path / REPORT if out is None else out
     _check_target(path)
-    subject = Subject(run, screen)
+    subject = Subject(run, screen, given)
+    _check_kind(subject)
     asked = [section for section in SECTIONS if not section.kinds or subject.kind in section.kinds]
     contents = [(section, section.content(subject)) for section in asked]
     parts = [(section, content) for section, content in contents if content is not None]
-    sheets, large = _pictures(subject, given)
+    sheets, large = _pictures(subject)
     page = render(subject, parts, sheets, large).encode()
     try:
         with replacing(path) as file:
@@ -166,12 +164,15 @@ def render(
 
 
 def _title(subject: Subject) -> str:
-    """Return the heading: the folder of the images, or the run's if they share none."""
+    """Return the heading: the folders compared or that of all images; else that of the run."""
+    if subject.kind in ("compare", "across", "paired"):
+        return f"LPIPS report: {' and '.join(subject.side_names)}"
     folder = subject.names[0].rstrip("/").rpartition("/")[2]
-    return f"LPIPS report: {folder or printable(subject.run.path.resolve().name)}"
+    own = printable(subject.run.path.resolve().name)
+    return f"LPIPS training: {own}" if subject.kind == "train" else f"LPIPS report: {folder or own}"
 
 
-def _pictures(subject: Subject, given: Sequence[GivenSource]) -> tuple[Sheets, Sheets]:
+def _pictures(subject: Subject) -> tuple[Sheets, Sheets]:
     """Return the pictures of all images on the page, and larger ones of those that need them."""
     icc = "convert" if subject.run.manifest.get("colours") else "ignore"
     cast, side = subject.cast, side_of(len(subject.cast.records))
@@ -180,19 +181,20 @@ def _pictures(subject: Subject, given: Sequence[GivenSource]) -> tuple[Sheets, S
         range(len(cast.records)), key=lambda n: place.get(cast.records[n].path, len(place))
     )
     featured = [n for n in order if n in cast.featured and side < LARGE]
-    with closing(sources_of(subject.run)) as sources:
-        for one in given:
-            sources.add(one)
+    with closing(subject.open_sources()) as sources:
         return (
             make_sheets(cast.records, order, side, sources, icc, subject.screen),
             make_sheets(cast.records, featured, LARGE, sources, icc, subject.screen),
         )
 
 
-def sources_of(run: FinishedRun) -> Sources:
-    """Return what opens the images of a run, as they were read then."""
-    choices: dict[str, Any] = dict(reopen_source_choices(run))
-    return Sources(source_options(replace(Settings(), **choices)))
+def _check_kind(subject: Subject) -> None:
+    """Raise `UsageError` unless there is a report on runs of this kind."""
+    if subject.kind not in KINDS:
+        raise UsageError(
+            f"{printable(str(subject.run.path))} is a run of lpipstore {printable(subject.kind)}, "
+            f"which has no report: give a run of {', '.join(KINDS)}"
+        )
 
 
 def _check_target(path: Path) -> None:

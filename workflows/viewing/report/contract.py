@@ -1,17 +1,32 @@
 """What a section of the page is, and what it works with."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 from ....pipeline.images.survey import ImageRecord
 from ....pipeline.runs.files import IMAGES
-from ....pipeline.runs.reopen import reopen_records
+from ....pipeline.runs.reopen import reading, reopen_records, reopen_source_choices
 from ....pipeline.runs.run import FinishedRun
+from ....pipeline.sources.source import GivenSource
+from ....pipeline.sources.sources import Sources
 from ...session.screen import Screen
+from ...session.settings import Settings, source_options
+from .across import AcrossSeen
 from .allpairs import PairsSeen
-from .names import short_names
+from .couples import CouplesSeen
+from .listed import ListSeen
+from .names import shared_end, short_folders, short_names
+from .spread import Pair, Seen
+from .trained import TrainingSeen
+
+LISTS = ("score", "below", "nearest")
+"""The kinds of run of one collection, or of none, whose distances are a list of pairs."""
+COUPLES = ("paired", "across", "groups")
+"""The kinds of run whose distances are pairs of two collections, or within groups."""
+KINDS = ("pairs", "groups", "compare", "across", "paired", *LISTS, "train")
+"""The kinds of run that have a report."""
 
 
 class Cast:
@@ -48,19 +63,33 @@ class Subject:
         The run.
     screen
         Takes progress and warnings.
+    given
+        Images in memory that the run was made of.
     cast
         The images on the page.
     """
 
-    def __init__(self, run: FinishedRun, screen: Screen) -> None:
+    def __init__(self, run: FinishedRun, screen: Screen, given: Sequence[GivenSource] = ()) -> None:
         self.run = run
         self.screen = screen
+        self.given = given
         self.cast = Cast()
 
     @cached_property
     def kind(self) -> str:
-        """What kind of run it is: `FinishedRun.kind`, but "paired" for pairs of namesakes."""
-        return "paired" if self.run.manifest.get("paired") else self.run.kind
+        """What kind of run it is.
+
+        Returns
+        -------
+        str
+            `FinishedRun.kind`, but "paired" for pairs of namesakes, and "across" for close pairs
+            of two collections, which have no matrix.
+        """
+        asked = self.run.manifest
+        if asked.get("paired"):
+            return "paired"
+        close = asked.get("top_k") is not None or asked.get("below") is not None
+        return "across" if asked.get("command") == "compare" and close else self.run.kind
 
     @cached_property
     def records(self) -> list[ImageRecord]:
@@ -78,6 +107,79 @@ class Subject:
         return PairsSeen(self.run, self.usable, self.screen)
 
     @cached_property
+    def across(self) -> AcrossSeen:
+        """The distances between two collections; only for runs of kind "compare"."""
+        return AcrossSeen(self.run, *self.sides)
+
+    @cached_property
+    def couples(self) -> CouplesSeen:
+        """The pairs of two collections or within groups; only for runs of the kinds `COUPLES`."""
+        sides = self.sides if self.kind == "across" else (self.usable, self.usable)
+        return CouplesSeen(self.run, *sides)
+
+    @cached_property
+    def listed(self) -> ListSeen:
+        """The listed pairs; only for runs of the kinds in `LISTS`."""
+        return ListSeen(self.run, self.usable, self.screen)
+
+    @cached_property
+    def training(self) -> TrainingSeen:
+        """The training; only for runs of kind "train"."""
+        return TrainingSeen(self.run)
+
+    @property
+    def seen(self) -> PairsSeen | ListSeen:
+        """The distances of the run; only for runs of pairs, whatever pairs these are."""
+        return self.listed if self.kind in LISTS else self.pairs
+
+    @property
+    def empty(self) -> bool:
+        """Whether the run has no distance at all, as when a search found nothing."""
+        return self.run.summary.get("quantiles") is None
+
+    @property
+    def distances(self) -> Seen:
+        """The distances of the run, whatever kind it is of; a training has none."""
+        if self.kind == "compare":
+            return self.across
+        return self.couples if self.kind in COUPLES else self.seen
+
+    @cached_property
+    def sides(self) -> tuple[list[ImageRecord], list[ImageRecord]]:
+        """The usable images of the two collections of a run across them, or in its pairs."""
+        if self.kind == "paired":
+            ends = self.couples.left, self.couples.right
+            first, second = ([self.usable[n] for n in dict.fromkeys(end.tolist())] for end in ends)
+            return first, second
+        with reading(self.run, IMAGES):
+            column = self.run.images.column("side").to_pylist()
+        first, second = (
+            [
+                record
+                for record, here in zip(self.records, column, strict=True)
+                if here == side and not record.error
+            ]
+            for side in ("first", "second")
+        )
+        return first, second
+
+    @cached_property
+    def side_names(self) -> tuple[str, str]:
+        """What people call the two collections: their folders, as far as those tell them apart."""
+        if not all(self.sides):
+            return "A", "B"
+        first, second = short_folders([short_names([r.path for r in s])[0] for s in self.sides])
+        return (first, second) if first != second else (f"{first} (A)", f"{second} (B)")
+
+    def open_sources(self) -> Sources:
+        """Return what opens the images of the run, as they were read then; the caller closes it."""
+        choices: dict[str, Any] = dict(reopen_source_choices(self.run))
+        sources = Sources(source_options(replace(Settings(), **choices)))
+        for one in self.given:
+            sources.add(one)
+        return sources
+
+    @cached_property
     def names(self) -> tuple[str, dict[str, str]]:
         """The folder that all images share, and the printable name of each within it, by path."""
         return short_names([record.path for record in self.records])
@@ -85,6 +187,22 @@ class Subject:
     def name(self, record: ImageRecord) -> str:
         """Return the name of an image as the page shows it."""
         return self.names[1].get(record.path) or short_names([record.path])[1][record.path]
+
+    def pair_cards(self, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+        """Return pairs as the macro ``pair`` shows them; of namesakes the name that both have."""
+        cards: list[dict[str, Any]] = []
+        for left, right, distance in self.distances.with_images(pairs):
+            numbers = self.cast.numbers((left, right), large=True)
+            names = self.name(left), self.name(right)
+            shared = shared_end(*names) if self.kind == "paired" else ""
+            cards.append(
+                {
+                    "images": [*zip(numbers, names, strict=True)],
+                    "captions": [shared] if shared else [*names],
+                    "distance": distance,
+                }
+            )
+        return cards
 
 
 @dataclass(frozen=True)

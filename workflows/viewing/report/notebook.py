@@ -8,11 +8,12 @@ import numpy as np
 from ....pipeline.analysis.hierarchy import leaf_order
 from ....pipeline.runs.run import FinishedRun
 from ...session.logged import LoggedScreen
-from .allpairs import distances_of, spread_out
-from .build import environment, sources_of
+from .allpairs import distances_of
+from .build import environment
 from .contract import Subject
 from .numbers import matrix_png
 from .sections.figures import tiles_of
+from .spread import spread_out
 from .thumbnails import pictures, webp
 
 _IMAGES = 400  # of the heat map
@@ -37,26 +38,26 @@ def notebook_html(run: FinishedRun) -> str:
             "pairs": [],
             "heat": None,
         }
-        if subject.kind == "pairs":
+        if subject.kind == "pairs" and not subject.empty:
             context |= {"pairs": _closest(subject), "heat": _heat(subject)}
         return environment().get_template("notebook.html.j2").render(context)
 
 
 def _closest(subject: Subject) -> list[dict[str, Any]]:
     """Return the closest pairs, their pictures as data URIs; None for one that is gone."""
-    seen = subject.pairs
-    pairs = seen.numbered(seen.statistics.closest[:_PAIRS])
-    records = [record for left, right, _ in pairs for record in (left, right)]
+    pairs = subject.pairs.statistics.closest[:_PAIRS]
+    ends = [(subject.usable[pair.left], subject.usable[pair.right]) for pair in pairs]
+    records = [record for both in ends for record in both]
     icc = "convert" if subject.run.manifest.get("colours") else "ignore"
-    with closing(sources_of(subject.run)) as sources:
+    with closing(subject.open_sources()) as sources:
         made = [*pictures(records, _THUMBNAIL, sources, icc, subject.screen)]
     uris = [None if isinstance(picture, str) else webp(picture) for picture in made]
     return [
         {
-            "distance": distance,
+            "distance": pair.distance,
             "images": [(subject.name(left), uris[2 * n]), (subject.name(right), uris[2 * n + 1])],
         }
-        for n, (left, right, distance) in enumerate(pairs)
+        for n, (pair, (left, right)) in enumerate(zip(pairs, ends, strict=True))
     ]
 
 
@@ -64,4 +65,4 @@ def _heat(subject: Subject) -> str:
     pairs = subject.pairs
     matrix = distances_of(subject.run, spread_out(len(pairs.images), _IMAGES))
     order = leaf_order(matrix[np.triu_indices(len(matrix), 1)])
-    return matrix_png(matrix, order, pairs.limits, _SIDE)
+    return matrix_png(matrix[np.ix_(order, order)], pairs.limits, _SIDE)

@@ -41,20 +41,18 @@ def colour_table(name: str = "Blues_r") -> NDArray[np.uint8]:
     return table
 
 
-def matrix_png(
-    matrix: NDArray[np.float32], order: NDArray[np.int64], limits: tuple[float, float], side: int
-) -> str:
-    """Return a matrix in an order as the data URI of a PNG of at most `side` pixels.
+def matrix_png(matrix: NDArray[np.float32], limits: tuple[float, float], side: int) -> str:
+    """Return a matrix as the data URI of a PNG of at most `side` pixels.
 
     Of a larger matrix each pixel is the mean of a block. `limits` are the distances of the first
     and of the last colour.
     """
-    ordered = matrix[np.ix_(order, order)]
     low, high = limits
-    scaled = np.clip((ordered - low) / max(high - low, 1e-12), 0, 1)
+    scaled = np.clip((matrix - low) / max(high - low, 1e-12), 0, 1)
     picture = Image.fromarray(np.rint(scaled * 255).astype(np.uint8))
-    if len(matrix) > side:
-        picture = picture.resize((side, side), Image.Resampling.BOX)
+    height, width = (min(edge, side) for edge in matrix.shape)
+    if (width, height) != picture.size:
+        picture = picture.resize((width, height), Image.Resampling.BOX)
     picture.putpalette(colour_table().tobytes())
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)

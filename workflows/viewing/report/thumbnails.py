@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ....pipeline.images.data import thumbnail_pixels
 from ....pipeline.images.loader import decode_images
 from ....pipeline.images.preparation import Preparation
 from ....pipeline.images.survey import ImageRecord
@@ -132,7 +133,8 @@ def pictures(
     """
     known = [n for n, record in enumerate(records) if record.content and record.width]
     images = [(records[n].path, records[n].content or b"") for n in known]
-    decoded = decode_images(images, sources, Preparation((side, side), "pad", icc), _BATCH)
+    how = Preparation((side, side), "pad", icc)
+    decoded = decode_images(images, sources, how, _BATCH, prepare=thumbnail_pixels)
     made: dict[int, NDArray[np.uint8] | str] = {
         n: records[n].error or "it was never read" for n in {*range(len(records))} - {*known}
     }

@@ -50,6 +50,42 @@ def thirty(tmp_path_factory, draw, score):
 
 
 @pytest.fixture(scope="session")
+def across_run(tmp_path_factory, draw):
+    """A comparison of 7 pictures, one of them a copy, with 12; one more of these is broken."""
+    folder = tmp_path_factory.mktemp("across")
+    draw(folder / "made", 6, (48, 64), seed=9)
+    draw(folder / "train", 12, (48, 64))
+    with Image.open(folder / "train" / "003.png") as image:
+        image.point(lambda level: level * 0.98).save(folder / "made" / "copy.png")
+    (folder / "train" / "broken.png").write_bytes(b"no picture")
+    return lpipstore.compare(folder / "made", folder / "train", out=folder / "run", **METRIC)
+
+
+@pytest.fixture(scope="session")
+def paired_run(tmp_path_factory, draw):
+    """Fourteen pictures against copies of them, each changed more; one more on either side."""
+    folder = tmp_path_factory.mktemp("paired")
+    for n, path in enumerate(draw(folder / "before", 14, (48, 64))):
+        (folder / "after").mkdir(exist_ok=True)
+        with Image.open(path) as image:
+            image.paste((200, 40, 40), (8, 8, 10 + 3 * n, 24))
+            image.save(folder / "after" / path.name)
+    (folder / "before" / "000.png").rename(folder / "before" / "only.png")
+    (folder / "after" / "000.png").rename(folder / "after" / "other.png")
+    sides = folder / "before", folder / "after"
+    return lpipstore.compare(*sides, paired=True, out=folder / "run", **METRIC)
+
+
+@pytest.fixture(scope="session")
+def group_run(tmp_path_factory, draw):
+    """Four groups: of six, of four, of two pictures and of one."""
+    folder = tmp_path_factory.mktemp("groups")
+    for seed, (name, count) in enumerate((("cats", 6), ("dogs", 4), ("pair", 2), ("alone", 1))):
+        draw(folder / "all" / name, count, (48, 64), seed=seed)
+    return lpipstore.groups(folder / "all", out=folder / "run", **METRIC)
+
+
+@pytest.fixture(scope="session")
 def hostile(tmp_path_factory, score):
     """A run of pictures whose names are hostile."""
     folder = os.fsencode(tmp_path_factory.mktemp("hostile"))

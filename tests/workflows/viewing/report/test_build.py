@@ -90,6 +90,12 @@ def test_distances_come_back_from_the_page(thirty):
     assert sorted(order) == list(range(30))
 
 
+def test_the_threshold_is_told_with_its_reason(thirty):
+    found = thirty.duplicates()
+    assert found.reason not in ("it was asked for", "")
+    assert f": {found.reason}." in thirty.report().read_text()
+
+
 def test_extremes_are_those_of_the_matrix(thirty):
     page = thirty.report().read_text()
     cards = [float(d) for d in re.findall(r'data-pair="[^"]*" data-distance="([^"]*)"', page)]

@@ -1,46 +1,58 @@
-// The distances of the images shown; `report.distances` answers for numbers of the page.
+// The distances of the images shown; `report.distances` answers for numbers of the page. Of one
+// collection rows and columns are the same images, of two the columns are those of the second.
 report.distances = (() => {
   const payload = report.data("matrix");
   if (!payload) return null;
-  const images = report.unpack(payload.images), rows = new Map();
-  images.forEach((number, row) => rows.set(number, row));
-  const count = images.length;
-  let half = null;
+  const places = (numbers) => new Map(Array.from(numbers, (number, place) => [number, place]));
+  const down = report.unpack(payload.images), across = payload.across ? report.unpack(payload.across) : down;
+  const rows = places(down), columns = across === down ? rows : places(across);
+  const images = across === down ? down : Uint16Array.from(new Set([...down, ...across]));
+  const count = down.length;
+  let values = null;
   function between(i, j) {
-    if (i === j) return 0;
-    half = half || report.unpack(payload.distances);
+    if (across === down && i === j) return 0;
+    values = values || report.unpack(payload.distances);
     const a = Math.min(i, j), b = Math.max(i, j);
-    return payload.distances.low + payload.distances.step * half[count * a - a * (a + 1) / 2 + b - a - 1];
+    const place = across === down ? count * a - a * (a + 1) / 2 + b - a - 1 : i * across.length + j;
+    return payload.distances.low + payload.distances.step * values[place];
   }
-  // The k nearest of an image: [[number, distance], …].
+  // The k nearest of an image: [[number, distance], …]. Of two collections those of the other.
   function nearest(number, k) {
-    const row = rows.get(number);
-    if (row === undefined) return [];
-    const all = Array.from(images, (other, n) => [other, between(row, n)]);
-    all.splice(row, 1);
+    const row = rows.get(number), column = columns.get(number);
+    let all = [];
+    if (row !== undefined) all = Array.from(across, (other, n) => [other, between(row, n)]);
+    else if (column !== undefined) all = Array.from(down, (other, n) => [other, between(n, column)]);
+    if (across === down) all.splice(row, 1);
     return all.sort((one, two) => one[1] - two[1]).slice(0, k);
   }
-  return { images, rows, count, between, nearest };
+  return { images, down, across, rows, columns, between, nearest };
 })();
 
-report.section("matrix", (root, { order: packedOrder, low, high, colours: packedColours }) => {
-  const { images, count, between } = report.distances;
+report.section("matrix", (root, { order: packedOrder, orderAcross, low, high, colours: packedColours }) => {
+  const { down, across, between } = report.distances;
   const order = report.unpack(packedOrder), colours = report.unpack(packedColours);
+  const wideOrder = orderAcross ? report.unpack(orderAcross) : order, whole = across === down;
+  const rowCount = down.length, columnCount = across.length;
+  const shape = Math.min(root.querySelector(".tall") ? 1.8 : 1, Math.max(0.2, rowCount / columnCount));
   const canvas = report.byId("matrix-canvas"), readout = report.byId("matrix-readout");
   const figures = [...readout.querySelectorAll("figure")], value = readout.querySelector(".distance");
   const strip = 44;
-  let row = 0, column = Math.min(1, count - 1);
+  let row = 0, column = whole ? Math.min(1, columnCount - 1) : 0, least = Infinity;
 
   const cells = document.createElement("canvas");
-  cells.width = cells.height = count;
-  const field = cells.getContext("2d").createImageData(count, count);
+  cells.width = columnCount;
+  cells.height = rowCount;
+  const field = cells.getContext("2d").createImageData(columnCount, rowCount);
   const pixels = new Uint32Array(field.data.buffer);
   const table = new Uint32Array(256);
   for (let n = 0; n < 256; n++) table[n] = 0xff000000 | colours[3 * n + 2] << 16 | colours[3 * n + 1] << 8 | colours[3 * n];
-  for (let i = 0; i < count; i++) {
-    for (let j = i; j < count; j++) {
-      const level = (between(order[i], order[j]) - low) / (high - low) * 255;
-      pixels[i * count + j] = pixels[j * count + i] = table[level < 0 ? 0 : level > 255 ? 255 : Math.round(level)];
+  for (let i = 0; i < rowCount; i++) {
+    for (let j = whole ? i : 0; j < columnCount; j++) {
+      const distance = between(order[i], wideOrder[j]), level = (distance - low) / (high - low) * 255;
+      const colour = table[level < 0 ? 0 : level > 255 ? 255 : Math.round(level)];
+      pixels[i * columnCount + j] = colour;
+      if (whole) pixels[j * columnCount + i] = colour;
+      else if (distance < least) [least, row, column] = [distance, i, j]; // the cursor begins there
     }
   }
   cells.getContext("2d").putImageData(field, 0, 0);
@@ -51,27 +63,32 @@ report.section("matrix", (root, { order: packedOrder, low, high, colours: packed
     legend.fillRect(n, 0, 1, 1);
   }
 
+  // Width and height of a cell; those of unlike collections are not square.
+  const cellOf = (view) => ({ x: view.size * view.scale / columnCount, y: view.size * view.scale * shape / rowCount });
+  const numberAt = (i, j) => [down[order[i]], across[wideOrder[j]]];
+  const distanceAt = (i, j) => between(order[i], wideOrder[j]);
+
   const zoomed = report.zoomable(canvas, {
     inset: strip,
-    most: (view) => Math.max(1, count * 64 / (view.size || 1)),
-    ratio: () => 1,
+    most: (view) => Math.max(1, Math.max(columnCount, rowCount / shape) * 64 / (view.size || 1)),
+    aspect: () => shape,
+    ratio: (width) => ((width - strip) * shape + strip) / width,
     draw,
     mark,
-    cursor: (view) => [column, row].map((n, axis) =>
-      strip + view[axis ? "y" : "x"] + (n + 0.5) * view.size * view.scale / count),
+    cursor: (view) => [strip + view.x + (column + 0.5) * cellOf(view).x, strip + view.y + (row + 0.5) * cellOf(view).y],
     hover: (x, y) => {
-      const cell = zoomed.view.size * zoomed.view.scale / count;
-      const i = Math.floor((y - strip - zoomed.view.y) / cell), j = Math.floor((x - strip - zoomed.view.x) / cell);
-      if (x < strip || y < strip || i < 0 || j < 0 || i >= count || j >= count) return;
+      const { view } = zoomed, cell = cellOf(view);
+      const i = Math.floor((y - strip - view.y) / cell.y), j = Math.floor((x - strip - view.x) / cell.x);
+      if (x < strip || y < strip || i < 0 || j < 0 || i >= rowCount || j >= columnCount) return;
       choose(i, j);
     },
-    click: () => report.showPair(images[order[row]], images[order[column]], between(order[row], order[column])),
+    click: () => report.showPair(...numberAt(row, column), distanceAt(row, column)),
     keys: (key) => {
       const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1],
-        PageUp: [-10, 0], PageDown: [10, 0], Home: [0, -count], End: [0, count] };
+        PageUp: [-10, 0], PageDown: [10, 0], Home: [0, -columnCount], End: [0, columnCount] };
       if (!moves[key]) return false;
-      const within = (n) => Math.max(0, Math.min(count - 1, n));
-      choose(within(row + moves[key][0]), within(column + moves[key][1]));
+      const within = (n, count) => Math.max(0, Math.min(count - 1, n));
+      choose(within(row + moves[key][0], rowCount), within(column + moves[key][1], columnCount));
       reveal();
       return true;
     },
@@ -80,73 +97,70 @@ report.section("matrix", (root, { order: packedOrder, low, high, colours: packed
   function choose(i, j) {
     row = i;
     column = j;
-    [row, column].forEach((n, side) => {
-      const number = images[order[n]];
+    numberAt(row, column).forEach((number, side) => {
       report.showPicture(figures[side].querySelector("canvas"), number);
       figures[side].querySelector("figcaption").textContent = report.names[number];
     });
-    value.textContent = row === column ? "the same image" : report.shown(between(order[row], order[column]));
+    value.textContent = whole && row === column ? "the same image" : report.shown(distanceAt(row, column));
     zoomed?.remark();
   }
 
   function reveal() {
-    const { view } = zoomed, cell = view.size * view.scale / count;
+    const { view } = zoomed, cell = cellOf(view);
     for (const [axis, n, room] of [["x", column, view.width - strip], ["y", row, view.height - strip]]) {
-      const start = n * cell + view[axis];
+      const start = n * cell[axis] + view[axis];
       if (start < 0) view[axis] -= start;
-      if (start + cell > room) view[axis] -= start + cell - room;
+      if (start + cell[axis] > room) view[axis] -= start + cell[axis] - room;
     }
     zoomed.keep();
     zoomed.redraw();
   }
 
   function draw(context, view) {
-    const wide = view.size * view.scale, cell = wide / count;
+    const wide = view.size * view.scale, cell = cellOf(view);
     context.save();
     context.beginPath();
     context.rect(strip, strip, view.width - strip, view.height - strip);
     context.clip();
-    context.imageSmoothingEnabled = cell < 1;
+    context.imageSmoothingEnabled = Math.min(cell.x, cell.y) < 1;
     context.imageSmoothingQuality = "high";
-    context.drawImage(cells, strip + view.x, strip + view.y, wide, wide);
+    context.drawImage(cells, strip + view.x, strip + view.y, wide, wide * shape);
     context.restore();
     sides(context, view, cell);
   }
 
   // The cursor, its row and its column.
   function mark(context, view) {
-    const cell = view.size * view.scale / count;
+    const cell = cellOf(view);
     context.save();
     context.beginPath();
     context.rect(strip, strip, view.width - strip, view.height - strip);
     context.clip();
-    const x = strip + view.x + column * cell, y = strip + view.y + row * cell;
+    const x = strip + view.x + column * cell.x, y = strip + view.y + row * cell.y;
     context.strokeStyle = "#ffffff";
     context.globalAlpha = 0.55;
     context.lineWidth = 1;
     context.beginPath();
-    context.moveTo(strip, y + cell / 2); context.lineTo(x, y + cell / 2);
-    context.moveTo(x + cell / 2, strip); context.lineTo(x + cell / 2, y);
+    context.moveTo(strip, y + cell.y / 2); context.lineTo(x, y + cell.y / 2);
+    context.moveTo(x + cell.x / 2, strip); context.lineTo(x + cell.x / 2, y);
     context.stroke();
     context.globalAlpha = 1;
-    context.strokeStyle = "#ffffff";
-    context.lineWidth = 5;
-    context.strokeRect(x - 1, y - 1, Math.max(cell, 3) + 2, Math.max(cell, 3) + 2);
-    context.strokeStyle = "#000000";
-    context.lineWidth = 2;
-    context.strokeRect(x - 1, y - 1, Math.max(cell, 3) + 2, Math.max(cell, 3) + 2);
+    for (const [colour, width] of [["#ffffff", 5], ["#000000", 2]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = width;
+      context.strokeRect(x - 1, y - 1, Math.max(cell.x, 3) + 2, Math.max(cell.y, 3) + 2);
+    }
     context.restore();
     context.fillStyle = report.colour("accent");
-    const long = Math.max(cell, 2);
-    if (x >= strip && x < view.width) context.fillRect(x, strip - 3, long, 3);
-    if (y >= strip && y < view.height) context.fillRect(strip - 3, y, 3, long);
+    if (x >= strip && x < view.width) context.fillRect(x, strip - 3, Math.max(cell.x, 2), 3);
+    if (y >= strip && y < view.height) context.fillRect(strip - 3, y, 3, Math.max(cell.y, 2));
   }
 
   // The pictures along the sides: every one that has room, else some at equal steps.
-  function sides(context, view, cell) {
-    const side = Math.min(strip - 6, Math.max(30, cell - 2)), every = Math.max(1, Math.ceil((side + 2) / cell));
+  function sides(context, view, cells) {
     context.imageSmoothingEnabled = true;
-    for (const [axis, room] of [["x", view.width], ["y", view.height]]) {
+    for (const [axis, room, count] of [["x", view.width, columnCount], ["y", view.height, rowCount]]) {
+      const cell = cells[axis], side = Math.min(strip - 6, Math.max(30, cell - 2)), every = Math.max(1, Math.ceil((side + 2) / cell));
       context.save();
       context.beginPath();
       if (axis === "x") context.rect(strip, 0, room - strip, strip); else context.rect(0, strip, strip, room - strip);
@@ -156,7 +170,7 @@ report.section("matrix", (root, { order: packedOrder, low, high, colours: packed
         const middle = Math.min(n + (every - 1) / 2, count - 1);
         if (n < 0 || n >= count || (n && middle < n + (every - 1) / 2)) continue;
         const at = strip + view[axis] + (middle + 0.5) * cell - side / 2;
-        const number = images[order[Math.round(middle)]];
+        const number = axis === "x" ? across[wideOrder[Math.round(middle)]] : down[order[Math.round(middle)]];
         if (axis === "x") report.drawPicture(context, number, at, (strip - side) / 2, side, side);
         else report.drawPicture(context, number, (strip - side) / 2, at, side, side);
       }
@@ -165,8 +179,11 @@ report.section("matrix", (root, { order: packedOrder, low, high, colours: packed
   }
 
   report.on("select", (number) => {
-    const place = order.indexOf(report.distances.rows.get(number));
-    if (place >= 0) { choose(place, column); reveal(); }
+    const i = order.indexOf(report.distances.rows.get(number)), j = wideOrder.indexOf(report.distances.columns.get(number));
+    if (i >= 0) choose(i, column);
+    else if (j >= 0) choose(row, j);
+    else return;
+    reveal();
   });
   choose(row, column);
 });

@@ -110,6 +110,13 @@ const report = (() => {
       paintAll();
     })));
 
+  // Where the picture of a number lies on a sheet that is decoded; null where there is none.
+  function tile(number) {
+    const big = large.get(number);
+    const found = big && big.width && ready.has(big.sheet) ? big : small.get(number);
+    return found && found.width && ready.has(found.sheet) ? { ...found, bitmap: ready.get(found.sheet) } : null;
+  }
+
   // A button with a picture, as strips have it.
   function card(number, value, click) {
     const item = document.createElement("li");
@@ -133,6 +140,32 @@ const report = (() => {
     button.addEventListener("click", click);
     item.append(button);
     showPicture(canvas, number);
+    return item;
+  }
+
+  // A button with two pictures, as the macro `pair` writes it.
+  function pairCard(left, right, distance) {
+    const item = document.createElement("li"), button = document.createElement("button");
+    button.type = "button";
+    button.className = "card";
+    button.dataset.pair = `${left} ${right}`;
+    button.dataset.distance = distance;
+    const two = document.createElement("span"), value = document.createElement("span");
+    two.className = "two";
+    value.className = "value distance";
+    value.textContent = shown(distance);
+    button.append(two, value);
+    for (const number of [left, right]) {
+      const canvas = document.createElement("canvas"), caption = document.createElement("span");
+      canvas.className = "picture";
+      canvas.setAttribute("role", "img");
+      caption.className = "caption";
+      caption.textContent = caption.title = pictures.names[number];
+      two.append(canvas);
+      button.append(caption);
+      showPicture(canvas, number);
+    }
+    item.append(button);
     return item;
   }
 
@@ -339,6 +372,6 @@ const report = (() => {
     on("begin-" + name, begin);
   }
 
-  return { loaded, byId, data, unpack, shown, on, emit, names: pictures.names, drawPicture, showPicture, card,
+  return { loaded, byId, data, unpack, shown, on, emit, names: pictures.names, drawPicture, showPicture, tile, card, pairCard,
     showPair, select, colour, zoomable, section };
 })();

@@ -9,13 +9,17 @@ class NearDuplicates:
 
     name = "duplicates"
     title = "Near-duplicates"
-    kinds = ("pairs",)
+    kinds = ("pairs", "below")
 
-    def content(self, subject: Subject) -> Content:
-        """Return the groups at the suggested threshold, which may be none."""
-        pairs = subject.pairs
-        found, suggestion = pairs.duplicates, pairs.suggestion
-        records = {record.path: record for record in pairs.images}
+    def content(self, subject: Subject) -> Content | None:
+        """Return the groups at the threshold, suggested or asked for; None without any pair."""
+        if subject.kind == "pairs" and subject.empty:
+            return None
+        found = subject.seen.duplicates
+        reason, clear = found.reason, True
+        if subject.kind == "pairs":
+            reason, clear = subject.pairs.suggestion.reason, subject.pairs.suggestion.clear
+        records = {record.path: record for record in subject.usable}
         strips = []
         for group in found.groups[:GROUPS]:
             members = [records[path] for path in group.paths[:MEMBERS]]
@@ -40,8 +44,8 @@ class NearDuplicates:
                 "groups": len(found.groups),
                 "spare": found.spare,
                 "below": found.below,
-                "reason": suggestion.reason,
-                "clear": suggestion.clear,
+                "reason": reason,
+                "clear": clear,
                 "shown": len(strips),
             },
         )

@@ -1,9 +1,18 @@
 """Pairs that give distances a face."""
 
-from collections.abc import Sequence
+from ..contract import LISTS, Content, Subject
+from ..spread import EXTREMES, Pair
 
-from ..allpairs import Pair
-from ..contract import Content, Subject
+Row = tuple[str, list[Pair]]
+_ALL = "All pairs, the closest first"
+_ROWS = 3
+_OF = {
+    "pairs": "pairs of the collection",
+    "compare": "pairs of an image of the first and one of the second collection",
+    "across": "pairs that the run lists",
+    "paired": "namesakes",
+    "groups": "pairs within all groups",
+}
 
 
 class Extremes:
@@ -11,27 +20,50 @@ class Extremes:
 
     name = "extremes"
     title = "What a distance looks like"
-    kinds = ("pairs",)
+    kinds = (*_OF, *LISTS)
 
-    def content(self, subject: Subject) -> Content:
-        """Return the three rows of pairs."""
-        seen = subject.pairs.statistics
-        rows = [("Closest", seen.closest), ("Around the median", seen.median)]
+    def content(self, subject: Subject) -> Content | None:
+        """Return the three rows of pairs; None if there is no pair."""
+        if subject.empty:
+            return None
+        rows = _of_list(subject) if subject.kind in LISTS else _of_all(subject)
+        of = _OF.get(subject.kind, "listed pairs")
+        hint = "What the numbers on this page mean to the eye."
+        if len(rows) == _ROWS:
+            hint = (
+                f"The most alike {of}, average ones, and the least alike: what the numbers on this "
+                "page mean to the eye."
+            )
+        return Content(hint, {"rows": [(name, subject.pair_cards(pairs)) for name, pairs in rows]})
+
+
+def _of_all(subject: Subject) -> list[Row]:
+    """Return the rows; of namesakes those that differ most stand elsewhere on the page."""
+    seen = subject.distances.statistics
+    if len(seen.closest) == seen.counts.sum():
+        return [(_ALL, seen.closest)]
+    rows = [("Closest", seen.closest), ("Around the median", seen.median)]
+    if subject.kind != "paired":
         rows.append(("Farthest", seen.farthest))
-        if len(seen.closest) == subject.run.summary["pairs"]:
-            rows = [("All pairs, the closest first", seen.closest)]
-        return Content(
-            "The most alike pairs of the collection, average ones, and the least alike: what the "
-            "numbers on this page mean to the eye.",
-            {"rows": [(name, _cards(pairs, subject)) for name, pairs in rows]},
-        )
+    return _without_repeats(rows)
 
 
-def _cards(pairs: Sequence[Pair], subject: Subject) -> list[dict[str, object]]:
-    """Return the pairs as the template shows them."""
-    cards: list[dict[str, object]] = []
-    for left, right, distance in subject.pairs.numbered(pairs):
-        numbers = subject.cast.numbers((left, right), large=True)
-        names = subject.name(left), subject.name(right)
-        cards.append({"images": [*zip(numbers, names, strict=True)], "distance": distance})
-    return cards
+def _without_repeats(rows: list[Row]) -> list[Row]:
+    """Leave out pairs that stand in another row, as of few images; the ends come first."""
+    named, kept = set[tuple[int, int]](), dict[str, list[Pair]]()
+    for name, pairs in (*rows[:1], *rows[:0:-1]):
+        kept[name] = [pair for pair in pairs if (pair.left, pair.right) not in named]
+        named.update((pair.left, pair.right) for pair in pairs)
+    return [(name, kept[name]) for name, _ in rows if kept[name]]
+
+
+def _of_list(subject: Subject) -> list[Row]:
+    """Return rows of pairs: what a search found at its threshold, and what no other section has."""
+    listed = subject.listed
+    if len(listed.distinct) <= _ROWS * EXTREMES:
+        return [(_ALL, listed.in_order())]
+    seen = listed.statistics
+    rows = [("Closest", seen.closest), ("Around the median", seen.median)]
+    if subject.kind == "below":
+        return [rows[0], ("Just below the threshold", seen.farthest)]
+    return [*rows, ("Farthest", seen.farthest)] if subject.kind == "nearest" else rows

@@ -1,5 +1,6 @@
 """The collection as a map: images that look alike lie close together."""
 
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,15 +24,15 @@ class Map:
     def content(self, subject: Subject) -> Content | None:
         """Return the points; None for fewer than three images, which are always on a line."""
         pairs = subject.pairs
-        if len(pairs.shown) < 3:
+        if len(pairs.images) < 3:
             return None
         points, share = classical_scaling(pairs.distances)
         maps = [_layout("Classical scaling", points)]
         if find_spec("umap") is not None and len(points) > _FEW:
             maps.append(_layout("UMAP", _umap(pairs.distances)))
         return Content(
-            "Pictures that look alike lie close together. A plane cannot hold all distances: this "
-            f"one shows {100 * share:.0f} % of their spread, so trust neighbours more than gaps.",
+            "Pictures that look alike lie close together. A plane cannot hold all distances: classical "
+            f"scaling shows {100 * share:.0f} % of their spread, so trust neighbours more than gaps.",
             {"layouts": [layout["name"] for layout in maps]},
             {
                 "images": packed(subject.cast.numbers(pairs.images[n] for n in pairs.shown)),
@@ -50,5 +51,7 @@ def _umap(distances: NDArray[np.float32]) -> NDArray[np.floating]:
 
     neighbours = min(15, len(distances) - 1)
     reducer = umap.UMAP(n_neighbors=neighbours, metric="precomputed", random_state=0)
-    points: NDArray[np.floating] = reducer.fit_transform(distances)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what precomputed distances and a seed rule out
+        points: NDArray[np.floating] = reducer.fit_transform(distances)
     return points

@@ -1,0 +1,168 @@
+"""Runs on a Dask cluster: the bytes of a run in this process; and what is wrong is said."""
+
+import json
+import socket
+import sys
+
+import numpy as np
+import pytest
+
+import lpipstore
+from lpipstore.cache.errors import UsageError
+
+MODEL = ("--backbone", "alex", "--weights", "random", "--size", "32")
+
+
+def same_runs(files_of, one, other):
+    here, there = files_of(one), files_of(other)
+    assert here.keys() == there.keys()
+    assert [name for name in here if here[name] != there[name]] == []
+
+
+def test_every_kind_of_run_has_the_same_bytes(cli, jobs, files_of, scheduler, tmp_path):
+    """In one test, because a cluster takes seconds to start."""
+    for kind, command in jobs.items():
+        folder = tmp_path / kind
+        for name, more in (("here", ()), ("there", ("--dask", scheduler))):
+            where = ("--store", folder / name / "store", "--out", folder / name / "run")
+            outcome = cli(*command, *MODEL, *where, *more, "--json")
+            assert outcome.code == 0, (kind, outcome.err)
+            (folder / name / "out.json").write_text(outcome.out)
+        same_runs(files_of, folder / "here" / "run", folder / "there" / "run")
+        here, there = (
+            json.loads((folder / name / "out.json").read_text()) for name in ("here", "there")
+        )
+        for name in ("images", "unique", "failed", "forwards", "hits", "pairs", "mean"):
+            assert here.get(name) == there.get(name), (kind, name)
+    for kind in ("pairs", "score"):
+        for name, more in (("here", ()), ("there", ("--dask", scheduler))):
+            folder = tmp_path / kind / name
+            again = ("--heads", "none", "--store", folder / "store", "--out", folder / "again")
+            assert cli("rescore", folder / "run", *again, *more).code == 0
+        same_runs(files_of, tmp_path / kind / "here/again", tmp_path / kind / "there/again")
+
+
+def test_processes_of_its_own_score_many_tiles(cli, draw, files_of, tmp_path):
+    draw(tmp_path / "pictures", 560)  # two tiles on each side, eighteen batches
+    command = ("pairs", tmp_path / "pictures", *MODEL)
+    for name, more in (("here", ()), ("there", ("--dask", "local:2"))):
+        where = ("--store", tmp_path / name / "store", "--out", tmp_path / name / "run")
+        outcome = cli(*command, *where, *more)
+        assert outcome.code == 0, outcome.err
+    assert "starting 2 workers on this machine" in outcome.err
+    assert "Dask's dashboard is at http://127.0.0.1:" in outcome.err
+    same_runs(files_of, tmp_path / "here" / "run", tmp_path / "there" / "run")
+    assert cli("store", "verify", "--store", tmp_path / "there" / "store").code == 0
+
+
+def test_from_python_images_in_memory_and_in_files(draw, scheduler, tmp_path):
+    options = {"backbone": "alex", "weights": "random", "size": 32}
+    draw(tmp_path / "pictures", 40)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    for number, images in enumerate((tmp_path / "pictures", pixels)):
+        stores = [tmp_path / f"{number}{where}" for where in ("here", "there")]
+        here = lpipstore.distance_matrix(images, store=stores[0], **options)
+        there = lpipstore.distance_matrix(images, store=stores[1], dask=scheduler, **options)
+        assert here.tobytes() == there.tobytes()
+
+
+def test_workers_need_all_rows_in_the_store(cli, draw, scheduler, tmp_path):
+    draw(tmp_path / "pictures", 120)
+    small = ("--store", tmp_path / "small", "--store-limit", "1MiB")
+    command = ("pairs", tmp_path / "pictures", *MODEL, *small)
+    outcome = cli(*command, "--out", tmp_path / "run", "--dask", scheduler)
+    assert outcome.code == 1
+    assert "with --dask, workers read all rows from the store: they take 1.38 MB" in outcome.err
+    assert "raise --store-limit, or leave out --dask" in outcome.err
+    assert cli(*command, "--out", tmp_path / "run").code == 0
+
+
+# -- what is wrong -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "choice", ["local", "local:0", "local:x", "10.0.0.1:8786", "gone.json", ""]
+)
+def test_a_cluster_that_cannot_be_meant(cli, pictures, tmp_path, choice):
+    outcome = cli("pairs", pictures, *MODEL, "--out", tmp_path / "run", "--dask", choice)
+    assert outcome.code == 2
+    assert f"unknown --dask '{choice}': write local:4" in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_scheduler_answers(cli, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("lpipstore.workflows.session.cluster._ANSWER_S", 1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    outcome = cli("extract", pictures, *MODEL, "--dask", address)
+    assert outcome.code == 1
+    assert f"no Dask scheduler answers at {address}" in outcome.err
+    assert len([line for line in outcome.err.splitlines() if line.startswith("error")]) == 1
+
+
+def test_a_file_that_is_no_scheduler_file(cli, pictures, tmp_path):
+    file = tmp_path / "file.json"
+    for text in ("no JSON", "[]", "{}"):
+        file.write_text(text)
+        outcome = cli("extract", pictures, *MODEL, "--dask", file)
+        assert outcome.code == 1
+        assert f"{file} is no file of a Dask scheduler, or it is being written" in outcome.err
+
+
+def test_a_scheduler_without_workers(cli, pictures, monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("lpipstore.workflows.session.cluster._WORKERS_S", 0.2)
+    options = {"dashboard_address": ":0", "processes": False, "protocol": "tcp"}
+    with LocalCluster(n_workers=0, **options) as cluster:
+        outcome = cli("extract", pictures, *MODEL, "--dask", cluster.scheduler_address)
+    assert outcome.code == 1
+    assert "has no workers after 0 s: start some with `dask worker" in outcome.err
+
+
+def test_without_the_extra_the_option_says_how_to_get_it(cli, pictures, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.setattr("lpipstore.workflows.session.cluster.find_spec", lambda name: None)
+    outcome = cli("extract", pictures, *MODEL, "--dask", "local:2")
+    assert outcome.code == 2
+    assert "--dask needs Dask's scheduler, which is not installed" in outcome.err
+    assert "pip install 'lpipstore[cluster]'" in outcome.err
+    with pytest.raises(UsageError, match="dask needs Dask's scheduler"):
+        lpipstore.distance_matrix(pictures, weights="random", dask="local:2")
+
+
+def test_a_dry_run_starts_no_cluster(cli, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("lpipstore.workflows.session.cluster._installed", None)
+    command = ("pairs", pictures, *MODEL, "--out", tmp_path / "run", "--dry-run")
+    assert cli(*command, "--dask", "local:2").code == 0
+
+
+def test_workers_that_differ_or_see_no_store_are_named(tmp_path):
+    from lpipstore.cache.errors import LpipstoreError
+    from lpipstore.workflows.session import cluster
+
+    (tmp_path / "open").mkdir()
+
+    class Client:
+        def __init__(self, change):
+            self.change = change
+
+        def run(self, function, *args, on_error):
+            seen = function(*args)
+            return {"tcp://a:1": self.change(seen)}
+
+    def other_torch(seen):
+        return {**seen, "versions": {**seen["versions"], "torch": "0.1"}}
+
+    cases = [
+        (lambda seen: {**seen, "sees": False}, "does not see the store"),
+        (lambda seen: {**seen, "writes": False}, "does not write to the store"),
+        (other_torch, r"has torch 0\.1 and this process .*: rows would differ"),
+        (lambda _: ModuleNotFoundError("No module named 'lpipstore'"), "cannot run lpipstore"),
+    ]
+    for change, message in cases:
+        with pytest.raises(LpipstoreError, match=f"the Dask worker tcp://a:1 {message}"):
+            cluster._probe(Client(change), tmp_path)
+        assert list((tmp_path / "open").iterdir()) == []
+    cluster._probe(Client(lambda seen: seen), tmp_path)

@@ -427,3 +427,14 @@ def test_a_folder_that_cannot_be_written(cli, filled, tmp_path):
     outcome = cli("store", "push", url, "--store", filled)
     assert outcome.code == 1
     assert outcome.err.splitlines()[-1].startswith(f"error: {url}/")
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_get_what_was_fetched(cli, filled, pictures, tmp_path, files_of):
+    pytest.importorskip("distributed")
+    url = f"file://{tmp_path}/rows"
+    assert cli("store", "push", url, "--store", filled).code == 0
+    where = ("--store", tmp_path / "second", "--out", tmp_path / "run", "--json")
+    summary = result(cli("pairs", pictures, *MODEL, *where, "--remote", url, "--dask", "local:1"))
+    assert (summary["forwards"], summary["fetched"]) == (0, 8)
+    same_run(files_of, tmp_path / "cold", tmp_path / "run")

@@ -1,7 +1,6 @@
 """The collection as a map: images that look alike lie close together."""
 
 import warnings
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -28,11 +27,12 @@ class Map:
             return None
         points, share = classical_scaling(pairs.distances)
         maps = [_layout("Classical scaling", points)]
-        if find_spec("umap") is not None and len(points) > _FEW:
-            maps.append(_layout("UMAP", _umap(pairs.distances)))
+        if len(points) > _FEW and (points := _umap(pairs.distances)) is not None:
+            maps.append(_layout("UMAP", points))
         return Content(
-            "Pictures that look alike lie close together. A plane cannot hold all distances: classical "
-            f"scaling shows {100 * share:.0f} % of their spread, so trust neighbours more than gaps.",
+            "Pictures that look alike lie close together. A plane cannot hold all distances: "
+            f"classical scaling shows {100 * share:.0f} % of their spread, so trust neighbours "
+            "more than gaps.",
             {"layouts": [layout["name"] for layout in maps]},
             {
                 "images": packed(subject.cast.numbers(pairs.images[n] for n in pairs.shown)),
@@ -45,12 +45,14 @@ def _layout(name: str, points: NDArray[np.floating]) -> dict[str, Any]:
     return {"name": name, "x": quantised(points[:, 0]), "y": quantised(points[:, 1])}
 
 
-def _umap(distances: NDArray[np.float32]) -> NDArray[np.floating]:
-    """Return a UMAP of the images: neighbours are kept, other distances mean little."""
-    import umap
-
+def _umap(distances: NDArray[np.float32]) -> NDArray[np.floating] | None:
+    """Return a UMAP of the images, in which neighbours are kept; None where it is not installed."""
+    try:
+        from umap import UMAP
+    except ImportError:
+        return None
     neighbours = min(15, len(distances) - 1)
-    reducer = umap.UMAP(n_neighbors=neighbours, metric="precomputed", random_state=0)
+    reducer = UMAP(n_neighbors=neighbours, metric="precomputed", random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what precomputed distances and a seed rule out
         points: NDArray[np.floating] = reducer.fit_transform(distances)

@@ -180,11 +180,20 @@ def read_pool(folder: Path) -> Pool | None:
     The result has no id in the index (`id` is 0).
     """
     try:
-        metadata = json.loads((folder / "zarr.json").read_bytes())
+        raw = (folder / "zarr.json").read_bytes()
+    except OSError:
+        return None
+    return pool_of(folder.name, raw)
+
+
+def pool_of(folder: str, raw: bytes) -> Pool | None:
+    """Return the pool that Zarr metadata describe; see `read_pool`."""
+    try:
+        metadata = json.loads(raw)
         ours = metadata["attributes"][_OURS]
         pool = Pool(
             id=0,
-            folder=folder.name,
+            folder=folder,
             name=ours["name"],
             digest=bytes.fromhex(ours["digest"]),
             length=int(metadata["shape"][1]),
@@ -194,7 +203,7 @@ def read_pool(folder: Path) -> Pool | None:
             slots=int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0]),
         )
         spec = PoolSpec(pool.name, pool.length, pool.dtype, pool.recipe)
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError):
         return None
     return pool if ours["format"] == FORMAT_VERSION and spec.digest == pool.digest else None
 

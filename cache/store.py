@@ -24,6 +24,7 @@ from .opening import LimitChange, Opened, StoreOptions, change_limit, folder_loc
 from .pins import Pin
 from .reader import check_buffer
 from .scan import scan
+from .sealed import SealedSegment, sealed_segments
 from .segmentfiles import LocalSegments, SegmentFiles
 from .segments import Written
 from .state import INDEX, POOLS, State
@@ -43,6 +44,7 @@ __all__ = [
     "Pin",
     "PoolStat",
     "RowsLost",
+    "SealedSegment",
     "SegmentFiles",
     "StoreError",
     "StoreFull",
@@ -333,6 +335,19 @@ class FeatureStore:
 
         opened = self._run(in_step)
         return scan(opened.state, opened.reader, spec, batch_rows=batch_rows, dtype=dtype)
+
+    def sealed(self, recipe: Mapping[str, str] | None = None) -> list[SealedSegment]:
+        """Return the sealed segments of the pools whose recipe contains these items.
+
+        Those that this process is writing are sealed first. The most recently used segments come
+        first. They may be evicted afterwards, unless their keys are pinned.
+        """
+
+        def sealed(opened: Opened) -> list[SealedSegment]:
+            opened.writer.seal_all()
+            return sealed_segments(opened.state, recipe)
+
+        return self._run(sealed)
 
     def pin(self, run: str, keys: Iterable[bytes]) -> Pin:
         """Protect the rows of these keys from eviction, including rows put later.

@@ -1,6 +1,7 @@
-"""Rows of images: read from the store, or computed if missing."""
+"""Rows of images: read from the store; if missing, fetched from a remote folder, or computed."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...cache.errors import LpipstoreError, setting
+from ...cache.exchange.fetch import Fetcher
 from ...cache.keys import PoolSpec
 from ...cache.located import Located, RowsLost
 from ...cache.store import FeatureStore, StoreFull
@@ -33,16 +35,17 @@ def _nobody(contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
 
 @dataclass
 class Features:
-    """Rows by content hash: read from the store, or computed and stored if missing.
+    """Rows by content hash: read from the store; if missing, fetched or computed, and stored.
 
     `decode` turns content hashes into batches of pixels; indices in a batch refer to the hashes
     that it was given. `names` maps content hashes to names for messages. `forwards` counts images
     that went through the trunk, `rows_read` rows that came from the store. `failures` maps content
     hashes to the reason why there is no row. `computed` is called with every batch that went
-    through the trunk in this process. `crew` is who carries out tasks; if workers of it were lost,
-    `forwards_again` counts the images that went through the trunk once more. `full` is None until
-    the store takes no more rows, then the reason; from then on, rows are recomputed whenever they
-    are needed.
+    through the trunk in this process. `remote` is asked for missing rows before anything is
+    computed; None if there is no remote folder. `crew` is who carries out tasks; if workers of it
+    were lost, `forwards_again` counts the images that went through the trunk once more. `full` is
+    None until the store takes no more rows, then the reason; from then on, rows are fetched or
+    computed again whenever they are needed.
     """
 
     extractor: Extractor
@@ -52,6 +55,7 @@ class Features:
     report: Report = silent
     names: Mapping[bytes, str] = field(default_factory=dict)
     computed: Computed = _nobody
+    remote: Fetcher | None = None
     crew: Crew = HERE
     forwards: int = 0
     forwards_again: int = 0
@@ -64,7 +68,7 @@ class Features:
         return self.extractor.spec.key(content)
 
     def ensure(self, contents: Sequence[bytes]) -> int:
-        """Compute rows missing from the store; return the number of hits.
+        """Fetch or compute rows missing from the store; return the number of hits.
 
         Hits are distinct images whose rows were in the store already. Images that cannot be decoded
         end up in `failures`. All other rows are committed on return; a crash loses at most one
@@ -76,12 +80,17 @@ class Features:
             missing = self.store.missing(list(by_key))
         hits = done = len(by_key) - len(missing)
         self.report("images", done, len(by_key))
-        todo = [by_key[key] for key in missing]
+        for batch, _ in self.fetch(self.extractor.spec, [by_key[key] for key in missing]):
+            done += len(batch)
+            self.report("images", done, len(by_key))
+            if self.full is not None:
+                break
+        todo = [by_key[key] for key in self.not_fetched(missing)]
         for content in todo:  # retried below
             self.failures.pop(content, None)
         before = len(self.failures)
         made: set[bytes] = set()
-        for batch in self._make(todo):
+        for batch in self._make(todo if self.full is None else []):
             made.update(batch)
             self.report("images", done + len(made) + len(self.failures) - before, len(by_key))
         if self.full is not None:
@@ -129,7 +138,7 @@ class Features:
         return out
 
     def read(self, contents: Sequence[bytes], out: NDArray[np.generic]) -> None:
-        """Fill ``out[k]`` with the row of ``contents[k]``; recompute rows missing from the store.
+        """Fill ``out[k]`` with the row of ``contents[k]``; fetch or recompute missing rows.
 
         Raises
         ------
@@ -142,6 +151,9 @@ class Features:
         places: dict[bytes, list[int]] = {}
         for place in np.flatnonzero(~found).tolist():
             places.setdefault(contents[place], []).append(place)
+        for batch, rows in self.fetch(self.extractor.spec, list(places)):
+            for content, row in zip(batch, rows, strict=True):
+                out[places.pop(content)] = row
         for batch, rows in self._compute(list(places)):
             for content, row in zip(batch, rows, strict=True):
                 out[places.pop(content)] = row
@@ -210,6 +222,40 @@ class Features:
         read = seconds.get("read", 0.0) / self.rows_read if self.rows_read >= _ENOUGH else None
         computing = seconds.get("decode", 0.0) + seconds.get("forward", 0.0)
         return read, computing / self.forwards if self.forwards >= _ENOUGH else None
+
+    def fetch(
+        self, spec: PoolSpec, contents: Sequence[bytes]
+    ) -> Iterator[tuple[list[bytes], NDArray[np.generic]]]:
+        """Fetch rows of the pool of `spec` from the remote folder, and store them.
+
+        Yields (contents, rows); contents without a good row there are left out.
+
+        Raises
+        ------
+        LpipstoreError
+            The remote folder cannot be read.
+        """
+        if self.remote is None or not contents:
+            return
+        by_key = {spec.key(content): content for content in contents}
+        with closing(self.remote.fetch(list(by_key))) as batches:
+            while True:
+                with self.clock("fetch"):
+                    fetched = next(batches, None)
+                if fetched is None:
+                    return
+                batch = [by_key[key] for key in fetched.keys]
+                self.keep(spec, batch, fetched.rows)
+                yield batch, fetched.rows
+
+    def not_fetched(self, keys: list[bytes]) -> list[bytes]:
+        """Return those keys whose rows the remote folder cannot give: all without one."""
+        return keys if self.remote is None else self.remote.missing(keys)
+
+    def lacking(self, contents: Sequence[bytes]) -> list[bytes]:
+        """Return images, each once, whose rows are neither in the store nor the remote folder."""
+        by_key = {self.key(content): content for content in contents}
+        return [by_key[key] for key in self.not_fetched(self.store.missing(list(by_key)))]
 
     def _compute(self, contents: list[bytes]) -> Iterator[tuple[list[bytes], NDArray[np.generic]]]:
         """Decode images, run the trunk and store the rows; yield (contents, rows) batch by batch.

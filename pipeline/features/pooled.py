@@ -55,8 +55,10 @@ class PooledRows:
         """
         unique = list(dict.fromkeys(contents))
         lacking = self._lacking(unique)
-        fresh = self.features.ensure(lacking)
-        hits = len(unique) - len(lacking) + fresh
+        hits = len(unique) - len(lacking)
+        if self.grids and self._fetch(lacking):
+            lacking = self._lacking(lacking)
+        hits += self.features.ensure(lacking)
         still = [c for c in self._lacking(lacking) if c not in self.features.failures]
         if self.grids and self.features.full is None:
             for part in self._parts(still):
@@ -89,6 +91,18 @@ class PooledRows:
             missing = set(self.features.store.missing(self.keys(contents)))
         specs = self.specs.values()
         return [c for c in contents if any(spec.key(c) in missing for spec in specs)]
+
+    def _fetch(self, contents: Sequence[bytes]) -> int:
+        """Fetch pooled rows from the remote folder, which are shorter; return how many came."""
+        count = 0
+        for spec in self.specs.values():
+            by_key = {spec.key(content): content for content in contents}
+            wanted = [by_key[key] for key in self.features.store.missing(list(by_key))]
+            for batch, _ in self.features.fetch(spec, wanted):
+                count += len(batch)
+                if self.features.full is not None:
+                    return count
+        return count
 
     def _parts(self, contents: Sequence[bytes]) -> list[Sequence[bytes]]:
         size = max(1, _BATCH_BYTES // self.features.extractor.spec.row_bytes)

@@ -91,7 +91,7 @@ class Exported:
     def entries(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
         return {
-            **vars(self.counts),
+            **self.counts.entries(),
             "file": str(self.file),
             "names": None if self.names is None else str(self.names),
             "shape": [self.counts.images, self.width],

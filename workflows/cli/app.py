@@ -39,6 +39,7 @@ from .runner import carry_out as _carry_out
 from .runner import show as _show
 from .runner import watched as _watched
 from .runs import DistancesUnlessNamed, export, rescore
+from .stores import PULL_EXAMPLES, PUSH_EXAMPLES, store_pull, store_push
 from .viewing import DUPLICATES_EXAMPLES, REPORT_EXAMPLES, duplicates, report
 
 _COLLECT_AT = 50_000, 20, 20  # thresholds of gc, by default 700, 10, 10
@@ -205,6 +206,10 @@ def store_clear(
 
     freed = clear_store(store_path(store), backbone)
     _show(freed, "Cleared", lambda: freed_lines(freed), as_json)
+
+
+store_app.command("push", epilog=PUSH_EXAMPLES)(store_push)
+store_app.command("pull", epilog=PULL_EXAMPLES)(store_pull)
 
 
 @app.command(epilog="Example: lpipstore demo --out demo")

@@ -139,6 +139,16 @@ _OPTIONS: dict[str, Any] = {
             show_default="as kept; at first 10GB, at most half of what is free",
         ),
     ],
+    "remote": Annotated[
+        str | None,
+        typer.Option(
+            parser=place_of,
+            rich_help_panel=STORE,
+            metavar="URL",
+            help="Fetch rows that the store lacks from here: s3://bucket/folder, gs://, file://.",
+            show_default="they are computed",
+        ),
+    ],
     "row_dtype": Annotated[
         str,
         typer.Option(rich_help_panel=STORE, metavar="uint16|float32", help="How rows are kept."),

@@ -28,7 +28,7 @@ from ...pipeline.runs.run import FinishedRun, open_run
 from ...pipeline.runs.writing import writing_run
 from ..scoring.job import Heads, Job, score_heads
 from ..scoring.kinds import KINDS
-from ..session.collection import STAGES, Collection
+from ..session.collection import STAGES, Collection, fetched_lines
 from ..session.manifest import versions
 from ..session.screen import Lines, Screen
 from ..session.session import Session, bind, open_session, warn_of_own_trunk
@@ -46,6 +46,8 @@ class Rescored:
         The name of each head, and the summary of its run.
     forwards, rows_read, failed, seconds
         Over all of them.
+    fetched, fetched_bytes
+        Rows that came from a remote store, and the bytes read there; None without one.
     """
 
     title: ClassVar[str] = "Rescored"
@@ -54,6 +56,8 @@ class Rescored:
     rows_read: int
     failed: int
     seconds: Mapping[str, float]
+    fetched: int | None = None
+    fetched_bytes: int | None = None
 
     def entries(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
@@ -61,12 +65,14 @@ class Rescored:
             {"head": name, "folder": str(summary.out), **summary.entries()}
             for name, summary in self.runs
         ]
-        return {**vars(self), "runs": runs}
+        told = {name: value for name, value in vars(self).items() if value is not None}
+        return {**told, "runs": runs}
 
     def lines(self) -> Lines:
         """Return the runs as lines for people."""
         return [
             ("forwards", f"{self.forwards:,} (rows read: {self.rows_read:,})"),
+            *fetched_lines(self.fetched, self.fetched_bytes),
             *((printable(str(run.out)), run.results.headline()) for _, run in self.runs),
             ("seconds", show_stages(self.seconds, "read", "score", "write")),
         ]
@@ -150,6 +156,8 @@ def rescore_run(
         rows_read=features.rows_read,
         failed=len(collection.records) - len(collection.good),
         seconds={**clock.seconds, "total": clock.total()},
+        fetched=None if features.remote is None else features.remote.rows,
+        fetched_bytes=None if features.remote is None else features.remote.bytes,
     )
 
 
@@ -256,13 +264,13 @@ def _copy_images(run: FinishedRun, folder: Path) -> None:
 
 
 def _need_rows(collection: Collection) -> None:
-    """Raise `RowsMissing` unless all rows are in the store."""
+    """Raise `RowsMissing` unless all rows are in the store or the remote one."""
     features = collection.features
-    by_key = {features.key(content): content for content in collection.contents()}
-    missing = [features.names[by_key[key]] for key in features.store.missing(list(by_key))]
+    contents = collection.contents()
+    missing = [features.names[content] for content in features.lacking(contents)]
     if missing:
         raise RowsMissing(
-            f"{len(missing):,} of {len(by_key):,} rows are not in the store at "
+            f"{len(missing):,} of {len(set(contents)):,} rows are not in the store at "
             f"{features.store.path}: leave out {setting('compute', value=False)} to compute them "
             f"(one forward each), or name another {setting('store')}",
             [printable(path) for path in missing],

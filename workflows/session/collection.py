@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ...cache.pins import Pin
@@ -19,6 +20,7 @@ from ...pipeline.images.preparation import FITS, ICC, Preparation
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.matrix.plan import MatrixPlan
 from ...pipeline.sources.names import member_name
+from .remote import check_url
 from .screen import Lines, Screen
 from .settings import (
     Settings,
@@ -47,6 +49,8 @@ def check_settings(settings: Settings) -> None:
         parse_dask(settings.dask)
     check_backbone(settings.backbone, settings.lpips_version, settings.tap_names)
     choose_device(settings.device)
+    if settings.remote is not None:
+        check_url(settings.remote)
 
 
 def open_store(settings: Settings) -> FeatureStore:
@@ -90,6 +94,9 @@ class Counts:
         Of all rows.
     trained
         Whether the trunk is trained.
+    fetched, fetched_bytes
+        Rows that came from a remote folder, pooled ones included, and the bytes that were read
+        there; None without one.
     """
 
     images: int
@@ -99,6 +106,12 @@ class Counts:
     hits: int
     bytes: int
     trained: bool
+    fetched: int | None = None
+    fetched_bytes: int | None = None
+
+    def entries(self) -> dict[str, Any]:
+        """Return what ``summary.json`` and ``--json`` hold of them."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def lines(self) -> Lines:
         """Return the counts as lines for people."""
@@ -106,8 +119,16 @@ class Counts:
             ("images", f"{self.images:,} ({self.images - self.unique:,} duplicates by hash)"),
             ("failed", f"{self.failed:,}"),
             ("forwards", f"{self.forwards:,} (already in the store: {self.hits:,})"),
+            *fetched_lines(self.fetched, self.fetched_bytes),
             ("trunk", "trained" if self.trained else "UNTRAINED: distances mean little"),
         ]
+
+
+def fetched_lines(rows: int | None, count: int | None) -> Lines:
+    """Return the line on rows that came from a remote store; none without one."""
+    if rows is None or count is None:
+        return []
+    return [("fetched", f"{rows:,} rows, {show_bytes(count)}")]
 
 
 @dataclass
@@ -127,7 +148,7 @@ class Collection:
         return [record.content for record in self.good if record.content]
 
     def extract(self, contents: Sequence[bytes] | None = None) -> int:
-        """Compute the rows missing from the store; return the number of hits.
+        """Fetch or compute the rows missing from the store; return the number of hits.
 
         `contents` are those of the images that need a row; None stands for all.
         Images that turn out not to be decodable get their ``error`` in `records`.
@@ -174,6 +195,7 @@ class Collection:
         """Count the images for a summary; `hits` rows were in the store already."""
         contents = self.contents()
         unique = len(set(contents))
+        remote = self.features.remote
         return Counts(
             images=len(contents),
             unique=unique,
@@ -182,6 +204,8 @@ class Collection:
             hits=hits,
             bytes=unique * self.row_bytes(),
             trained=self.features.extractor.backbone.trained,
+            fetched=None if remote is None else remote.rows,
+            fetched_bytes=None if remote is None else remote.bytes,
         )
 
     def warn_of_trouble(self, screen: Screen) -> None:
@@ -220,7 +244,7 @@ class Collection:
     ) -> None:
         """Say how many forwards a matrix costs whose rows have no room in the store."""
         features = self.features
-        absent = set(features.store.missing([features.key(content) for content in self.contents()]))
+        absent = {features.key(content) for content in features.lacking(self.contents())}
         if not absent:
             return
         sides = {False: down, True: across or ()}

@@ -30,7 +30,8 @@ class Forecast:
 
     def entries(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
-        return {**vars(self.estimate), "failed": self.failed, "trained": self.trained}
+        told = {name: value for name, value in vars(self.estimate).items() if value is not None}
+        return {**told, "failed": self.failed, "trained": self.trained}
 
     def lines(self) -> Lines:
         """Return the forecast as lines for people."""
@@ -44,6 +45,7 @@ class Forecast:
             ("images", f"{told.images:,} ({told.images - told.unique:,} duplicates by hash)"),
             ("failed", f"{self.failed:,}"),
             ("forwards", f"{told.forwards:,} (already in the store: {told.hits:,}){kept}"),
+            *([] if told.fetched is None else [("fetched", f"{told.fetched:,} rows")]),
             ("pairs", f"{told.pairs:,} in {tiles}{done}"),
             ("rows read", f"{most}{told.rows_read:,}, {show_bytes(told.bytes_read)}"),
             ("operations", f"{most}{told.operations:.3g}"),

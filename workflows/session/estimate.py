@@ -59,11 +59,13 @@ class Estimate:
     Attributes
     ----------
     bytes_read, bytes_kept
-        Bytes of the rows read, and of the rows computed and stored.
+        Bytes of the rows read, and of the rows computed or fetched and stored.
     operations
         Twice the multiply-adds.
     seconds
-        By stage, and in total.
+        By stage, and in total; the time of fetching rows is not known.
+    fetched
+        Rows that come from a remote store; None without one.
     """
 
     images: int
@@ -80,6 +82,7 @@ class Estimate:
     result_bytes: int
     at_most: bool
     seconds: dict[str, float]
+    fetched: int | None = None
 
 
 def matrix_work(
@@ -145,8 +148,8 @@ def estimate(
     unique = list(dict.fromkeys(contents))
     extractor = features.extractor
     keys = {features.key(content): content for content in unique}
-    missing = [keys[key] for key in features.store.missing(list(keys))]
-    absent = set(missing)
+    absent = {keys[key] for key in features.store.missing(list(keys))}
+    missing = features.lacking(unique)
     there = [content for content in unique if content not in absent]
     forward = _seconds_of_forward(features, missing, workers) if missing else 0.0
     product = _seconds_of_product(features, len(unique), weights) if work.tiles else 0.0
@@ -160,12 +163,13 @@ def estimate(
         unique=len(unique),
         forwards=len(missing),
         hits=len(there),
+        fetched=None if features.remote is None else len(absent) - len(missing),
         pairs=work.pairs,
         tiles=work.tiles,
         tiles_done=work.tiles_done,
         rows_read=work.rows_read,
         bytes_read=work.rows_read * extractor.spec.row_bytes,
-        bytes_kept=len(missing) * extractor.spec.row_bytes,
+        bytes_kept=len(absent) * extractor.spec.row_bytes,
         operations=2 * work.multiply_adds,
         result_bytes=work.result_bytes,
         at_most=work.at_most,

@@ -48,6 +48,9 @@ class OptionsWithoutHead(TypedDict, total=False):
         $LPIPSTORE_STORE, otherwise a folder in the user's cache.
     store_limit
         Bytes on disk that the store may take from now on, such as "20GB".
+    remote
+        URL of a remote store, such as "s3://bucket/rows": rows that the local store lacks are
+        fetched from there before anything is computed.
     row_dtype
         "uint16" or "float32": how rows are kept.
     compress, durable, rehash
@@ -81,6 +84,7 @@ class OptionsWithoutHead(TypedDict, total=False):
     every: str | None
     store: PathLike | FeatureStore | None
     store_limit: str | int | None
+    remote: str | None
     row_dtype: str
     compress: bool
     durable: bool

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 from ...cache.errors import setting
-from ...cache.store import FeatureStore
 from .collection import Collection
 from .screen import Screen
 from .settings import show_bytes
@@ -15,12 +14,11 @@ LARGE_MATRIX = 1_000_000_000
 
 def warn_of_forwards(collection: Collection, screen: Screen) -> None:
     """Warn of many images that have to go through the trunk first."""
-    store: FeatureStore = collection.features.store
-    keys = [collection.features.key(content) for content in collection.contents()]
-    missing = len(store.missing(keys))
+    contents = collection.contents()
+    missing = len(collection.features.lacking(contents))
     if missing >= MANY_FORWARDS:
         screen.warn(
-            f"{missing:,} of {len(set(keys)):,} images are new to the store and go through the "
+            f"{missing:,} of {len(set(contents)):,} images are new to the store and go through the "
             f"trunk first; their rows take {show_bytes(missing * collection.row_bytes())}. It can "
             "be stopped at any time and goes on with the same command"
         )

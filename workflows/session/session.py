@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...cache.errors import LpipstoreError, setting
+from ...cache.exchange.fetch import Fetcher
 from ...cache.keys import PoolSpec
 from ...cache.store import FeatureStore, LimitChange
 from ...pipeline.common.atomic import check_writable
@@ -24,6 +25,7 @@ from ...pipeline.sources.names import IMAGE_SUFFIXES
 from ...pipeline.sources.sources import Given, Sources, name_of
 from .cluster import open_crew
 from .collection import STAGES, Collection, make_extractor, need_images, open_store
+from .remote import open_remote
 from .screen import Screen
 from .settings import (
     Settings,
@@ -53,6 +55,8 @@ class Session:
         Shows progress and messages.
     sources
         Finds images and opens them; open as long as the session is.
+    remote
+        Where rows are fetched from that the store lacks; None computes them.
     crew
         Who carries out what takes long: this process, or a Dask cluster.
     check
@@ -64,6 +68,7 @@ class Session:
     clock: Stopwatch
     screen: Screen
     sources: Sources = field(default_factory=Sources)
+    remote: Fetcher | None = None
     crew: Crew = HERE
     check: Callable[[Collection], None] | None = None
 
@@ -97,7 +102,8 @@ def open_session(
     Raises
     ------
     LpipstoreError
-        A setting is written wrong, the store cannot be opened, or no Dask cluster answers.
+        A setting is written wrong, the store or the remote one cannot be opened, or no Dask
+        cluster answers.
     """
     if clock is None:
         clock = Stopwatch(*STAGES)
@@ -105,11 +111,12 @@ def open_session(
         _spared(settings) as chosen,
         open_store(chosen) as store,
         closing(sources or Sources(source_options(settings))) as opened,
+        open_remote(settings.remote, screen) as remote,
         open_crew(settings, store.path, screen) as crew,
     ):
         if store.limit_change is not None:
             tell_limit_change(store.limit_change, screen)
-        yield Session(store, settings, clock, screen, opened, crew, check)
+        yield Session(store, settings, clock, screen, opened, remote, crew, check)
 
 
 def tell_limit_change(change: LimitChange, screen: Screen) -> None:
@@ -194,6 +201,11 @@ def make_collection(records: list[ImageRecord], session: Session) -> Collection:
             f"the trunk is untrained ({setting('weights', 'random')}): distances mean little"
         )
     say_of_earlier_rows(extractor.spec, store, screen)
+    if session.remote is not None and not session.remote.catalogue.has(extractor.spec):
+        screen.say(
+            f"{session.remote.folder.place} has no rows of this backbone, with these weights and "
+            "this size: they are computed"
+        )
     collection = bind(records, extractor, session)
     need = len(set(collection.contents())) * collection.row_bytes()
     limit = store.limit
@@ -255,6 +267,7 @@ def bind(records: list[ImageRecord], extractor: Extractor, session: Session) -> 
         session.clock,
         session.screen.report,
         names,
+        remote=session.remote,
         crew=session.crew,
     )
     return Collection(records, features)

@@ -41,6 +41,7 @@ class Settings:
     icc: str = "ignore"
     store: Path | None = None
     store_limit: str | None = None
+    remote: str | None = None
     row_dtype: str = "uint16"
     compress: bool = False
     durable: bool = False

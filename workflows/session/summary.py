@@ -89,7 +89,7 @@ class Summary:
 
     def entries(self) -> dict[str, Any]:
         """Return what ``summary.json`` and ``--json`` hold."""
-        entries: dict[str, Any] = dict(vars(self.counts))
+        entries: dict[str, Any] = self.counts.entries()
         for name, value in vars(self.results).items():
             if isinstance(value, Figures):
                 entries |= vars(value)

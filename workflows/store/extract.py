@@ -24,7 +24,7 @@ class Extracted:
 
     def entries(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
-        return {**vars(self.counts), "store": self.store, "seconds": self.seconds}
+        return {**self.counts.entries(), "store": self.store, "seconds": self.seconds}
 
     def lines(self) -> Lines:
         """Return it as lines for people."""

@@ -1,6 +1,8 @@
-"""Objects behind URLs, through fsspec: list, identify and read them; try again when that helps."""
+"""Objects behind URLs, through fsspec: list, read, write; requests are repeated when it helps."""
 
+import os
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -32,6 +34,7 @@ _LIKELY_BYTES = 2_000_000
 
 _EXTRA = "pip install 'lpipstore[remote]'"
 _WITH_EXTRA = frozenset(("http", "https", "s3", "s3a"))
+_DISKS = frozenset(("file", "local"))
 _TAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "sha", "blob_id")
 _TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified")
 _MADE = "created"  # the time of change where files are never changed in place
@@ -138,6 +141,27 @@ class Objects:
         """Return the bytes of an object."""
         system, path = self._at(url)
         return bytes(self._persist(url, lambda: system.cat_file(path)))
+
+    def read_range(self, url: str, start: int, size: int) -> bytes:
+        """Return `size` bytes of an object from `start` on; fewer where it ends."""
+        system, path = self._at(url)
+        end = start + size
+        return bytes(self._persist(url, lambda: system.cat_file(path, start=start, end=end)))
+
+    def write(self, url: str, data: bytes) -> None:
+        """Write an object, whole or not at all; one that is there is replaced."""
+        system, path = self._at(url)
+        if url.partition("://")[0] in _DISKS:  # where a file can be seen before it is whole
+            scratch = f"{path}.{secrets.token_hex(8)}.partial"
+            self._persist(url, lambda: system.pipe_file(scratch, data))
+            self._persist(url, lambda: os.replace(scratch, path))
+        else:
+            self._persist(url, lambda: system.pipe_file(path, data))
+
+    def remove(self, url: str) -> None:
+        """Remove an object."""
+        system, path = self._at(url)
+        self._persist(url, lambda: system.rm_file(path))
 
     def _at(self, url: str) -> "tuple[AbstractFileSystem, str]":
         """Return the file system of a URL, and the URL as a path in it."""
@@ -262,6 +286,8 @@ def _client_options(url: str) -> dict[str, Any]:
         own = dict(conf.get("s3", {}).get("config_kwargs", {}))
         # A single request for an object: more would ask for its size first
         return {"max_concurrency": 1, "config_kwargs": {"max_pool_connections": REQUESTS, **own}}
+    if protocol in _DISKS:
+        return {"auto_mkdir": True}
     if is_web(url):
         import aiohttp
 

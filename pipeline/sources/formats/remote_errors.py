@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 
+_NO_FILE, _TOO_SHORT = "no such file", "it ends before what was asked for"
 _TRY_AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
 _THROTTLED = frozenset(("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"))
 
@@ -33,7 +34,7 @@ _KINDS = (
         "the server cannot be reached",
         True,
     ),
-    ("FileNotFoundError", "no such file", False),
+    ("FileNotFoundError", _NO_FILE, False),
     ("PermissionError", "access denied", False),
     ("IsADirectoryError", "it is a folder", False),
 )
@@ -45,11 +46,20 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a request failed; `passing` if the same request may succeed a little later."""
+    """Why a request failed; `passing` if the same request may succeed a little later.
+
+    `missing` if there is no such object, or no bucket that could hold it; `gone` if the storage
+    answers, and there is no such object or not this part of it.
+    """
 
     reason: str
     passing: bool = False
     missing: bool = False
+
+    @property
+    def gone(self) -> bool:
+        """Return whether the object, or the part that was asked for, is not there."""
+        return self.reason in (_NO_FILE, _TOO_SHORT)
 
 
 def cause_of(error: BaseException) -> Cause:
@@ -85,7 +95,9 @@ def _of_code(error: BaseException) -> Cause | None:
     if name == "NoSuchBucket":
         return Cause("no such bucket", missing=True)
     if status in (404, 410):
-        return Cause("no such file", missing=True)
+        return Cause(_NO_FILE, missing=True)
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return Cause(_TOO_SHORT)
     told = f"{status} {name}" if name and not name.isdigit() else _phrase(status)
     if status in (401, 403):
         return Cause(f"access denied ({told})")
@@ -104,5 +116,5 @@ def _of_kind(error: BaseException) -> Cause | None:
     for names, reason, passing in _KINDS:
         if not kinds.isdisjoint(names.split()):
             hint = _HINTS.get(type(error).__name__, "")
-            return Cause(reason + hint, passing, missing=reason == "no such file")
+            return Cause(reason + hint, passing, missing=reason == _NO_FILE)
     return None

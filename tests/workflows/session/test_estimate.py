@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from lpipstore.pipeline.features.features import Features
 from lpipstore.workflows.session import estimate as module
 from lpipstore.workflows.session.estimate import Work, estimate
 
@@ -26,10 +27,10 @@ def look_ups(monkeypatch):
 
     def count(images):
         contents = [Counted(b"%016d" % number) for number in range(images)]
-        features = SimpleNamespace(
-            extractor=SimpleNamespace(spec=SimpleNamespace(row_bytes=2)),
-            key=bytes,
+        features = Features(
+            extractor=SimpleNamespace(spec=SimpleNamespace(row_bytes=2, key=bytes)),
             store=SimpleNamespace(missing=lambda keys: keys[::2]),
+            decode=None,
         )
         Counted.looked_up = 0
         found = estimate(features, contents, None, Work(0, 0, 0, 0, 0), 1)

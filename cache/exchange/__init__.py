@@ -1,0 +1,10 @@
+"""Rows of a store in a remote folder: sealed segments, and catalogues of the rows in them.
+
+In: a store and a folder of objects (the protocol `RemoteFolder`). Out: rows under their keys,
+verified. Knows no network: an implementation of the protocol does. SQLite never leaves the local
+disk.
+
+Read first: `folder` (what a remote folder has to do, and what lies where in it), `catalogue` (which
+rows lie in which object), `push` (from a store; `uncatalogued` finds what killed pushes have left),
+`fetch` (to a store).
+"""

@@ -1,0 +1,215 @@
+"""From a store to a remote folder: what is missing there, several segments at a time."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..keys import FORMAT_VERSION, PoolSpec
+from ..pools import Pool, array_metadata
+from ..sealed import SealedSegment
+from ..store import FeatureStore
+from .catalogue import Catalogue, RemoteSegment, Warn, add_catalogue, read_catalogue
+from .folder import (
+    GROUP,
+    RemoteError,
+    RemoteFolder,
+    array_name,
+    digest_of,
+    is_segment,
+    segment_name,
+)
+from .requests import as_they_end
+from .uncatalogued import find_uncatalogued
+
+_AT_ONCE = 4  # segments on their way, up to 64 MB each
+
+Report = Callable[[int, int], None]
+"""``report(done, total)``: rows pushed so far, of those that have to be."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did.
+
+    Attributes
+    ----------
+    segments, rows
+        Segments that were sent, and the rows that the remote folder has now and had not before.
+    bytes
+        Bytes sent, those of the catalogue included.
+    resumed
+        Segments that were there and are in a catalogue only now, such as those of a killed push.
+    there
+        Rows of the store that the remote folder had before.
+    corrupt
+        Rows that are damaged in the store, and were left out.
+    """
+
+    segments: int
+    rows: int
+    bytes: int
+    resumed: int
+    there: int
+    corrupt: int
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """One segment that lies in the remote folder now; `remote` is None if it left the store."""
+
+    remote: RemoteSegment | None
+    bytes: int
+    corrupt: int
+
+
+def push(
+    store: FeatureStore,
+    folder: RemoteFolder,
+    recipe: Mapping[str, str] | None,
+    report: Report,
+    warn: Warn,
+) -> Pushed:
+    """Copy rows that a remote folder lacks, as whole segments, and enter them in its catalogue.
+
+    Each row is verified before it is sent, and the lengths of all objects before the catalogue is
+    written, which comes last. Segments are pinned meanwhile. After a failure or a kill, the same
+    call sends only what has not arrived. Segments that are there and in no catalogue are entered,
+    too, whoever sent them.
+
+    Parameters
+    ----------
+    recipe
+        Push only the pools whose recipe contains these items; None stands for all.
+
+    Raises
+    ------
+    RemoteError
+        The remote folder cannot be read or written, or an object did not arrive whole.
+    """
+    listed = folder.list()
+    before = _whole(read_catalogue(folder, warn), listed)
+    left = find_uncatalogued(folder, before, listed)
+    catalogue = Catalogue([*left, *before.segments])
+    todo: list[tuple[SealedSegment, NDArray[np.bool_]]] = []
+    there: set[bytes] = set()
+    for segment in store.sealed(recipe):
+        keys = segment.keys
+        held = catalogue.find(keys)[0] >= 0
+        there.update(keys[at] for at in np.flatnonzero(held).tolist())
+        if (segment.current & ~held).any():
+            todo.append((segment, segment.current & ~held))
+    with store.pin(f"push to {folder.place}", [key for s, _ in todo for key in s.keys]):
+        sent = _send_all(folder, todo, listed, report)
+    arrived = [one.remote for one in sent if one.remote is not None] + left
+    written = sum(one.bytes for one in sent)
+    if arrived:
+        _need_whole(folder, arrived)
+        written += add_catalogue(folder, before, arrived)
+    pushed = {key for remote in arrived for key in remote.keys}
+    return Pushed(
+        segments=sum(one.bytes > 0 for one in sent),
+        rows=len(pushed),
+        bytes=written,
+        resumed=len(left) + sum(one.remote is not None and not one.bytes for one in sent),
+        there=len(there - pushed),
+        corrupt=sum(one.corrupt for one in sent),
+    )
+
+
+def _whole(catalogue: Catalogue, listed: Mapping[str, int]) -> Catalogue:
+    """Return a catalogue without the segments whose object is gone or truncated."""
+    whole = [s for s in catalogue.segments if listed.get(s.name) == s.size]
+    return Catalogue(whole, catalogue.files, catalogue.newest)
+
+
+def _send_all(
+    folder: RemoteFolder,
+    todo: Sequence[tuple[SealedSegment, NDArray[np.bool_]]],
+    listed: Mapping[str, int],
+    report: Report,
+) -> list[_Sent]:
+    """Send segments, a few at a time; return what became of each, in order."""
+    if todo:
+        _write_groups(folder, {s.pool.folder: s.pool for s, _ in todo}, listed)
+    total, done = sum(int(new.sum()) for _, new in todo), 0
+    sent: list[_Sent] = [_Sent(None, 0, 0)] * len(todo)
+    report(0, total)
+    for at, one in as_they_end(lambda each: _send(folder, *each, listed), todo, _AT_ONCE):
+        sent[at] = one
+        done += int(todo[at][1].sum())
+        report(done, total)
+    return sent
+
+
+def _send(
+    folder: RemoteFolder,
+    segment: SealedSegment,
+    new: NDArray[np.bool_],
+    listed: Mapping[str, int],
+) -> _Sent:
+    """Send a segment for its new rows, unless it is there; its metadata first.
+
+    Raises
+    ------
+    RemoteError
+        It cannot be read or written.
+    """
+    try:
+        read = segment.read()
+    except OSError as error:
+        raise RemoteError(f"the segment {segment.key} cannot be read: {error.strerror}") from error
+    if read is None:
+        return _Sent(None, 0, 0)
+    data, sound = read
+    digest, pool = digest_of(data), segment.pool
+    corrupt = int((segment.current & ~sound).sum())
+    if not (sound & new).any():
+        return _Sent(None, 0, corrupt)
+    remote = RemoteSegment.of(pool, digest, len(data), segment.contents, sound & new)
+    name = segment_name(pool.folder, digest)
+    if listed.get(name) == len(data):
+        return _Sent(remote, 0, corrupt)
+    metadata = _array(pool, len(segment.contents.records))
+    folder.write(array_name(pool.folder, digest), metadata)
+    folder.write(name, data)
+    return _Sent(remote, len(metadata) + len(data), corrupt)
+
+
+def _array(pool: Pool, rows: int) -> bytes:
+    """Return the metadata of the Zarr array that one segment is."""
+    spec = PoolSpec(pool.name, pool.length, pool.dtype, pool.recipe)
+    metadata = array_metadata(spec, pool.codec, pool.slots)
+    metadata["shape"][0] = rows
+    return json.dumps(metadata).encode()
+
+
+def _write_groups(
+    folder: RemoteFolder, pools: Mapping[str, Pool], listed: Mapping[str, int]
+) -> None:
+    """Write the Zarr groups that are not there."""
+    groups: dict[str, dict[str, Any]] = {GROUP: {"format": FORMAT_VERSION}}
+    groups |= {f"{name}/{GROUP}": {"recipe": pool.recipe} for name, pool in pools.items()}
+    for name, ours in groups.items():
+        if name not in listed:
+            group = {"zarr_format": 3, "node_type": "group", "attributes": {"lpipstore": ours}}
+            folder.write(name, json.dumps(group).encode())
+
+
+def _need_whole(folder: RemoteFolder, segments: Sequence[RemoteSegment]) -> None:
+    """Raise `RemoteError` unless all objects of segments are there in full length."""
+    found = {
+        name: size
+        for pool in {segment.pool.folder for segment in segments}
+        for name, size in folder.list(f"{pool}/").items()
+        if is_segment(name)
+    }
+    for segment in segments:
+        if found.get(segment.name) != segment.size:
+            raise RemoteError(
+                f"{folder.place}/{segment.name} has {found.get(segment.name, 0):,} of "
+                f"{segment.size:,} bytes after it was written: give the same command again"
+            )

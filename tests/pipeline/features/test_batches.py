@@ -40,10 +40,11 @@ def crew():
 
 
 class Matrix:
-    """A matrix in memory."""
+    """A matrix in memory; that of all pairs is mirrored."""
 
-    def __init__(self, count, tile):
-        self.array, self.tile = np.full((count, count), np.nan, np.float32), tile
+    def __init__(self, rows, columns, tile):
+        self.array, self.tile = np.full((rows, columns or rows), np.nan, np.float32), tile
+        self.mirrored = columns is None
 
     def done(self, row, column):
         return False
@@ -52,7 +53,8 @@ class Matrix:
         top, left = row * self.tile, column * self.tile
         height, width = distances.shape
         self.array[top : top + height, left : left + width] = distances
-        self.array[left : left + width, top : top + height] = distances.T
+        if self.mirrored:
+            self.array[left : left + width, top : top + height] = distances.T
 
 
 @pytest.fixture
@@ -116,11 +118,11 @@ def test_a_matrix_scored_elsewhere_is_the_same(scene, crew, columns):
     found = []
     for who in (features.crew, crew):
         features.crew = who
-        matrix = Matrix(COUNT, 16)
+        matrix = Matrix(len(down), columns, 16)
         score_matrix(features, down, across, weights, plan, matrix)
         found.append(matrix.array)
     assert found[0].tobytes() == found[1].tobytes()
-    assert np.isfinite(found[0]).any()
+    assert np.isfinite(found[0]).all()
 
 
 def test_a_list_scored_elsewhere_is_the_same(scene, crew):

@@ -150,14 +150,14 @@ def test_a_damaged_row_is_made_again_and_the_matrix_is_the_same(scene, crew):
     features, contents = make("store"), contents[:COUNT]
     features.ensure(contents)
     plan = plan_matrix(COUNT, features.extractor.spec.row_bytes, 10**9)
-    expected = Matrix(COUNT, plan.tile)
+    expected = Matrix(COUNT, None, plan.tile)
     score_matrix(features, contents, None, weights_of(features), plan, expected)
     where = features.locate(contents)
     with open(where.files[0].sealed, "r+b") as file:
         file.seek(int(where.offsets[20]) + 9)
         file.write(b"\x55\xaa\x55")
     before, features.crew = features.forwards, crew
-    found = Matrix(COUNT, plan.tile)
+    found = Matrix(COUNT, None, plan.tile)
     score_matrix(features, contents, None, weights_of(features), plan, found)
     assert found.array.tobytes() == expected.array.tobytes()
     assert features.forwards == before + 1

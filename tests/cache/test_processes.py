@@ -125,9 +125,12 @@ def test_a_killed_writer_is_recovered_while_a_child_of_it_lives(tmp_path, made):
         spec = PoolSpec("a", 100, "uint16", {})
         store = FeatureStore(sys.argv[1])
         store.put(spec, spec.key(b"1"), np.arange(100, dtype=np.uint16))
+        there, here = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(here, b"1")  # after what a fork does to locks
             signal.pause()
+        os.read(there, 1)
         print(child, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """)
@@ -148,9 +151,12 @@ def test_a_child_does_not_keep_the_lock_of_a_writer_that_was_killed(tmp_path, ma
         import os, signal, sys
         from lpipstore.cache.store import FeatureStore, StoreError
         store = FeatureStore(sys.argv[1])
+        there, here = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(here, b"1")  # after what a fork does to locks
             signal.pause()
+        os.read(there, 1)
         print(child, flush=True)
         with store._handle.opened.state.transaction():
             os.kill(os.getpid(), signal.SIGKILL)

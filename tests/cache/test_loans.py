@@ -20,10 +20,6 @@ from lpipstore.cache.store import FeatureStore, RowsLost, StoreError, StoreFull
 COUNT = 40
 
 
-def fill(loan, keys, rows):
-    return loan.write(keys, rows)
-
-
 def opened_files(store):
     return sorted(os.listdir(store.path / "open"))
 
@@ -42,8 +38,8 @@ def test_rows_of_another_process_are_served_and_found_again(tmp_path, made, comp
         assert loan.rows == COUNT
         assert loan.begin() == 0
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            args = loan, made.keys(range(COUNT)), made.rows(range(COUNT))
-            written = pool.submit(fill, *args).result(60)
+            args = made.keys(range(COUNT)), made.rows(range(COUNT))
+            written = pool.submit(loan.write, *args).result(60)
         assert made.held(store, range(COUNT)) == []  # nobody knows of them yet
         assert store.accept([(loan, written)]) == [True]
         assert made.held(store, range(COUNT)) == list(range(COUNT))

@@ -182,14 +182,11 @@ def make_located(shelve):
     return make
 
 
-def told(x):
-    return x, torch.get_num_threads(), memory_of_task(7)
-
-
 def test_in_a_worker_a_task_has_one_thread_and_its_memory():
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         crew = Crew(pool, elsewhere=True, memory=123)
-        assert list(completed(crew, [Task("a", told, (5,))])) == [("a", (5, 1, 123))]
+        asked = [Task("threads", torch.get_num_threads, ()), Task("memory", memory_of_task, (7,))]
+        assert dict(completed(crew, asked)) == {"threads": 1, "memory": 123}
     assert memory_of_task(7) == 7
 
 

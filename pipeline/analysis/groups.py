@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -42,6 +41,8 @@ def group_pairs(
     components = _members(label)
     if kind == "single":
         return components
+    from scipy.cluster.hierarchy import fcluster, linkage
+
     local = np.empty(count, np.int64)
     of_pair = label[left]
     order = np.argsort(of_pair, kind="stable")

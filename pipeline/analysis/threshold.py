@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import find_peaks
-from scipy.stats import gaussian_kde
 
 _GRID = 1024
 _BANDWIDTH = 0.35  # of Scott's rule, which smooths two heaps into one
@@ -36,6 +34,9 @@ def suggest_threshold(nearest: NDArray[np.floating]) -> Suggestion:
     nearest
         Distance of each image to its nearest neighbour.
     """
+    from scipy.signal import find_peaks  # 0.3 s, which a given threshold need not wait for
+    from scipy.stats import gaussian_kde
+
     distances = np.asarray(nearest, np.float64)
     distances = np.sqrt(np.maximum(distances[np.isfinite(distances)], 0))
     if len(distances) < _FEW or np.ptp(distances) < 1e-6:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.ndimage import laplace
 
 from ...cache.errors import LpipstoreError, setting
 from ...pipeline.analysis.groups import LINKAGES, group_pairs, keepers
@@ -248,6 +247,8 @@ def _sharpness(name: str, sources: Sources) -> float:
             f"{printable(name)} cannot be read, so that nobody can tell how sharp it is: {error}; "
             f"{setting('keep', 'largest')} needs no pixels"
         ) from error
+    from scipy.ndimage import laplace
+
     grey = np.asarray(pixels, np.float64).mean(2)
     return float(laplace(grey).var())
 

@@ -51,10 +51,18 @@ def test_mistyped_words_are_answered_with_what_was_meant(cli, mistyped, meant):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_can_complete(shell):
     command = Path(sys.executable).with_name("lpipstore")
+    named = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # whoever asks
     ended = subprocess.run(
-        [command, "--show-completion", shell], capture_output=True, text=True, check=False
+        [command, "--show-completion", shell],
+        env=named,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "lpipstore" in ended.stdout
+    assert {"bash": "complete -o", "zsh": "#compdef", "fish": "complete --command"}[shell] in (
+        ended.stdout
+    )
 
 
 FAULTS = """

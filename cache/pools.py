@@ -44,6 +44,26 @@ class Pool:
     codec: str
     slots: int
 
+    @classmethod
+    def of(cls, folder: str, spec: PoolSpec, codec: str, slots: int) -> "Pool":
+        """Return a pool that has no id in an index yet (`id` is 0)."""
+        return cls(
+            id=0,
+            folder=folder,
+            name=spec.name,
+            digest=spec.digest,
+            length=spec.length,
+            dtype=spec.dtype,
+            recipe=dict(spec.recipe),
+            codec=codec,
+            slots=slots,
+        )
+
+    @property
+    def spec(self) -> PoolSpec:
+        """The kind of its rows."""
+        return PoolSpec(self.name, self.length, self.dtype, self.recipe)
+
     @property
     def row_bytes(self) -> int:
         """Bytes of one row, uncompressed."""
@@ -202,7 +222,7 @@ def pool_of(folder: str, raw: bytes) -> Pool | None:
             codec=ours["codec"],
             slots=int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0]),
         )
-        spec = PoolSpec(pool.name, pool.length, pool.dtype, pool.recipe)
+        spec = pool.spec
     except (ValueError, KeyError, TypeError, IndexError):
         return None
     return pool if ours["format"] == FORMAT_VERSION and spec.digest == pool.digest else None
@@ -212,7 +232,7 @@ def describe(pools: Path, pool: Pool, segments: int) -> None:
     """Rewrite the metadata of a pool, with an array long enough for its segments."""
     folder = pools / pool.folder
     folder.mkdir(exist_ok=True)
-    spec = PoolSpec(pool.name, pool.length, pool.dtype, pool.recipe)
+    spec = pool.spec
     write_json(folder / "zarr.json", array_metadata(spec, pool.codec, pool.slots))
     grow(folder, segments, pool.slots)
 

@@ -202,17 +202,7 @@ class State:
             sync_folder(home.parent)
         return self.enter_pool(
             transaction,
-            Pool(
-                id=0,
-                folder=folder,
-                name=spec.name,
-                digest=spec.digest,
-                length=spec.length,
-                dtype=spec.dtype,
-                recipe=dict(spec.recipe),
-                codec=codec,
-                slots=slots,
-            ),
+            Pool.of(folder, spec, codec, slots),
         )
 
     def enter_pool(self, transaction: Transaction, pool: Pool) -> Pool:

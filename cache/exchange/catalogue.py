@@ -2,7 +2,8 @@
 
 Each push adds a catalogue of its own, named by its digest, once everything in it has arrived.
 A reader takes the union of all, so that pushes at the same time lose nothing on any storage. When
-there are many, a push writes their union as one, then removes those that are in it.
+there are many catalogues, a push merges them: it writes their union as one, then removes the ones
+that it has merged.
 
 A catalogue has the columns ``key`` (16 bytes), ``pool``, ``segment`` (digest), ``offset``,
 ``length`` (bytes of the row as stored, without its crc32c) and ``checksum`` (xxh3-64, seeded with
@@ -92,8 +93,7 @@ class RemoteSegment:
     @property
     def spec(self) -> PoolSpec:
         """The kind of its rows."""
-        pool = self.pool
-        return PoolSpec(pool.name, pool.length, pool.dtype, pool.recipe)
+        return self.pool.spec
 
 
 @dataclass
@@ -230,17 +230,7 @@ def _describe(pool: Pool) -> dict[str, Any]:
 
 def _pool(folder: str, told: Mapping[str, Any]) -> Pool:
     spec = PoolSpec(told["name"], told["length"], told["dtype"], told["recipe"])
-    return Pool(
-        id=0,
-        folder=folder,
-        name=spec.name,
-        digest=spec.digest,
-        length=spec.length,
-        dtype=spec.dtype,
-        recipe=dict(spec.recipe),
-        codec=told["codec"],
-        slots=min(int(told["slots"]), MOST_SLOTS),
-    )
+    return Pool.of(folder, spec, told["codec"], min(int(told["slots"]), MOST_SLOTS))
 
 
 def read_catalogue(folder: RemoteFolder, warn: Warn) -> Catalogue:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..keys import FORMAT_VERSION, PoolSpec
+from ..keys import FORMAT_VERSION
 from ..pools import Pool, array_metadata
 from ..sealed import SealedSegment
 from ..store import FeatureStore
@@ -181,7 +181,7 @@ def _send(
 
 def _array(pool: Pool, rows: int) -> bytes:
     """Return the metadata of the Zarr array that one segment is."""
-    spec = PoolSpec(pool.name, pool.length, pool.dtype, pool.recipe)
+    spec = pool.spec
     metadata = array_metadata(spec, pool.codec, pool.slots)
     metadata["shape"][0] = rows
     return json.dumps(metadata).encode()

@@ -21,7 +21,7 @@ from ..session.collection import check_new
 from ..session.screen import Screen
 
 FORMATS = (".csv", ".json", ".parquet")
-_NAMED = 10  # images that are gone, one in a line
+_NAMED = 10  # missing images that a warning lists, one per line
 
 
 class Tabular(Protocol):

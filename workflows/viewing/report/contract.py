@@ -32,7 +32,7 @@ KINDS = ("pairs", "groups", "compare", "across", "paired", *LISTS, "train")
 class Cast:
     """The images that appear on the page, numbered in the order in which sections name them.
 
-    `featured` has the numbers of those that are shown large.
+    `featured` holds the numbers of the images shown large.
     """
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ that it has merged.
 
 A catalogue has the columns ``key`` (16 bytes), ``pool``, ``segment`` (digest), ``offset``,
 ``length`` (bytes of the row as stored, without its crc32c) and ``checksum`` (xxh3-64, seeded with
-the key). Its metadata describe the pools and give the bytes of each segment.
+the key). Its metadata describe the pools and give bytes and tag of each segment.
 """
 
 import io
@@ -36,6 +36,7 @@ from .folder import (
     is_catalogue,
     segment_name,
 )
+from .kept import KeptCatalogues
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,6 +64,8 @@ class RemoteSegment:
         Of each row as stored, in bytes, without its crc32c. Shape (rows,).
     records
         Key and checksum of each row (dtype `lpipstore.cache.segments.RECORD`).
+    tag
+        What the storage told of the object when it was known to be whole; see `Listed`.
     """
 
     pool: Pool
@@ -71,6 +74,7 @@ class RemoteSegment:
     offsets: NDArray[np.int64]
     lengths: NDArray[np.int64]
     records: NDArray[np.void]
+    tag: str = ""
 
     @classmethod
     def of(
@@ -159,6 +163,7 @@ def encode(segments: Sequence[RemoteSegment], written: int) -> bytes:
         "written": written,
         "pools": {segment.pool.folder: _describe(segment.pool) for segment in segments},
         "segments": [[s.pool.folder, s.digest, s.size, len(s.records)] for s in segments],
+        "tags": {segment.name: segment.tag for segment in segments if segment.tag},
     }
     table = pa.table(
         {
@@ -205,12 +210,13 @@ def decode(data: bytes, where: str) -> tuple[int, list[RemoteSegment]]:
     records["hi"], records["lo"] = _halves(table["key"]).T
     records["check"] = table["checksum"].to_numpy()
     offsets, lengths = table["offset"].to_numpy(), table["length"].to_numpy()
+    tags = facts.get("tags", {})
     segments, start = [], 0
     for folder, digest, size, rows in facts["segments"]:
         part = slice(start, start := start + rows)
-        segments.append(
-            RemoteSegment(pools[folder], digest, size, offsets[part], lengths[part], records[part])
-        )
+        where_rows = offsets[part], lengths[part], records[part]
+        tag = tags.get(segment_name(folder, digest), "")
+        segments.append(RemoteSegment(pools[folder], digest, size, *where_rows, tag))
     return int(facts["written"]), segments
 
 
@@ -233,8 +239,10 @@ def _pool(folder: str, told: Mapping[str, Any]) -> Pool:
     return Pool.of(folder, spec, told["codec"], min(int(told["slots"]), MOST_SLOTS))
 
 
-def read_catalogue(folder: RemoteFolder, warn: Warn) -> Catalogue:
-    """Read all catalogues of a remote folder as one.
+def read_catalogue(
+    folder: RemoteFolder, warn: Warn, kept: KeptCatalogues | None = None
+) -> Catalogue:
+    """Read all catalogues of a remote folder as one; those in `kept` are not fetched again.
 
     One that is damaged is named to `warn` and left out: its digest is not its name.
 
@@ -249,6 +257,10 @@ def read_catalogue(folder: RemoteFolder, warn: Warn) -> Catalogue:
         read = {name: held for name, held in read.items() if name in names}
         gone = False
         for name in sorted(names - read.keys()):
+            data = None if kept is None else kept.get(name)
+            if data is not None:
+                read[name] = decode(data, name)
+                continue
             data = folder.read(name)
             where = f"{folder.place}/{name}"
             if data is None:
@@ -260,6 +272,8 @@ def read_catalogue(folder: RemoteFolder, warn: Warn) -> Catalogue:
                 )
             else:
                 read[name] = decode(data, where)
+                if kept is not None:
+                    kept.put(name, data)
         if not gone:
             break
     else:

@@ -1,8 +1,8 @@
 """From a store to a remote folder: what is missing there, several segments at a time."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,18 @@ from ..keys import FORMAT_VERSION
 from ..pools import Pool, array_metadata
 from ..sealed import SealedSegment
 from ..store import FeatureStore
+from .altered import find_altered
 from .catalogue import Catalogue, RemoteSegment, Warn, add_catalogue, read_catalogue
 from .folder import (
     GROUP,
+    Listed,
     RemoteError,
     RemoteFolder,
     array_name,
     digest_of,
-    is_segment,
     segment_name,
 )
+from .kept import KeptCatalogues
 from .requests import as_they_end
 from .uncatalogued import find_uncatalogued
 
@@ -47,6 +49,9 @@ class Pushed:
         Rows of the store that the remote folder had before.
     corrupt
         Rows that are damaged in the store, and were left out.
+    altered
+        Objects whose content had changed since they were pushed; what the store has of them was
+        sent again.
     """
 
     segments: int
@@ -55,6 +60,7 @@ class Pushed:
     resumed: int
     there: int
     corrupt: int
+    altered: int
 
 
 @dataclass(frozen=True)
@@ -72,18 +78,26 @@ def push(
     recipe: Mapping[str, str] | None,
     report: Report,
     warn: Warn,
+    *,
+    kept: KeptCatalogues | None = None,
+    verify: bool = False,
 ) -> Pushed:
     """Copy rows that a remote folder lacks, as whole segments, and enter them in its catalogue.
 
     Each row is verified before it is sent, and the lengths of all objects before the catalogue is
     written, which comes last. Segments are pinned meanwhile. After a failure or a kill, the same
     call sends only what has not arrived. Segments that are there and in no catalogue are entered,
-    too, whoever sent them.
+    too, whoever sent them. An object whose tag is not that in the catalogue is read; if its content
+    has changed, its rows are sent again.
 
     Parameters
     ----------
     recipe
         Push only the pools whose recipe contains these items; None stands for all.
+    kept
+        Catalogues that need not be fetched.
+    verify
+        Read every object, also of storages that tell nothing of changes.
 
     Raises
     ------
@@ -91,7 +105,10 @@ def push(
         The remote folder cannot be read or written, or an object did not arrive whole.
     """
     listed = folder.list()
-    before = _whole(read_catalogue(folder, warn), listed)
+    told = read_catalogue(folder, warn, kept)
+    altered, sound = find_altered(folder, told, listed, everything=verify)
+    listed = {name: one for name, one in listed.items() if name not in altered}
+    before = _whole(told, listed)
     left = find_uncatalogued(folder, before, listed)
     catalogue = Catalogue([*left, *before.segments])
     todo: list[tuple[SealedSegment, NDArray[np.bool_]]] = []
@@ -105,11 +122,12 @@ def push(
     with store.pin(f"push to {folder.place}", [key for s, _ in todo for key in s.keys]):
         sent = _send_all(folder, todo, listed, report)
     arrived = [one.remote for one in sent if one.remote is not None] + left
+    retold = [segment for segment in before.segments if segment.name in sound]
     written = sum(one.bytes for one in sent)
-    if arrived:
-        _need_whole(folder, arrived)
-        written += add_catalogue(folder, before, arrived)
+    if arrived or retold:
+        written += add_catalogue(folder, before, _need_whole(folder, [*arrived, *retold]))
     pushed = {key for remote in arrived for key in remote.keys}
+    _warn_of_lost(folder, told, altered, Catalogue([*arrived, *before.segments]), warn)
     return Pushed(
         segments=sum(one.bytes > 0 for one in sent),
         rows=len(pushed),
@@ -117,19 +135,37 @@ def push(
         resumed=len(left) + sum(one.remote is not None and not one.bytes for one in sent),
         there=len(there - pushed),
         corrupt=sum(one.corrupt for one in sent),
+        altered=len(altered),
     )
 
 
-def _whole(catalogue: Catalogue, listed: Mapping[str, int]) -> Catalogue:
-    """Return a catalogue without the segments whose object is gone or truncated."""
-    whole = [s for s in catalogue.segments if listed.get(s.name) == s.size]
+def _warn_of_lost(
+    folder: RemoteFolder, told: Catalogue, altered: Set[str], now: Catalogue, warn: Warn
+) -> None:
+    """Name the altered objects whose rows are nowhere else."""
+    for segment in told.segments:
+        if segment.name in altered and (lost := now.missing(segment.keys)):
+            warn(
+                f"{folder.place}/{segment.name} was altered, and this store lacks {len(lost):,} "
+                f"of its {len(segment.keys):,} rows: push again from a store that has them"
+            )
+
+
+def _whole(catalogue: Catalogue, listed: Mapping[str, Listed]) -> Catalogue:
+    """Return a catalogue without the segments whose object is gone, altered or truncated."""
+    whole = [s for s in catalogue.segments if _size(listed, s.name) == s.size]
     return Catalogue(whole, catalogue.files, catalogue.newest)
+
+
+def _size(listed: Mapping[str, Listed], name: str) -> int:
+    """Return the bytes of an object, 0 if there is none."""
+    return listed[name].size if name in listed else 0
 
 
 def _send_all(
     folder: RemoteFolder,
     todo: Sequence[tuple[SealedSegment, NDArray[np.bool_]]],
-    listed: Mapping[str, int],
+    listed: Mapping[str, Listed],
     report: Report,
 ) -> list[_Sent]:
     """Send segments, a few at a time; return what became of each, in order."""
@@ -149,7 +185,7 @@ def _send(
     folder: RemoteFolder,
     segment: SealedSegment,
     new: NDArray[np.bool_],
-    listed: Mapping[str, int],
+    listed: Mapping[str, Listed],
 ) -> _Sent:
     """Send a segment for its new rows, unless it is there; its metadata first.
 
@@ -171,7 +207,7 @@ def _send(
         return _Sent(None, 0, corrupt)
     remote = RemoteSegment.of(pool, digest, len(data), segment.contents, sound & new)
     name = segment_name(pool.folder, digest)
-    if listed.get(name) == len(data):
+    if _size(listed, name) == len(data):
         return _Sent(remote, 0, corrupt)
     metadata = _array(pool, len(segment.contents.records))
     folder.write(array_name(pool.folder, digest), metadata)
@@ -188,7 +224,7 @@ def _array(pool: Pool, rows: int) -> bytes:
 
 
 def _write_groups(
-    folder: RemoteFolder, pools: Mapping[str, Pool], listed: Mapping[str, int]
+    folder: RemoteFolder, pools: Mapping[str, Pool], listed: Mapping[str, Listed]
 ) -> None:
     """Write the Zarr groups that are not there."""
     groups: dict[str, dict[str, Any]] = {GROUP: {"format": FORMAT_VERSION}}
@@ -199,17 +235,21 @@ def _write_groups(
             folder.write(name, json.dumps(group).encode())
 
 
-def _need_whole(folder: RemoteFolder, segments: Sequence[RemoteSegment]) -> None:
-    """Raise `RemoteError` unless all objects of segments are there in full length."""
-    found = {
-        name: size
-        for pool in {segment.pool.folder for segment in segments}
-        for name, size in folder.list(f"{pool}/").items()
-        if is_segment(name)
-    }
+def _need_whole(folder: RemoteFolder, segments: Sequence[RemoteSegment]) -> list[RemoteSegment]:
+    """Return segments with the tags of their objects, which must be there in full length.
+
+    Raises
+    ------
+    RemoteError
+        One is not.
+    """
+    found: dict[str, Listed] = {}
+    for pool in {segment.pool.folder for segment in segments}:
+        found |= folder.list(f"{pool}/")
     for segment in segments:
-        if found.get(segment.name) != segment.size:
+        if _size(found, segment.name) != segment.size:
             raise RemoteError(
-                f"{folder.place}/{segment.name} has {found.get(segment.name, 0):,} of "
+                f"{folder.place}/{segment.name} has {_size(found, segment.name):,} of "
                 f"{segment.size:,} bytes after it was written: give the same command again"
             )
+    return [replace(segment, tag=found[segment.name].tag) for segment in segments]

@@ -11,7 +11,13 @@ from lpipstore.cache.exchange import catalogue as catalogues
 from lpipstore.cache.exchange import fetch as fetching
 from lpipstore.cache.exchange.catalogue import need_catalogue, read_catalogue
 from lpipstore.cache.exchange.fetch import Fetcher
-from lpipstore.cache.exchange.folder import RemoteError, is_catalogue, is_segment
+from lpipstore.cache.exchange.folder import (
+    Listed,
+    RemoteError,
+    digest_of,
+    is_catalogue,
+    is_segment,
+)
 from lpipstore.cache.exchange.push import push
 from lpipstore.cache.exchange.requests import as_they_end
 from lpipstore.cache.keys import PoolSpec
@@ -30,14 +36,18 @@ class Folder:
         self.objects = {}
         self.written = []
         self.asked = []
+        self.read_whole = []
+        self.tags = True
         self.before = lambda what: None
 
     def list(self, prefix=""):
         self.before("list")
-        return {n: len(d) for n, d in dict(self.objects).items() if n.startswith(prefix)}
+        found = {n: d for n, d in dict(self.objects).items() if n.startswith(prefix)}
+        return {n: Listed(len(d), digest_of(d) if self.tags else "") for n, d in found.items()}
 
     def read(self, name):
         self.before("read")
+        self.read_whole.append(name)
         return self.objects.get(name)
 
     def read_range(self, name, start, size):
@@ -86,8 +96,8 @@ def fill(store, numbers, spec=SPEC):
     assert store.put_many(spec, keys, np.stack([row_of(spec, n) for n in numbers])) == len(keys)
 
 
-def push_all(store, folder, warnings, recipe=None):
-    return push(store, folder, recipe, lambda done, total: None, warnings.append)
+def push_all(store, folder, warnings, recipe=None, **options):
+    return push(store, folder, recipe, lambda done, total: None, warnings.append, **options)
 
 
 def fetcher(folder, warnings):

@@ -3,5 +3,5 @@
 In: settings. Out: an open session and a collection whose rows can be asked for. Read first:
 `settings`, `session`, `collection`; `cluster` opens what carries out the work elsewhere;
 `preflight` and `dryrun` say what a run will cost, `screen` shows progress, `keywords` and `given`
-take what a program gives.
+take what a program gives; `staging` and `runcopy` bring runs to a URL.
 """

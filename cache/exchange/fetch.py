@@ -117,8 +117,8 @@ class Fetcher:
         place = f"{self.folder.place}/{answer.name}"
         if place not in self.damaged:
             self.warn(
-                f"{place} is damaged or gone, and its rows are taken for missing: remove what is "
-                "left of it, and push again from a store that has them"
+                f"{place} is damaged or gone, and its rows are taken for missing: `lpipstore store "
+                "push --verify` from a store that has them mends it"
             )
         self.damaged[place] = self.damaged.get(place, 0) + len(answer.lost)
 

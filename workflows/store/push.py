@@ -51,7 +51,7 @@ class PushedStore:
                 )
             )
         if done.altered:
-            lines.append(("altered", f"{done.altered:,} objects had changed since they were sent"))
+            lines.append(("altered objects", f"{done.altered:,}, of which rows were sent again"))
         if done.corrupt:
             lines.append(("left out", f"{done.corrupt:,} rows that are damaged in the store"))
         return lines

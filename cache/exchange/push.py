@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..keys import FORMAT_VERSION
 from ..pools import Pool, array_metadata
-from ..sealed import SealedSegment
 from ..store import FeatureStore
 from .altered import find_altered
 from .catalogue import Catalogue, RemoteSegment, Warn, add_catalogue, read_catalogue
@@ -21,9 +19,9 @@ from .folder import (
     RemoteFolder,
     array_name,
     digest_of,
-    segment_name,
 )
 from .kept import KeptCatalogues
+from .parcels import Parcel, Wanted, parcels
 from .requests import as_they_end
 from .uncatalogued import find_uncatalogued
 
@@ -65,7 +63,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class _Sent:
-    """One segment that lies in the remote folder now; `remote` is None if it left the store."""
+    """One object that lies in the remote folder now; `remote` is None if its rows are gone here."""
 
     remote: RemoteSegment | None
     bytes: int
@@ -82,8 +80,9 @@ def push(
     kept: KeptCatalogues | None = None,
     verify: bool = False,
 ) -> Pushed:
-    """Copy rows that a remote folder lacks, as whole segments, and enter them in its catalogue.
+    """Copy rows that a remote folder lacks, as segments, and enter them in its catalogue.
 
+    Small segments are sent as one; see `lpipstore.cache.exchange.parcels`.
     Each row is verified before it is sent, and the lengths of all objects before the catalogue is
     written, which comes last. Segments are pinned meanwhile. After a failure or a kill, the same
     call sends only what has not arrived. Segments that are there and in no catalogue are entered,
@@ -111,7 +110,7 @@ def push(
     before = _whole(told, listed)
     left = find_uncatalogued(folder, before, listed)
     catalogue = Catalogue([*left, *before.segments])
-    todo: list[tuple[SealedSegment, NDArray[np.bool_]]] = []
+    todo: list[Wanted] = []
     there: set[bytes] = set()
     for segment in store.sealed(recipe):
         keys = segment.keys
@@ -127,7 +126,8 @@ def push(
     if arrived or retold:
         written += add_catalogue(folder, before, _need_whole(folder, [*arrived, *retold]))
     pushed = {key for remote in arrived for key in remote.keys}
-    _warn_of_lost(folder, told, altered, Catalogue([*arrived, *before.segments]), warn)
+    unmended = altered - {remote.name for remote in arrived}
+    _remove_altered(folder, told, unmended, Catalogue([*arrived, *before.segments]), warn)
     return Pushed(
         segments=sum(one.bytes > 0 for one in sent),
         rows=len(pushed),
@@ -139,16 +139,22 @@ def push(
     )
 
 
-def _warn_of_lost(
+def _remove_altered(
     folder: RemoteFolder, told: Catalogue, altered: Set[str], now: Catalogue, warn: Warn
 ) -> None:
-    """Name the altered objects whose rows are nowhere else."""
+    """Remove altered objects whose rows are in other ones now; name the others to `warn`."""
+    lost: dict[str, int] = dict.fromkeys(altered, 0)
     for segment in told.segments:
-        if segment.name in altered and (lost := now.missing(segment.keys)):
+        if segment.name in lost:
+            lost[segment.name] += len(now.missing(segment.keys))
+    for name, rows in sorted(lost.items()):
+        if rows:
             warn(
-                f"{folder.place}/{segment.name} was altered, and this store lacks {len(lost):,} "
-                f"of its {len(segment.keys):,} rows: push again from a store that has them"
+                f"{folder.place}/{name} was altered, and this store lacks {rows:,} of its rows: "
+                "push again from a store that has them"
             )
+        else:
+            folder.remove(name)
 
 
 def _whole(catalogue: Catalogue, listed: Mapping[str, Listed]) -> Catalogue:
@@ -163,31 +169,24 @@ def _size(listed: Mapping[str, Listed], name: str) -> int:
 
 
 def _send_all(
-    folder: RemoteFolder,
-    todo: Sequence[tuple[SealedSegment, NDArray[np.bool_]]],
-    listed: Mapping[str, Listed],
-    report: Report,
+    folder: RemoteFolder, todo: Sequence[Wanted], listed: Mapping[str, Listed], report: Report
 ) -> list[_Sent]:
-    """Send segments, a few at a time; return what became of each, in order."""
+    """Send segments, a few at a time; return what became of each object, in order."""
     if todo:
         _write_groups(folder, {s.pool.folder: s.pool for s, _ in todo}, listed)
-    total, done = sum(int(new.sum()) for _, new in todo), 0
-    sent: list[_Sent] = [_Sent(None, 0, 0)] * len(todo)
+    sending = parcels(todo)
+    total, done = sum(parcel.rows for parcel in sending), 0
+    sent: list[_Sent] = [_Sent(None, 0, 0)] * len(sending)
     report(0, total)
-    for at, one in as_they_end(lambda each: _send(folder, *each, listed), todo, _AT_ONCE):
+    for at, one in as_they_end(lambda parcel: _send(folder, parcel, listed), sending, _AT_ONCE):
         sent[at] = one
-        done += int(todo[at][1].sum())
+        done += sending[at].rows
         report(done, total)
     return sent
 
 
-def _send(
-    folder: RemoteFolder,
-    segment: SealedSegment,
-    new: NDArray[np.bool_],
-    listed: Mapping[str, Listed],
-) -> _Sent:
-    """Send a segment for its new rows, unless it is there; its metadata first.
+def _send(folder: RemoteFolder, parcel: Parcel, listed: Mapping[str, Listed]) -> _Sent:
+    """Send a parcel, unless its object is there; its metadata first.
 
     Raises
     ------
@@ -195,24 +194,21 @@ def _send(
         It cannot be read or written.
     """
     try:
-        read = segment.read()
+        packed = parcel.pack()
     except OSError as error:
-        raise RemoteError(f"the segment {segment.key} cannot be read: {error.strerror}") from error
-    if read is None:
+        raise RemoteError(f"a segment cannot be read: {error}") from error
+    if packed is None:
         return _Sent(None, 0, 0)
-    data, sound = read
-    digest, pool = digest_of(data), segment.pool
-    corrupt = int((segment.current & ~sound).sum())
-    if not (sound & new).any():
-        return _Sent(None, 0, corrupt)
-    remote = RemoteSegment.of(pool, digest, len(data), segment.contents, sound & new)
-    name = segment_name(pool.folder, digest)
-    if _size(listed, name) == len(data):
-        return _Sent(remote, 0, corrupt)
-    metadata = _array(pool, len(segment.contents.records))
+    if not packed.good.any():
+        return _Sent(None, 0, packed.corrupt)
+    digest, pool, size = digest_of(packed.data), parcel.pool, len(packed.data)
+    remote = RemoteSegment.of(pool, digest, size, packed.contents, packed.good)
+    if _size(listed, remote.name) == size:
+        return _Sent(remote, 0, packed.corrupt)
+    metadata = _array(pool, len(packed.contents.records))
     folder.write(array_name(pool.folder, digest), metadata)
-    folder.write(name, data)
-    return _Sent(remote, len(metadata) + len(data), corrupt)
+    folder.write(remote.name, packed.data)
+    return _Sent(remote, len(metadata) + size, packed.corrupt)
 
 
 def _array(pool: Pool, rows: int) -> bytes:

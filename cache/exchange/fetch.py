@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from ..keys import PoolSpec
 from ..sealed import keys_of
 from ..segments import CRC_BYTES, checksum, seeds_of
-from .catalogue import Catalogue, RemoteSegment, Warn
+from .catalogue import Catalogue, Warn
 from .folder import RemoteFolder
+from .remote_segments import RemoteSegment
 from .requests import as_they_end
 
 _AT_ONCE = 8  # requests on their way

@@ -11,7 +11,7 @@ from ..keys import FORMAT_VERSION
 from ..pools import Pool, array_metadata
 from ..store import FeatureStore
 from .altered import find_altered
-from .catalogue import Catalogue, RemoteSegment, Warn, add_catalogue, read_catalogue
+from .catalogue import Catalogue, Warn, add_catalogue, read_catalogue
 from .folder import (
     GROUP,
     Listed,
@@ -22,6 +22,7 @@ from .folder import (
 )
 from .kept import KeptCatalogues
 from .parcels import Parcel, Wanted, parcels
+from .remote_segments import RemoteSegment
 from .requests import as_they_end
 from .uncatalogued import find_uncatalogued
 

@@ -12,8 +12,9 @@ from ..footer import footer_bytes, read_footer
 from ..pools import pool_of
 from ..segmentfiles import Buffers
 from ..segments import MOST_SLOTS
-from .catalogue import Catalogue, RemoteSegment
+from .catalogue import Catalogue
 from .folder import Listed, RemoteFolder, array_name, is_segment
+from .remote_segments import RemoteSegment
 from .requests import as_they_end
 
 _AT_ONCE = 8  # requests on their way

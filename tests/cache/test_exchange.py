@@ -11,6 +11,7 @@ import zarr
 from lpipstore.cache.errors import LpipstoreError
 from lpipstore.cache.exchange import catalogue as catalogues
 from lpipstore.cache.exchange import fetch as fetching
+from lpipstore.cache.exchange import remote_segments
 from lpipstore.cache.exchange.catalogue import need_catalogue, read_catalogue
 from lpipstore.cache.exchange.fetch import Fetcher
 from lpipstore.cache.exchange.folder import (
@@ -311,7 +312,7 @@ def test_a_damaged_catalogue_is_named_and_left_out(make, folder, warnings):
 
 
 def test_a_catalogue_of_another_format_is_refused(make, folder, warnings, monkeypatch):
-    monkeypatch.setattr(catalogues, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(remote_segments, "FORMAT_VERSION", 2)
     push_all(make(range(5)), folder, warnings)
     monkeypatch.undo()
     with pytest.raises(RemoteError, match="has format 2, and this lpipstore reads format 1"):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import setting
 from ..keys import PoolSpec
 from ..sealed import keys_of
 from ..segments import CRC_BYTES, checksum, seeds_of
@@ -118,8 +119,8 @@ class Fetcher:
         place = f"{self.folder.place}/{answer.name}"
         if place not in self.damaged:
             self.warn(
-                f"{place} is damaged or gone, and its rows are taken for missing: `lpipstore store "
-                "push --verify` from a store that has them mends it"
+                f"{place} is damaged or gone, and its rows are taken for missing: push again with "
+                f"{setting('verify', value=True)} from a store that has them"
             )
         self.damaged[place] = self.damaged.get(place, 0) + len(answer.lost)
 

@@ -90,8 +90,8 @@ class Gpu:
     def __init__(self, where: torch.device) -> None:
         index = torch.cuda.current_device() if where.index is None else where.index
         self.where = torch.device("cuda", index)
-        self._up = torch.cuda.Stream(self.where)
-        self._down = torch.cuda.Stream(self.where)
+        self._up = torch.cuda.Stream(self.where)  # type: ignore[no-untyped-call]
+        self._down = torch.cuda.Stream(self.where)  # type: ignore[no-untyped-call]
 
     def upload(self, array: Numbers) -> torch.Tensor:
         """Copy an array to page-locked memory, and from there while the GPU computes."""
@@ -111,7 +111,7 @@ class Gpu:
         with torch.cuda.stream(self._down):
             room = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             room.copy_(tensor, non_blocking=True)
-            done = torch.cuda.Event()
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(self._down)
         tensor.record_stream(self._down)
 

@@ -136,33 +136,3 @@ def test_a_dry_run_starts_no_cluster(cli, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("lpipstore.workflows.session.cluster._installed", None)
     command = ("pairs", pictures, *MODEL, "--out", tmp_path / "run", "--dry-run")
     assert cli(*command, "--dask", "local:2").code == 0
-
-
-def test_workers_that_differ_or_see_no_store_are_named(tmp_path):
-    from lpipstore.cache.errors import LpipstoreError
-    from lpipstore.workflows.session import cluster
-
-    (tmp_path / "open").mkdir()
-
-    class Client:
-        def __init__(self, change):
-            self.change = change
-
-        def run(self, function, *args, on_error):
-            seen = function(*args)
-            return {"tcp://a:1": self.change(seen)}
-
-    def other_torch(seen):
-        return {**seen, "versions": {**seen["versions"], "torch": "0.1"}}
-
-    cases = [
-        (lambda seen: {**seen, "sees": False}, "does not see the store"),
-        (lambda seen: {**seen, "writes": False}, "does not write to the store"),
-        (other_torch, r"has torch 0\.1 and this process .*: rows would differ"),
-        (lambda _: ModuleNotFoundError("No module named 'lpipstore'"), "cannot run lpipstore"),
-    ]
-    for change, message in cases:
-        with pytest.raises(LpipstoreError, match=f"the Dask worker tcp://a:1 {message}"):
-            cluster._probe(Client(change), tmp_path)
-        assert list((tmp_path / "open").iterdir()) == []
-    cluster._probe(Client(lambda seen: seen), tmp_path)

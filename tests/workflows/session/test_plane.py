@@ -1,0 +1,86 @@
+"""Questions of workers and the answers of the coordinator, on a real scheduler."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from lpipstore.cache.errors import LpipstoreError
+from lpipstore.workflows.session import plane as module
+from lpipstore.workflows.session.plane import open_plane
+
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A client of two workers, threads of this process."""
+    options = {"processes": False, "protocol": "tcp", "dashboard_address": ":0"}
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def size_of(ask, count):
+    return len(ask("ones", count))
+
+
+def test_many_tasks_get_each_its_own_answer(client, tmp_path):
+    counts = np.random.default_rng(0).integers(0, 100_000, 60).tolist()
+    with open_plane(client, tmp_path, rows=True) as plane:
+        plane.offer("ones", bytes)
+        found = client.map(size_of, [plane.ask] * len(counts), counts, pure=False)
+        assert client.gather(found) == counts
+    assert module._waiting == {}
+
+
+def test_what_cannot_be_answered_is_raised_by_the_task_that_asks(client, tmp_path):
+    def refuse(count):
+        raise LpipstoreError(f"no {count} ones here")
+
+    with open_plane(client, tmp_path, rows=True) as plane:
+        plane.offer("ones", refuse)
+        with pytest.raises(LpipstoreError, match="no 3 ones here"):
+            client.submit(size_of, plane.ask, 3, pure=False).result(30)
+
+
+def test_a_question_is_asked_again_and_answered_once(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_AGAIN_S", 0.05)
+    calls, enough = [], threading.Event()
+
+    def slow(count):
+        calls.append(count)
+        enough.wait(0.5)
+        return bytes(count)
+
+    with open_plane(client, tmp_path, rows=True) as plane:
+        plane.offer("ones", slow)
+        assert client.submit(size_of, plane.ask, 3, pure=False).result(30) == 3
+    assert calls == [3]
+
+
+def test_nobody_answers_any_more(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_AGAIN_S", 0.02)
+    with open_plane(client, tmp_path, rows=True) as plane:
+        pass
+    with pytest.raises(LpipstoreError, match="has not answered the worker tcp://.* for 0 s"):
+        client.submit(size_of, plane.ask, 3, pure=False).result(30)
+
+
+def test_a_run_that_ends_lets_its_tasks_go(client, tmp_path):
+    asked = threading.Event()
+
+    def never(count):
+        asked.set()
+        time.sleep(0.2)
+        raise LpipstoreError("too late")
+
+    with open_plane(client, tmp_path, rows=True) as plane:
+        plane.offer("ones", never)
+        future = client.submit(size_of, plane.ask, 3, pure=False)
+        assert asked.wait(30)
+    with pytest.raises(LpipstoreError, match="the run has ended|too late"):
+        future.result(30)

@@ -63,7 +63,9 @@ def open_crew(settings: Settings, store: Path, screen: Screen) -> Iterator[Crew]
         sight = probe(client, store)
         if not sight.shared:
             screen.say(sight.line(store))
-        plane = stack.enter_context(open_plane(client, store, rows=not sight.shared))
+        plane = stack.enter_context(
+            open_plane(client, store, rows=not sight.shared, tell=screen.say)
+        )
         if find_spec("bokeh") is not None and client.dashboard_link:
             screen.say(f"Dask's dashboard is at {client.dashboard_link}")
         workers = _Workers(client, screen, ours=count is not None)

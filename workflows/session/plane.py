@@ -1,12 +1,14 @@
 """The data plane of a Dask cluster: workers ask, this process answers, the scheduler relays.
 
 A worker logs its question as an event, which the scheduler passes on; the answer is the argument of
-a function that runs on that worker. So both have to reach the scheduler and nothing else, neither
-the scheduler nor a worker keeps anything, and a worker that is lost asks for nothing more.
+a function that runs on that worker. So both sides have to reach the scheduler and nothing else, and
+no answer lies anywhere on the way. The scheduler keeps the last thousand questions of a run, some
+kB each. Futures and scattered data would lie in the memory of scheduler and workers, for all rows
+that any task under way may need, and would be lost with the worker that has them.
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from .probe import sees
 _THREADS = 4  # answers under way, of some 16 MB each
 _AGAIN_S = 15.0  # after which a worker asks once more
 _PATIENCE = 12  # times
+_MOST_OF_TASK = "1 TB"
 
 _waiting: dict[str, Future[bytes]] = {}  # questions of the tasks of this worker
 
@@ -127,7 +130,13 @@ class Answers:
 
 
 @contextmanager
-def open_plane(client: Any, store: Path, *, rows: bool) -> Iterator[Plane]:  # noqa: ANN401
+def open_plane(
+    client: Any,  # noqa: ANN401
+    store: Path,
+    *,
+    rows: bool,
+    tell: Callable[[str], None],
+) -> Iterator[Plane]:
     """Open the way to the workers of a client; they are told at the end.
 
     Parameters
@@ -138,13 +147,25 @@ def open_plane(client: Any, store: Path, *, rows: bool) -> Iterator[Plane]:  # n
         Whose rows workers may ask for.
     rows
         As for `lpipstore.pipeline.common.plane.Plane`.
+    tell
+        Called with a line if images turn out to travel.
     """
+    import dask
+
+    def seen(names: Sequence[str]) -> bool:
+        found = sees(client, names)
+        if not found:
+            tell("workers do not see the images: they travel through the Dask scheduler")
+        return found
+
     topic = f"lpipstore-{uuid.uuid4().hex}"
     answers = Answers(client, topic)
     answers.offer(ROWS, partial(stored_rows, store))
     client.subscribe_topic(topic, answers.hear)
     try:
-        yield Plane(AskCoordinator(topic), answers.offer, rows, partial(sees, client))
+        # Dask warns of tasks of more than 10 MB; images make larger ones
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": _MOST_OF_TASK}):
+            yield Plane(AskCoordinator(topic), answers.offer, rows, seen)
     finally:
         answers.close()
         with suppress(OSError, TimeoutError):  # the scheduler may be gone

@@ -98,6 +98,19 @@ def test_rows_that_arrive_damaged_are_lost_and_named(far_shelf, spoil):
     np.testing.assert_array_equal(again.read(), shelf.rows)
 
 
+def test_compressed_rows_arrive_as_they_are_stored(scene, tmp_path):
+    make, contents = scene
+    contents, wire = contents[:COUNT], Wire()
+    features = make("there", compress=True)
+    features.ensure(contents)
+    plain = features.locate(contents)
+    features.crew = crew_of(None, wire, tmp_path)
+    where = features.locate(contents)
+    assert where.files[0].codec
+    np.testing.assert_array_equal(where.read(), plain.read())
+    assert sum(size for _, size in wire.asked) == plain.sizes.sum() + COUNT
+
+
 def test_only_the_folder_of_the_store_is_read(far_shelf, tmp_path):
     shelf, wire = far_shelf(2)
     (tmp_path / "secret").write_bytes(b"secret")

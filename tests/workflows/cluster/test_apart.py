@@ -222,4 +222,5 @@ def test_workers_that_share_the_store_and_not_the_images_are_sent_them(
     cluster.wait()
     (said,) = runs_of(cli, commands, tmp_path / "there", *MODEL, "--dask", cluster.address)
     assert "do not share" not in said
+    assert "workers do not see the images: they travel through the Dask scheduler" in said
     assert files_of(tmp_path / "here" / "pairs") == files_of(tmp_path / "there" / "pairs")

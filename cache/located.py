@@ -142,21 +142,26 @@ class Located:
         return xxhash.xxh3_128_digest(self.halves.tobytes() + self.checks.tobytes())
 
     def read(self) -> NDArray[np.generic]:
-        """Read and verify the rows, [n, length].
+        """Read and verify the rows, [n, length]; see `read_into`."""
+        out: NDArray[Any] = np.empty((len(self), self.length), self.dtype)
+        self.read_into(out, np.arange(len(self)))
+        return out
+
+    def read_into(self, out: NDArray[Any], places: NDArray[np.integer[Any]]) -> None:
+        """Read and verify the rows; write number k to ``out[places[k]]``.
 
         Raises
         ------
         RowsLost
             Some are not there, or damaged.
         """
-        out: NDArray[Any] = np.empty((len(self), self.length), self.dtype)
         seeds = seeds_of(self.halves).tolist()
         lost: list[int] = []
         for file, rows in self._together():
             unpack = decompressor() if file.codec else None
             sizes = self.sizes[rows].tolist()
             rooms: list[Any] = (
-                [out[row] for row in rows.tolist()]
+                [out[place] for place in places[rows].tolist()]
                 if unpack is None
                 else [memoryview(bytearray(size)) for size in sizes]
             )
@@ -165,7 +170,7 @@ class Located:
                 if not whole or checksum(stored, seeds[row]) != int(self.checks[row]):
                     lost.append(row)
                 elif unpack is not None:
-                    unpack(stored, out[row])
+                    unpack(stored, out[places[row]])
         if lost:
             keys = self.keys
             raise RowsLost(
@@ -173,7 +178,6 @@ class Located:
                 f"host does not see its files, such as {self.files[0].sealed}",
                 [keys[row] for row in sorted(lost)],
             )
-        return out
 
     def _together(self) -> Iterator[tuple[RowSource, NDArray[np.intp]]]:
         """Yield segments and numbers of rows in them, in their order there, a few MB at a time."""

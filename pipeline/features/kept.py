@@ -71,14 +71,12 @@ def _assembled(where: Located, names: Sequence[bytes], sets: Sequence[_Set]) -> 
     left = dict(enumerate(names))
     for each in sets:
         here = {row: each.places[name] for row, name in left.items() if name in each.places}
-        if here:
-            rows[list(here)] = each.rows[list(here.values())]
-            left = {row: name for row, name in left.items() if row not in here}
-    if len(left) == len(names):
-        return where.read()
+        for row, place in here.items():
+            rows[row] = each.rows[place]
+            del left[row]
     if left:
         absent = np.array(list(left))
-        rows[absent] = where[absent].read()
+        where[absent].read_into(rows, absent)
     return rows
 
 

@@ -24,7 +24,8 @@ from ...pipeline.features.kept import forget_rows
 from .probe import sees
 
 _THREADS = 4  # answers under way, of some 16 MB each
-_AGAIN_S = 15.0  # after which a worker asks once more
+_LOOK_S = 1.0  # how often a worker looks whether anybody still wants its task
+_AGAIN = 15  # looks after which it asks once more
 _PATIENCE = 12  # times
 _MOST_OF_TASK = "1 TB"
 
@@ -45,17 +46,25 @@ class AskCoordinator:
         answer = _waiting[number] = Future()
         question = {"number": number, "worker": worker.address, "what": what, "words": words}
         try:
-            for _ in range(_PATIENCE):
-                worker.log_event(self.topic, question)
+            for look in range(_PATIENCE * _AGAIN):
+                if look % _AGAIN == 0:
+                    worker.log_event(self.topic, question)
                 with suppress(TimeoutError):
-                    return answer.result(_AGAIN_S)
+                    return answer.result(_LOOK_S)
+                if not _wanted(worker):
+                    break
         finally:
             del _waiting[number]
         raise LpipstoreError(
-            f"the process that coordinates the run has not answered the worker {worker.address} "
-            f"for {_AGAIN_S * _PATIENCE:.0f} s: give the same command again, which goes on from "
-            "what is finished"
+            f"the process that coordinates the run does not answer the worker {worker.address}: "
+            "give the same command again, which goes on from what is finished"
         )
+
+
+def _wanted(worker: Any) -> bool:  # noqa: ANN401
+    """Return whether the task of this thread is still wanted; not if its coordinator was killed."""
+    task = worker.state.tasks.get(worker.get_current_task())
+    return task is not None and task.state != "cancelled"
 
 
 def take_answer(number: str, answer: bytes | None, error: str | None) -> None:
@@ -71,7 +80,7 @@ def take_answer(number: str, answer: bytes | None, error: str | None) -> None:
 
 async def leave(topic: str) -> None:
     """Let a worker, which goes on without us, stop waiting and free the memory of our rows."""
-    for number in [number for number in _waiting if number.startswith(topic)]:
+    for number in [number for number in list(_waiting) if number.startswith(topic)]:
         take_answer(number, None, "the run has ended")
     forget_rows()
 

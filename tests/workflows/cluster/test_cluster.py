@@ -3,12 +3,14 @@
 import json
 import socket
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import lpipstore
 from lpipstore.cache.errors import UsageError
+from lpipstore.workflows.session import cluster
 
 MODEL = ("--backbone", "alex", "--weights", "random", "--size", "32")
 
@@ -55,7 +57,11 @@ def test_processes_of_its_own_score_many_tiles(cli, draw, files_of, tmp_path):
     assert cli("store", "verify", "--store", tmp_path / "there" / "store").code == 0
 
 
-def test_from_python_images_in_memory_and_in_files(draw, scheduler, tmp_path):
+@pytest.mark.parametrize("shared", [True, False])
+def test_from_python_images_in_memory_and_in_files(draw, scheduler, tmp_path, monkeypatch, shared):
+    if not shared:  # as if the workers did not see the store: images and rows are sent
+        found = cluster.probe
+        monkeypatch.setattr(cluster, "probe", lambda *args: replace(found(*args), share=0))
     options = {"backbone": "alex", "weights": "random", "size": 32}
     draw(tmp_path / "pictures", 40)
     pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)

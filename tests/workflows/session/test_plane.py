@@ -1,6 +1,7 @@
 """Questions of workers and the answers of the coordinator, on a real scheduler."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_what_cannot_be_answered_is_raised_by_the_task_that_asks(client, tmp_pat
 
 
 def test_a_question_is_asked_again_and_answered_once(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_AGAIN_S", 0.05)
+    monkeypatch.setattr(module, "_LOOK_S", 0.005)
     calls, enough = [], threading.Event()
 
     def slow(count):
@@ -62,10 +63,10 @@ def test_a_question_is_asked_again_and_answered_once(client, tmp_path, monkeypat
 
 
 def test_nobody_answers_any_more(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_AGAIN_S", 0.02)
+    monkeypatch.setattr(module, "_LOOK_S", 0.001)
     with open_plane(client, tmp_path, rows=True, tell=pytest.fail) as plane:
         pass
-    with pytest.raises(LpipstoreError, match="has not answered the worker tcp://.* for 0 s"):
+    with pytest.raises(LpipstoreError, match="does not answer the worker tcp://"):
         client.submit(size_of, plane.ask, 3, pure=False).result(30)
 
 
@@ -84,6 +85,26 @@ def test_a_run_that_ends_lets_its_tasks_go(client, tmp_path):
     with pytest.raises(LpipstoreError, match="the run has ended"):
         future.result(30)
     over.set()
+
+
+def test_a_task_that_nobody_wants_any_more_stops_asking(client, tmp_path):
+    asked, over = threading.Event(), threading.Event()
+
+    def never(count):
+        asked.set()
+        over.wait(30)
+        return b""
+
+    with open_plane(client, tmp_path, rows=True, tell=pytest.fail) as plane:
+        plane.offer("ones", never)
+        future = client.submit(size_of, plane.ask, 3, pure=False)
+        assert asked.wait(30)
+        future.cancel()  # as the scheduler does for a client that is gone
+        until = time.monotonic() + 30
+        while module._waiting and time.monotonic() < until:
+            time.sleep(0.01)
+        assert module._waiting == {}
+        over.set()
 
 
 def test_large_tasks_are_sent_without_a_warning(client, tmp_path, recwarn):

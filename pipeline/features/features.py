@@ -101,10 +101,9 @@ class Features:
 
     def _make(self, contents: list[bytes]) -> Iterator[list[bytes]]:
         """Compute and store rows until the store is full; yield the contents batch by batch."""
-        if self.crew.elsewhere and isinstance(self.decode, Decoding):
-            batches = batches_for(
-                self.crew, self.extractor, self.store, self.decode, self.clock, contents
-            )
+        crew, decode = self.crew, self.decode
+        if contents and crew.elsewhere and isinstance(decode, Decoding):
+            batches = batches_for(crew, self.extractor, self.store, decode, self.clock, contents)
             theirs = [content for content in contents if batches.portable(content)]
             for kept, made in batches.make(theirs):
                 self.failures.update(made.failures)

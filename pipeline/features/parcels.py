@@ -1,6 +1,5 @@
 """Rows of images that workers do not see: files travel with the tasks, and rows come back."""
 
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
@@ -165,7 +164,7 @@ class Parcels:
     def _kept(self, batch: Sequence[bytes], returned: Returned) -> tuple[list[bytes], Made]:
         spec = self.extractor.spec
         contents = [batch[number] for number in returned.numbers]
-        if self.full is None:
+        if contents and self.full is None:
             with self.clock("write"):
                 self.full = store_rows(self.store, spec, contents, returned.rows)
         failures = {batch[number]: why for number, why in returned.failures.items()}
@@ -202,18 +201,19 @@ class Parcels:
         """Yield batches: the contents of their images, and the images."""
         decoding, count = self.decoding, self.extractor.batch
         named = [(decoding.names[content], content) for content in contents]
-        batch: deque[tuple[bytes, ImageData | str]] = deque()
+        batch: list[bytes] = []
+        read: list[ImageData | str] = []
         size = 0
         with closing(read_images(named, decoding.sources, decoding.how, count)) as images:
             for number, content in enumerate(contents, 1):
                 with self.clock("decode"):
                     image = next(images)
-                batch.append((content, image))
+                batch.append(content)
+                read.append(image)
                 size += _bytes_of(image)
                 if len(batch) == count or size >= _BATCH_BYTES or number == len(contents):
-                    yield [each for each, _ in batch], tuple(each for _, each in batch)
-                    batch.clear()
-                    size = 0
+                    yield batch, tuple(read)
+                    batch, read, size = [], [], 0
 
 
 def _bytes_of(image: ImageData | str) -> int:

@@ -228,8 +228,9 @@ def test_large_images_make_small_batches(scene, tmp_path, monkeypatch):
     with Returning() as pool:
         there = make("there", crew_of(pool, Wire(), tmp_path))
         monkeypatch.setattr("lpipstore.pipeline.features.parcels._BATCH_BYTES", 1)
-        there.ensure(contents[:COUNT])
-        assert pool.tasks == COUNT
+        there.ensure(contents)
+        assert pool.tasks == len(contents)
+    assert (there.forwards, len(there.failures)) == (COUNT, 2)
     np.testing.assert_array_equal(there.rows(contents[:3]), make("here").rows(contents[:3]))
 
 

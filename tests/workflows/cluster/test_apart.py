@@ -79,7 +79,7 @@ class Cluster:
         self.folder, self.file, self.workers = folder, folder / "scheduler.json", []
         words = ["--scheduler-file", self.file, "--host", host, "--port", "0", "--no-dashboard"]
         self.scheduler = subprocess.Popen([*DASK, "scheduler", *words], **QUIET)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while not self.file.exists():
             assert time.monotonic() < until
             time.sleep(0.05)
@@ -98,7 +98,7 @@ class Cluster:
         from distributed import Client
 
         with Client(self.address, set_as_default=False) as client:
-            client.wait_for_workers(len(self.workers), timeout=60)
+            client.wait_for_workers(len(self.workers), timeout=120)
 
     def end(self):
         for process in (*self.workers, self.scheduler):
@@ -197,7 +197,7 @@ def test_one_worker_sees_the_folder_one_does_not_and_is_killed(
     pools = tmp_path / "there" / "pairs-store" / "pools"
 
     def kill():
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while not list(pools.glob("*/")) and time.monotonic() < until:  # until rows have come back
             time.sleep(0.01)
         cluster.workers[1].kill()

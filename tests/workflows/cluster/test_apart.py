@@ -20,7 +20,6 @@ import torch
 
 from lpipstore.cache.store import FeatureStore
 
-MODEL = ("--backbone", "alex", "--weights", "random", "--size", "32")
 DASK = [sys.executable, "-m", "dask"]
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 HIDE = 'for folder in $1; do mount -t tmpfs none "$folder" || exit 1; done; shift; exec "$@"'
@@ -209,18 +208,3 @@ def test_one_worker_sees_the_folder_one_does_not_and_is_killed(
     assert cluster.workers[1].wait(30) == -signal.SIGKILL
     assert "1 of 2 workers does not share the store" in said
     assert files_of(tmp_path / "there" / "pairs") == files_of(tmp_path / "here" / "pairs")
-
-
-@needs_mounts
-def test_workers_that_share_the_store_and_not_the_images_are_sent_them(
-    cli, draw, files_of, cluster, tmp_path
-):
-    draw(tmp_path / "pictures", 12)
-    commands = {"pairs": ("pairs", tmp_path / "pictures")}
-    runs_of(cli, commands, tmp_path / "here", *MODEL)
-    cluster.work([tmp_path / "pictures"])
-    cluster.wait()
-    (said,) = runs_of(cli, commands, tmp_path / "there", *MODEL, "--dask", cluster.address)
-    assert "do not share" not in said
-    assert "workers do not see the images: they travel through the Dask scheduler" in said
-    assert files_of(tmp_path / "here" / "pairs") == files_of(tmp_path / "there" / "pairs")

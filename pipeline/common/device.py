@@ -1,0 +1,159 @@
+"""What moves between this machine's memory and a device: the seam behind which a GPU lies.
+
+Stages upload rows and pixels, compute with torch, and download what they made. On the CPU nothing
+is copied. On a GPU, copies go through page-locked memory on streams of their own, so that they run
+beside the computation. Tests put an emulated device in the CPU's place: it copies, counts, and has
+as much memory as they say (see `installed`).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Numbers = NDArray[Any]
+Ready = Callable[[], Numbers]
+"""Waits until a download is there, and returns it."""
+
+
+class Device(Protocol):
+    """Where tensors are computed on.
+
+    Attributes
+    ----------
+    where
+        The device, as torch names it.
+    """
+
+    where: torch.device
+
+    @property
+    def local(self) -> bool:
+        """Whether uploads are views of this machine's memory, so that holding them is free."""
+
+    def upload(self, array: Numbers) -> torch.Tensor:
+        """Return an array as a tensor on the device, ready for the current stream.
+
+        The array may be changed as soon as this returns, unless the device is `local`: then the
+        tensor is a view of it.
+
+        Raises
+        ------
+        torch.OutOfMemoryError
+            The device has no room for it.
+        """
+
+    def download(self, tensor: torch.Tensor) -> Ready:
+        """Begin to copy a tensor that the current stream computes; return what waits for it.
+
+        The tensor may be let go at once, but not changed before the copy is there.
+        """
+
+    def free(self) -> int | None:
+        """Return the bytes that the device has free, with torch's own cache; None for the CPU."""
+
+    def forget(self) -> None:
+        """Give memory that torch keeps for later back to the device, as after it ran out."""
+
+
+class Cpu:
+    """Memory of this machine: nothing is copied."""
+
+    where = torch.device("cpu")
+    local = True
+
+    def upload(self, array: Numbers) -> torch.Tensor:
+        """Return a view of the array."""
+        return torch.from_numpy(array)
+
+    def download(self, tensor: torch.Tensor) -> Ready:
+        """Return what gives a view of the tensor."""
+        return tensor.numpy
+
+    def free(self) -> int | None:
+        """Return None: the memory is planned by ``--memory``."""
+        return None
+
+    def forget(self) -> None:
+        """Do nothing."""
+
+
+class Gpu:
+    """A CUDA device: copies through page-locked memory, one stream for each direction."""
+
+    local = False
+
+    def __init__(self, where: torch.device) -> None:
+        index = torch.cuda.current_device() if where.index is None else where.index
+        self.where = torch.device("cuda", index)
+        self._up = torch.cuda.Stream(self.where)  # type: ignore[no-untyped-call]
+        self._down = torch.cuda.Stream(self.where)  # type: ignore[no-untyped-call]
+
+    def upload(self, array: Numbers) -> torch.Tensor:
+        """Copy an array to page-locked memory, and from there while the GPU computes."""
+        source = torch.from_numpy(array)
+        pinned = torch.empty(source.shape, dtype=source.dtype, pin_memory=True).copy_(source)
+        current = torch.cuda.current_stream(self.where)
+        with torch.cuda.stream(self._up):
+            # torch frees the page-locked memory only when the copy on this stream is done
+            tensor = pinned.to(self.where, non_blocking=True)
+        current.wait_stream(self._up)
+        tensor.record_stream(current)
+        return tensor
+
+    def download(self, tensor: torch.Tensor) -> Ready:
+        """Copy a tensor to page-locked memory while the GPU computes what comes next."""
+        self._down.wait_stream(torch.cuda.current_stream(self.where))
+        with torch.cuda.stream(self._down):
+            room = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            room.copy_(tensor, non_blocking=True)
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record(self._down)
+        tensor.record_stream(self._down)
+
+        def ready() -> Numbers:
+            done.synchronize()
+            return np.asarray(room.numpy())
+
+        return ready
+
+    def free(self) -> int | None:
+        """Return what the driver has free, and what torch holds without using it."""
+        free, _ = torch.cuda.mem_get_info(self.where)
+        held = torch.cuda.memory_reserved(self.where) - torch.cuda.memory_allocated(self.where)
+        return int(free) + int(held)
+
+    def forget(self) -> None:
+        """Empty torch's cache."""
+        torch.cuda.empty_cache()
+
+
+_instead: dict[torch.device, Device] = {}
+
+
+def device_of(where: torch.device) -> Device:
+    """Return the device of this process that torch calls `where`."""
+    return _instead.get(where) or _opened(where)
+
+
+@cache
+def _opened(where: torch.device) -> Device:
+    return Cpu() if where.type == "cpu" else Gpu(where)
+
+
+@contextmanager
+def installed(device: Device) -> Iterator[Device]:
+    """Put another device in the place of the one that torch names as it does."""
+    before = _instead.get(device.where)
+    _instead[device.where] = device
+    try:
+        yield device
+    finally:
+        if before is None:
+            del _instead[device.where]
+        else:
+            _instead[device.where] = before

@@ -24,21 +24,14 @@ from .learning import EVALUATE_EXAMPLES, TRAIN_EXAMPLES, evaluate, train
 from .maps import MAP_EXAMPLES, spatial_map
 from .messages import at_prompt
 from .neighbours import NEIGHBOURS_EXAMPLES, neighbours
-from .options import (
-    LIST,
-    WHAT_HOLDS_IMAGES,
-    KeepStatistics,
-    Quiet,
-    Store,
-    path_of,
-    takes_settings,
-)
+from .options import LIST, WHAT_HOLDS_IMAGES, Quiet, Store, path_of, takes_settings
 from .pairs import PAIRS_EXAMPLES, Out, pairs
 from .runner import Json, Strict
 from .runner import carry_out as _carry_out
 from .runner import show as _show
 from .runner import watched as _watched
 from .runs import DistancesUnlessNamed, export, rescore
+from .shared import KeepStatistics, OfBackbone
 from .stores import PULL_EXAMPLES, PUSH_EXAMPLES, store_pull, store_push
 from .viewing import DUPLICATES_EXAMPLES, REPORT_EXAMPLES, duplicates, report
 
@@ -196,9 +189,7 @@ def store_evict(
 @store_app.command("clear", epilog="Example: lpipstore store clear --backbone vgg")
 def store_clear(
     store: Store = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Only the rows of this backbone.", show_default="all")
-    ] = None,
+    backbone: OfBackbone = None,
     as_json: Json = False,
 ) -> None:
     """Remove rows; they are computed again when they are needed."""

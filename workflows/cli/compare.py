@@ -6,9 +6,10 @@ import typer
 
 from ...cache.errors import UsageError
 from ..session.settings import Settings
-from .options import LIST, NEAREST, KeepStatistics, place_of, takes_settings
+from .options import LIST, NEAREST, place_of, takes_settings
 from .pairs import Out
 from .runner import Json, Strict, carry_out
+from .shared import KeepStatistics
 
 COMPARE_EXAMPLES = """Examples:
 

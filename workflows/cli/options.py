@@ -73,15 +73,6 @@ Store = Annotated[
     ),
 ]
 
-KeepStatistics = Annotated[
-    bool,
-    typer.Option(
-        "--keep-statistics",
-        rich_help_panel=LIST,
-        help="Keep each pair's statistics: other heads then need no rows.",
-    ),
-]
-
 Quiet = Annotated[
     bool,
     typer.Option(

@@ -41,15 +41,15 @@ def until_it_fits(
     LpipstoreError
         Memory ran out, and not even the smallest plan fits in what there is.
     """
-    failed = None
+    ran_out = smallest = False
     while True:
         try:
             planned, need = plan(room)
         except TooLittle as error:
-            if failed is None:
+            if not ran_out:
                 raise
-            if error.least < failed:
-                room = error.least
+            if not smallest:  # once more, even if it was that which failed: all else is let go
+                smallest, room = True, error.least
                 continue
             raise LpipstoreError(
                 f"{device.where} ran out of memory, even with as few rows there as scoring can do "
@@ -59,7 +59,7 @@ def until_it_fits(
         try:
             return run(planned)
         except torch.OutOfMemoryError:
-            failed = need
+            ran_out = True
         # Here, behind the clause: its error held the tensors, partly in reference cycles
         gc.collect()
         device.forget()

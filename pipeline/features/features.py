@@ -19,6 +19,7 @@ from ..common.tasks import HERE, Crew
 from ..images.loader import Decoded, Decoding
 from .batches import Batches
 from .extractor import Extractor, extract_rows
+from .rowcache import upload_rows
 from .rows import centre_of
 
 Computed = Callable[[Sequence[bytes], NDArray[np.generic]], None]
@@ -148,11 +149,12 @@ class Features:
 
         `held` is how many rows this machine's memory holds.
         """
-        count = len(contents)
         share = rows_at_once(held, self.extractor.spec.row_bytes)
-        width = count if self.device.local else share
-        shares = (self.rows(contents[at : at + width]) for at in range(0, count, width))
-        return self.device.send(shares, count)
+
+        def read(which: NDArray[np.int64]) -> NDArray[np.generic]:
+            return self.rows([contents[number] for number in which])
+
+        return upload_rows(self.device, read, np.arange(len(contents)), share)
 
     def rows(self, contents: Sequence[bytes]) -> NDArray[np.generic]:
         """Return the rows of images, [n, length]; see `read`."""

@@ -84,12 +84,25 @@ def placed_here(plan: MatrixPlan, row_bytes: int) -> Placing:
     return Placing(plan, plan.slab, plan.slab, plan.ahead, need)
 
 
+def placed(plan: MatrixPlan, row_bytes: int, room: int | None) -> Placing:
+    """Return the placing for a device with `room` bytes; None is this machine's memory.
+
+    Raises
+    ------
+    TooLittle
+        `room` is too small; the message gives the minimum.
+    """
+    if room is None:
+        return placed_here(plan, row_bytes)
+    return placed_on_device(plan, row_bytes, room)
+
+
 def placed_on_device(plan: MatrixPlan, row_bytes: int, room: int) -> Placing:
     """Plan for a device with `room` bytes; `plan` is that of this machine's memory.
 
     Raises
     ------
-    UsageError
+    TooLittle
         `room` is too small; the message gives the minimum.
     """
     work = work_of(plan.block, row_bytes)

@@ -20,7 +20,7 @@ from ..distances.distances import block_of, gram_distances
 from ..distances.panels import Columns
 from ..distances.scoring import Scoring, begin_all, ready_of, task_of
 from ..features.features import Features
-from .placing import RESULTS, Placing, placed_here, placed_on_device
+from .placing import RESULTS, Placing, placed
 from .plan import MatrixPlan, Slab, shared
 from .rows import PlacedRows
 
@@ -97,7 +97,7 @@ def score_matrices(
     report("tiles", len(tiles) * len(targets) - count, len(tiles) * len(targets))
     if count:
         work = _Work(features, down, across, targets, plan, todo, report, fast)
-        until_it_fits(features.device, features.room(), work.placed, work.score)
+        until_it_fits(features.device, features.room(), work.planned, work.score)
     return count
 
 
@@ -126,15 +126,13 @@ class _Work:
     report: Report
     fast: bool
 
-    def placed(self, room: int | None) -> tuple[Placing, int]:
+    def planned(self, room: int | None) -> tuple[Placing, int]:
         """Plan for `room` bytes of the device, or of each worker; return also what that takes."""
         row_bytes, crew = self.features.extractor.spec.row_bytes, self.features.crew
         if crew.elsewhere:
-            placing = placed_here(shared(self.plan, row_bytes, crew.within(room)), row_bytes)
-        elif room is None:
-            placing = placed_here(self.plan, row_bytes)
+            placing = placed(shared(self.plan, row_bytes, crew.within(room)), row_bytes, None)
         else:
-            placing = placed_on_device(self.plan, row_bytes, room)
+            placing = placed(self.plan, row_bytes, room)
         return placing, placing.need
 
     def score(self, placing: Placing) -> None:

@@ -213,6 +213,14 @@ _OPTIONS: dict[str, Any] = {
     "memory": Annotated[
         str, typer.Option(rich_help_panel=MACHINE, metavar="4GB", help="Memory for rows and tiles.")
     ],
+    "device_memory": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MACHINE,
+            metavar="16GB|auto",
+            help="Memory of a GPU for rows and products; auto takes most of what is free.",
+        ),
+    ],
     "precision": Annotated[
         str,
         typer.Option(

@@ -24,7 +24,14 @@ from ...pipeline.images.survey import ImageRecord, survey
 from ...pipeline.sources.names import IMAGE_SUFFIXES
 from ...pipeline.sources.sources import Given, Sources, name_of
 from .cluster import open_crew
-from .collection import STAGES, Collection, make_extractor, need_images, open_store
+from .collection import (
+    STAGES,
+    Collection,
+    device_memory_of,
+    make_extractor,
+    need_images,
+    open_store,
+)
 from .remote import open_remote
 from .screen import Screen
 from .settings import (
@@ -269,5 +276,6 @@ def bind(records: list[ImageRecord], extractor: Extractor, session: Session) -> 
         names,
         remote=session.remote,
         crew=session.crew,
+        device_memory=device_memory_of(session.settings),
     )
     return Collection(records, features)

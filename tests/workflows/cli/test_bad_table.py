@@ -35,6 +35,8 @@ TABLE = [
     ("pairs P M --out OUT --memory lots", 2, "'lots' is no size: write 500MB, 20GB, 4GiB"),
     ("pairs P M --out OUT --memory 0", 2, "'0' is no size: it must be more than 0"),
     ("pairs P M --out OUT --memory 10kB", 2, "--memory is too small for rows of 0.0495"),
+    ("pairs P M --out OUT --device-memory lots", 2, "'lots' is no size: write 500MB, 20GB, 4GiB"),
+    ("pairs P M --out OUT --device-memory 8GB", 2, "--device-memory 8GB is for a GPU, and this"),
     ("pairs P M --out OUT --store-limit 4parsecs", 2, "'4parsecs' is no size: write 500MB, 20GB,"),
     ("pairs P M --out OUT --store-limit=-1GB", 2, "'-1GB' is no size: write 500MB, 20GB, 4GiB"),
     ("pairs P M --out OUT --store-limit 1e400", 2, "'1e400' is no size: write 500MB, 20GB, 4GiB"),

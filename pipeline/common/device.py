@@ -205,6 +205,27 @@ def rows_at_once(held: int, row_bytes: int) -> int:
     return max(1, min(held // 2, _UPLOAD_BYTES // row_bytes))
 
 
+def devices_of(choice: str) -> list[str]:
+    """Return the devices that a choice names: ``cuda:0,1`` or ``cuda:all`` name several GPUs."""
+    kind, colon, which = choice.partition(":")
+    if kind == "cuda" and which == "all":
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cuda:0"]
+    return [kind + colon + number for number in which.split(",")] if kind == "cuda" else [choice]
+
+
+_own: list[torch.device] = []
+
+
+def stand_in(device: str) -> None:
+    """From now on, let tasks in this process compute on a device, whatever GPU they name."""
+    _own[:] = [torch.device(device)]
+
+
+def here(where: str) -> torch.device:
+    """Return the device of this process for what a task names: see `stand_in`."""
+    return _own[0] if _own and where != "cpu" else torch.device(where)
+
+
 _instead: dict[torch.device, Device] = {}
 
 

@@ -49,9 +49,12 @@ class PlacedRows:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Run the threads that read and upload ahead; without them, nothing is."""
-        with self._slabs.reading(), self._parts.reading():
-            yield
+        """Run the threads that read and upload ahead; all rows are let go at the end."""
+        try:
+            with self._slabs.reading(), self._parts.reading():
+                yield
+        finally:
+            self._here.clear()
 
     def steps(self, todo: Set[tuple[int, int]]) -> Iterator[tuple[MatrixStep, Rows, Rows]]:
         """Yield the steps with tiles `todo`, and the rows down and across.

@@ -231,7 +231,11 @@ _OPTIONS: dict[str, Any] = {
     ],
     "device": Annotated[
         str,
-        typer.Option(rich_help_panel=MACHINE, metavar="auto|cpu|cuda", help="Where to compute."),
+        typer.Option(
+            rich_help_panel=MACHINE,
+            metavar="auto|cpu|cuda",
+            help="Where to compute; cuda:0,1 or cuda:all share the work among GPUs.",
+        ),
     ],
     "workers": Annotated[
         int | None,

@@ -10,7 +10,7 @@ from ...cache.errors import LpipstoreError, UsageError, setting
 from ...cache.pins import Pin
 from ...cache.store import FeatureStore
 from ...pipeline.backbones.load import check_backbone, load_backbone
-from ...pipeline.common.device import device_of
+from ...pipeline.common.device import device_of, devices_of
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, load_head
 from ...pipeline.features.extractor import TRUNK_DTYPES, Extractor, choose_device
@@ -49,6 +49,11 @@ def check_settings(settings: Settings) -> None:
     check_choice("precision", settings.precision, PRECISIONS)
     if settings.dask is not None:
         parse_dask(settings.dask)
+        if len(devices_of(settings.device)) > 1:
+            raise UsageError(
+                f"{setting('dask')} shares work among its workers, and "
+                f"{setting('device', settings.device)} among GPUs of this machine: choose one"
+            )
     check_backbone(settings.backbone, settings.lpips_version, settings.tap_names)
     device_memory_of(settings)
     if settings.remote is not None:

@@ -64,7 +64,7 @@ class OptionsWithoutHead(TypedDict, total=False):
     precision
         "exact" or "fast".
     device
-        "auto", "cpu", "cuda" or "cuda:N".
+        "auto", "cpu", "cuda" or "cuda:N"; "cuda:0,1" or "cuda:all" share the work among GPUs.
     workers
         Threads that decode; None is one for each core, 8 at most.
     dask

@@ -73,7 +73,7 @@ def room_of(shelf, rows):
     return least(plan) + rows * shelf.row_bytes * 4 // 3
 
 
-@pytest.mark.parametrize(("first", "rows"), [(None, 100), (110, 100), (None, COUNT * 60)])
+@pytest.mark.parametrize(("first", "rows"), [(None, 250), (110, 250), (None, COUNT * 60)])
 @pytest.mark.parametrize("search", [close, nearest])
 def test_a_search_finds_the_same(shelf, search, first, rows):
     expected = search(shelf, first)

@@ -139,7 +139,7 @@ def score(
 
 
 @app.command(epilog="Example: lpipstore extract photos samples.npz --backbone vgg")
-@takes_settings("heads", "memory", "dry_run")
+@takes_settings("heads", "memory", "device_memory", "dry_run")
 def extract(
     sources: Sources, settings: Settings, strict: Strict = False, as_json: Json = False
 ) -> None:

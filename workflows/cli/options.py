@@ -219,6 +219,14 @@ _OPTIONS: dict[str, Any] = {
     "memory": Annotated[
         str, typer.Option(rich_help_panel=MACHINE, metavar="4GB", help="Memory for rows and tiles.")
     ],
+    "device_memory": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MACHINE,
+            metavar="16GB|auto",
+            help="Memory of a GPU for rows and products; auto takes most of what is free.",
+        ),
+    ],
     "precision": Annotated[
         str,
         typer.Option(
@@ -229,7 +237,11 @@ _OPTIONS: dict[str, Any] = {
     ],
     "device": Annotated[
         str,
-        typer.Option(rich_help_panel=MACHINE, metavar="auto|cpu|cuda", help="Where to compute."),
+        typer.Option(
+            rich_help_panel=MACHINE,
+            metavar="auto|cpu|cuda",
+            help="Where to compute; cuda:0,1 or cuda:all share the work among GPUs.",
+        ),
     ],
     "workers": Annotated[
         int | None,

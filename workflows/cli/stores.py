@@ -49,7 +49,7 @@ def store_push(
     )
 
 
-@takes_settings("heads", "memory", "precision", "dry_run", "remote")
+@takes_settings("heads", "memory", "device_memory", "precision", "dry_run", "remote")
 def store_pull(
     url: Url,
     settings: Settings,

@@ -17,7 +17,8 @@ from ..common.progress import Report, Stopwatch, silent
 from ..common.tasks import HERE, Crew
 from ..images.loader import Decoded, Decoding
 from .batches import Batches
-from .extractor import Extractor, extract_rows
+from .extractor import Extractor
+from .flow import compute_rows, decoded_at_once
 from .rows import centre_of
 
 Computed = Callable[[Sequence[bytes], NDArray[np.generic]], None]
@@ -220,7 +221,7 @@ class Features:
         """Return the mean seconds to read and to compute a row; None if too few were seen."""
         seconds = self.clock.seconds
         read = seconds.get("read", 0.0) / self.rows_read if self.rows_read >= _ENOUGH else None
-        computing = seconds.get("decode", 0.0) + seconds.get("forward", 0.0)
+        computing = sum(seconds.get(stage, 0.0) for stage in ("decode", "copy", "forward"))
         return read, computing / self.forwards if self.forwards >= _ENOUGH else None
 
     def fetch(
@@ -262,12 +263,20 @@ class Features:
 
         The next batch overwrites the rows.
         """
-        if not contents:
-            return
-        extractor = self.extractor
-        batches = self.decode(contents, extractor.batch)
-        count = min(len(contents), extractor.batch)
-        room = np.empty((count, extractor.layout.length), extractor.spec.dtype)
+
+        def keep(indices: Sequence[int], rows: NDArray[np.generic]) -> None:
+            batch = [contents[index] for index in indices]
+            self.forwards += len(batch)
+            self.keep(self.extractor.spec, batch, rows)
+            self.computed(batch, rows)
+
+        decoded = self._decoded(contents) if contents else ()
+        for indices, rows in compute_rows(self.extractor, decoded, len(contents), keep, self.clock):
+            yield [contents[index] for index in indices], rows
+
+    def _decoded(self, contents: list[bytes]) -> Iterator[Decoded]:
+        """Decode images; note those that cannot be."""
+        batches = self.decode(contents, decoded_at_once(self.extractor))
         while True:
             with self.clock("decode"), self.extractor.memory_errors():
                 decoded = next(batches, None)
@@ -276,16 +285,7 @@ class Features:
             for index, reason in decoded.failures.items():
                 self.failures[contents[index]] = reason
             if decoded.indices:
-                with self.clock("load"):
-                    _ = extractor.backbone.trunk
-                # Always on all of torch's threads: fewer give other bits for small batches
-                with self.clock("forward"), self.extractor.memory_errors():
-                    rows = extract_rows(extractor, decoded.pixels, room)
-                self.forwards += len(rows)
-                batch = [contents[index] for index in decoded.indices]
-                self.keep(self.extractor.spec, batch, rows)
-                self.computed(batch, rows)
-                yield batch, rows
+                yield decoded
 
     def keep(self, spec: PoolSpec, contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
         """Put rows into the pool of `spec`; set `full` once the store takes no more."""

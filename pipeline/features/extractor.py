@@ -211,6 +211,7 @@ class Extractor:
                 f"not enough memory{where} for {count} image{'s' if count > 1 else ''} of "
                 f"{width}×{height} pixels through {self.backbone.name}: choose a smaller "
                 f"{setting('size')} or another {setting('backbone')}"
+                + (f", or use {setting('device', 'cpu')}" if where else "")
             ) from error
 
 

@@ -1,6 +1,6 @@
 """Rows of images: read from the store; if missing, fetched from a remote folder, or computed."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ from ..common.tasks import HERE, Crew
 from ..images.loader import Decoded, Decoding
 from .batches import Batches
 from .extractor import Extractor
-from .flow import compute_rows, decoded_at_once
+from .flow import Computing, compute_rows, decoded_at_once
 from .rows import centre_of
 
 Computed = Callable[[Sequence[bytes], NDArray[np.generic]], None]
@@ -28,10 +28,6 @@ The next batch overwrites the rows: copy those to keep."""
 
 _CENTRE_ROWS = 16
 _ENOUGH = 16  # rows needed for a meaningful mean time
-
-
-def _nobody(contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
-    """Do nothing (the default of `Features.computed`)."""
 
 
 @dataclass
@@ -55,7 +51,7 @@ class Features:
     clock: Stopwatch = field(default_factory=Stopwatch)
     report: Report = silent
     names: Mapping[bytes, str] = field(default_factory=dict)
-    computed: Computed = _nobody
+    computed: Computed = lambda contents, rows: None
     remote: Fetcher | None = None
     crew: Crew = HERE
     forwards: int = 0
@@ -91,14 +87,15 @@ class Features:
             self.failures.pop(content, None)
         before = len(self.failures)
         made: set[bytes] = set()
-        for batch in self._make(todo if self.full is None else []):
-            made.update(batch)
-            self.report("images", done + len(made) + len(self.failures) - before, len(by_key))
+        with closing(self._make(todo if self.full is None else [])) as batches:
+            for batch in batches:
+                made.update(batch)
+                self.report("images", done + len(made) + len(self.failures) - before, len(by_key))
         if self.full is not None:
             self._try([c for c in todo if c not in made and c not in self.failures], len(by_key))
         return hits
 
-    def _make(self, contents: list[bytes]) -> Iterator[list[bytes]]:
+    def _make(self, contents: list[bytes]) -> Generator[list[bytes], None, None]:
         """Compute and store rows until the store is full; yield the contents batch by batch."""
         if self.crew.elsewhere and isinstance(self.decode, Decoding):
             batches = Batches(self.crew, self.extractor, self.store, self.decode, self.clock)
@@ -110,10 +107,11 @@ class Features:
                 yield kept
             self.full = self.full or batches.full
             contents = [content for content in contents if not batches.portable(content)]
-        for batch, _ in self._compute(contents if self.full is None else []):
-            yield batch
-            if self.full is not None:
-                return
+        with closing(self._compute(contents if self.full is None else [])) as computed:
+            for batch, _ in computed:
+                yield batch
+                if self.full is not None:
+                    return
 
     def _try(self, contents: Sequence[bytes], total: int) -> None:
         """Find the images that cannot be decoded; rows computed now could not be stored."""
@@ -155,9 +153,10 @@ class Features:
         for batch, rows in self.fetch(self.extractor.spec, list(places)):
             for content, row in zip(batch, rows, strict=True):
                 out[places.pop(content)] = row
-        for batch, rows in self._compute(list(places)):
-            for content, row in zip(batch, rows, strict=True):
-                out[places.pop(content)] = row
+        with closing(self._compute(list(places))) as computed:
+            for batch, rows in computed:
+                for content, row in zip(batch, rows, strict=True):
+                    out[places.pop(content)] = row
         for content in places:
             raise LpipstoreError(
                 f"the row of {self.names.get(content, content.hex())} left the store, and its "
@@ -258,11 +257,13 @@ class Features:
         by_key = {self.key(content): content for content in contents}
         return [by_key[key] for key in self.not_fetched(self.store.missing(list(by_key)))]
 
-    def _compute(self, contents: list[bytes]) -> Iterator[tuple[list[bytes], NDArray[np.generic]]]:
+    def _compute(self, contents: list[bytes]) -> Computing[list[bytes]]:
         """Decode images, run the trunk and store the rows; yield (contents, rows) batch by batch.
 
         The next batch overwrites the rows.
         """
+        if not contents:
+            return
 
         def keep(indices: Sequence[int], rows: NDArray[np.generic]) -> None:
             batch = [contents[index] for index in indices]
@@ -270,22 +271,14 @@ class Features:
             self.keep(self.extractor.spec, batch, rows)
             self.computed(batch, rows)
 
-        decoded = self._decoded(contents) if contents else ()
-        for indices, rows in compute_rows(self.extractor, decoded, len(contents), keep, self.clock):
-            yield [contents[index] for index in indices], rows
+        def fail(failures: Mapping[int, str]) -> None:
+            self.failures.update({contents[index]: why for index, why in failures.items()})
 
-    def _decoded(self, contents: list[bytes]) -> Iterator[Decoded]:
-        """Decode images; note those that cannot be."""
         batches = self.decode(contents, decoded_at_once(self.extractor))
-        while True:
-            with self.clock("decode"), self.extractor.memory_errors():
-                decoded = next(batches, None)
-            if decoded is None:
-                return
-            for index, reason in decoded.failures.items():
-                self.failures[contents[index]] = reason
-            if decoded.indices:
-                yield decoded
+        made = compute_rows(self.extractor, batches, len(contents), keep, fail, self.clock)
+        with closing(made):
+            for indices, rows in made:
+                yield [contents[index] for index in indices], rows
 
     def keep(self, spec: PoolSpec, contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
         """Put rows into the pool of `spec`; set `full` once the store takes no more."""

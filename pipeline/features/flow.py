@@ -7,9 +7,10 @@ before the next one is computed.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,11 @@ from .on_device import Arriving, DeviceTrunk, out_of_memory
 Rows = NDArray[np.generic]
 Keep = Callable[[Sequence[int], Rows], None]
 """``keep(indices, rows)``: called with the rows of each batch, in order, perhaps in a thread."""
+Fail = Callable[[Mapping[int, str]], None]
+"""``fail(failures)``: called with the reasons why images cannot be decoded, by index."""
+Which = TypeVar("Which")
+Computing = Generator[tuple[Which, Rows], None, None]
+"""Yields which images were computed, and their rows. Close it, to wait for what is under way."""
 
 _UNDER_WAY = 3  # batches: one is stored, one computed, one copied
 _DECODED = 32  # images that a thread decodes at a time
@@ -36,8 +42,13 @@ def decoded_at_once(extractor: Extractor) -> int:
 
 
 def compute_rows(
-    extractor: Extractor, batches: Iterable[Decoded], count: int, keep: Keep, clock: Stopwatch
-) -> Iterator[tuple[Sequence[int], Rows]]:
+    extractor: Extractor,
+    batches: Iterator[Decoded],
+    count: int,
+    keep: Keep,
+    fail: Fail,
+    clock: Stopwatch,
+) -> Computing[Sequence[int]]:
     """Compute the rows of decoded images and keep them.
 
     Parameters
@@ -45,14 +56,15 @@ def compute_rows(
     extractor
         Computes the rows.
     batches
-        Of `decoded_at_once` images at most; their failures are not looked at.
+        Decoded images, `decoded_at_once` of them at a time.
     count
-        Images in all batches, at most.
-    keep
-        Stores rows.
+        Images in all batches.
+    keep, fail
+        Take rows, and what there are no rows of.
     clock
-        Counts how long the caller waits for each part: ``copy`` (pixels into page-locked memory),
-        ``forward`` (until rows are there) and, on a device, ``write`` (until they are stored).
+        Counts how long the caller waits for each part: ``decode``, ``copy`` (of pixels into
+        page-locked memory), ``forward`` (until rows are there) and, on a device, ``write`` (until
+        they are stored).
 
     Yields
     ------
@@ -62,18 +74,34 @@ def compute_rows(
     Raises
     ------
     LpipstoreError
-        There is no memory for one image, or a value is not finite. What is under way by then is
-        kept, also after an interrupt or an error of `keep`, which is raised here.
+        There is no memory for one image, or a value is not finite.
+    Exception
+        What decoding or `keep` raised. What is under way by then is kept, as after an interrupt.
     """
-    trunk = extractor.on_device
-    if trunk is None:
-        return _here(extractor, batches, count, keep, clock)
-    return _there(extractor, trunk, joined(batches, extractor.batch), keep, clock)
+    decoded = _decoded(extractor, batches, fail, clock)
+    if extractor.on_device is None:
+        return _here(extractor, decoded, count, keep, clock)
+    together = joined(decoded, extractor.batch)
+    return _there(extractor, extractor.on_device, together, keep, clock)
+
+
+def _decoded(
+    extractor: Extractor, batches: Iterator[Decoded], fail: Fail, clock: Stopwatch
+) -> Iterator[Decoded]:
+    """Wait for decoded images; yield the batches that have any."""
+    while True:
+        with clock("decode"), extractor.memory_errors():
+            decoded = next(batches, None)
+        if decoded is None:
+            return
+        fail(decoded.failures)
+        if decoded.indices:
+            yield decoded
 
 
 def _here(
     extractor: Extractor, batches: Iterable[Decoded], count: int, keep: Keep, clock: Stopwatch
-) -> Iterator[tuple[Sequence[int], Rows]]:
+) -> Computing[Sequence[int]]:
     room = np.empty((min(count, extractor.batch), extractor.layout.length), extractor.spec.dtype)
     for decoded in batches:
         with clock("load"):
@@ -91,7 +119,7 @@ def _there(
     batches: Iterable[Decoded],
     keep: Keep,
     clock: Stopwatch,
-) -> Iterator[tuple[Sequence[int], Rows]]:
+) -> Computing[Sequence[int]]:
     most = _UNDER_WAY
     with closing(_UnderWay(keep, clock)) as under_way:
         for decoded in batches:

@@ -232,34 +232,28 @@ def test_batches_follow_from_the_length_of_a_row_and_not_from_free_memory():
 # ---- copying, computing and storing overlap, within bounds
 
 
-def test_the_next_batches_are_begun_while_one_is_stored_but_no_more_than_three(
-    make, expected, monkeypatch
-):
-    third, under_way, most = threading.Event(), 0, []
+def test_two_more_batches_are_begun_while_one_is_stored_and_no_others(make, expected, monkeypatch):
+    begun = [threading.Event() for _ in range(COUNT // 4)]
 
-    def counted(contents, batch):
-        nonlocal under_way
-        for number, decoded in enumerate(decode(contents, batch)):
-            if number == 3:
-                third.set()
-            under_way += 1
-            most.append(under_way)
-            yield decoded
+    class Seen(Emulated):
+        def upload(self, array):
+            begun[len(self.uploads)].set()
+            return super().upload(array)
 
-    features = make(Emulated(), decode=counted)
-    put_many = features.store.put_many
+    features = make(Seen(), batch=4)
+    put_many, calls = features.store.put_many, iter(range(100))
 
     def put(*args):
-        nonlocal under_way
-        assert third.wait(60)  # meanwhile the first three are begun
         assert threading.current_thread() is not threading.main_thread()
-        under_way -= 1
+        if next(calls) == 1:
+            assert begun[3].wait(60)
+            assert not begun[4].wait(0.5)
         return put_many(*args)
 
     monkeypatch.setattr(features.store, "put_many", put)
     features.ensure(CONTENTS)
-    assert max(most) <= 4  # three, and the one that was just decoded
-    assert np.array_equal(stored(features), expected)
+    assert all(event.is_set() for event in begun)
+    assert np.abs(stored(features).astype(int) - expected).max() <= 1
 
 
 def test_the_next_batch_is_begun_before_the_rows_of_the_last_are_there(make, expected):

@@ -17,6 +17,7 @@ import torch
 
 from ...cache.errors import LpipstoreError
 from ...cache.located import Located, RowsLost
+from .plane import Plane
 
 _MOST_DEATHS = 20  # of workers under one task, after which it is given up
 _MOST_MENDS = 3
@@ -62,6 +63,8 @@ class Crew:
         Errors that mean that workers died under a task: it is submitted again.
     look
         Called now and then while no task ends; may raise `LpipstoreError`.
+    plane
+        How bytes reach workers that do not see the files of this process; None: all do.
     """
 
     executor: Executor = field(default_factory=Here)
@@ -71,6 +74,7 @@ class Crew:
     memory: int | None = None
     deaths: tuple[type[BaseException], ...] = ()
     look: Callable[[], None] = lambda: None
+    plane: Plane | None = None
 
     def submit(self, function: Callable[..., Any], args: Sequence[Any]) -> Future[Any]:
         """Submit a task."""
@@ -85,11 +89,16 @@ HERE = Crew()
 
 @dataclass(frozen=True)
 class Task(Generic[Label]):
-    """``function(*args)``, and a label by which the caller knows its result."""
+    """``function(*args)``, and a label by which the caller knows its result.
+
+    `bytes` are those that travel with it or come back: all tasks under way have `Crew.memory` for
+    them.
+    """
 
     label: Label
     function: Callable[..., Any]
     args: Sequence[Any]
+    bytes: int = 0
 
 
 def completed(
@@ -126,6 +135,10 @@ def completed(
         with clock():
             waiting[crew.submit(task.function, task.args)] = task, deaths, mends
 
+    def laden(more: int) -> bool:
+        travelling = sum(task.bytes for task, _, _ in waiting.values()) + more
+        return crew.memory is not None and travelling > crew.memory
+
     def finished() -> Iterator[tuple[Label, Any]]:
         with clock():
             done = _wait(crew, waiting)
@@ -156,6 +169,8 @@ def completed(
 
     try:
         for task in tasks:
+            while waiting and laden(task.bytes):
+                yield from finished()
             begin(task)
             del task
             while len(waiting) >= max(1, crew.workers() * crew.ahead):
@@ -178,7 +193,7 @@ def _wait(crew: Crew, waiting: Iterable[Future[Any]]) -> list[Future[Any]]:
 
 def _mended(task: Task[Label], lost: RowsLost, mend: Mend) -> Task[Label]:
     args = [mend(lost, value) if isinstance(value, Located) else value for value in task.args]
-    return Task(task.label, task.function, args)
+    return Task(task.label, task.function, args, task.bytes)
 
 
 _here = local()  # one of each thread of a worker

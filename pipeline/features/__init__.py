@@ -5,5 +5,6 @@ read from the store if it has them. Read first: `extractor` (pixels to rows, and
 row's key), then `flow` (batches on their way from decoding to the store), `on_device` (rows made on
 a GPU), `features` (store or backbone), `rows` (the format), `pooling` (rows that give lower
 bounds), `held` and `rowcache` (rows in memory: by plan, and by number on demand), `batches` and
-`kept` (rows made by workers of a cluster, and kept in their memory).
+`kept` (rows made by workers of a cluster, and kept in their memory), `parcels` and `far` (the same
+for workers that see neither images nor store).
 """

@@ -1,6 +1,7 @@
 """Run a trunk: scaling layer, `channels_last`, one tap after another."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import torch
 import xxhash
@@ -38,15 +39,28 @@ def each_tap_of_pixels(trunk: nn.Module, pixels: Tensor, *, scaled: bool) -> Ite
         [n, height, width, 3], uint8 from 0 to 255, or floating from -1 to 1.
     """
     pixels = pixels.to(next(trunk.parameters()).device)
-    middle, spread = (127.5, 127.5) if pixels.dtype == torch.uint8 else (0.0, 1.0)
-    shift, scale = (SHIFT, SCALE) if scaled else ((0.0,) * 3, (1.0,) * 3)
     count, height, width, _ = pixels.shape
     # Whole lines of pixels: a vector of three channels would be too short for vector units
-    offset = torch.tensor([middle + spread * x for x in shift], device=pixels.device).repeat(width)
-    factor = torch.tensor([1 / (spread * x) for x in scale], device=pixels.device).repeat(width)
+    offset, factor = _scaling(pixels.dtype == torch.uint8, scaled, width, pixels.device)
     lines = pixels.reshape(count * height, 3 * width)
     lines = (lines.to(torch.float32) - offset).mul_(factor)
     return each_tap(trunk, lines.view(count, height, width, 3).permute(0, 3, 1, 2))
+
+
+@lru_cache(maxsize=8)
+def _scaling(
+    from_bytes: bool, scaled: bool, width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return what lines of pixels are shifted by and multiplied with.
+
+    Kept, because a copy from pageable memory to a GPU waits until the GPU is idle.
+    """
+    middle, spread = (127.5, 127.5) if from_bytes else (0.0, 1.0)
+    shift, scale = (SHIFT, SCALE) if scaled else ((0.0,) * 3, (1.0,) * 3)
+    with torch.inference_mode(mode=False):  # for callers of both kinds
+        offset = torch.tensor([middle + spread * x for x in shift], device=device).repeat(width)
+        factor = torch.tensor([1 / (spread * x) for x in scale], device=device).repeat(width)
+    return offset, factor
 
 
 def each_tap(trunk: nn.Module, images: Tensor, *, as_rows: bool = True) -> Iterator[Tensor]:

@@ -27,6 +27,18 @@ def exact_arithmetic() -> Iterator[None]:
 
 
 @contextmanager
+def deterministic_algorithms() -> Iterator[None]:
+    """Let a GPU give the same bits for the same operands at any time.
+
+    cuDNN takes deterministic algorithms, by the shape of the operands and not by trying which one
+    is fastest; products of half-precision numbers are summed in float32. Use it together with
+    `exact_arithmetic`. The previous settings are restored afterwards.
+    """
+    with _ALGORITHMS.held():
+        yield
+
+
+@contextmanager
 def fast_products() -> Iterator[None]:
     """Let products use the hardware's fastest number formats; sums stay in float32.
 
@@ -160,4 +172,53 @@ def _switches() -> list[_Switch]:
     ]
 
 
+class _Algorithms:
+    """The switches by which a GPU chooses algorithms, shared by threads as `_Switches` are."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: list[Any] = []
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the switches as `deterministic_algorithms` says."""
+        with self._lock:
+            if not self._inside:
+                self._before = [_setting(owner, name) for owner, name, _ in _algorithms()]
+                for owner, name, value in _algorithms():
+                    setattr(owner, name, value)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    for (owner, name, _), value in zip(_algorithms(), self._before, strict=True):
+                        setattr(owner, name, value)
+
+
+def _algorithms() -> list[tuple[Any, str, Any]]:
+    """Return the switches, by owner and name, and what they are set to."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    switches = [
+        (cudnn, "benchmark", False),
+        (cudnn, "deterministic", True),
+        (cudnn, "depthwise_kernel", "auto"),
+        (products, "allow_fp16_reduced_precision_reduction", False),
+        (products, "allow_bf16_reduced_precision_reduction", False),
+        (products, "allow_fp16_accumulation", False),
+    ]
+    return [switch for switch in switches if hasattr(*switch[:2])]  # not all are in torch 2.8
+
+
+def _setting(owner: Any, name: str) -> Any:  # noqa: ANN401 - torch's modules
+    """Return what to set a switch to again: some are set together with a second one."""
+    value = getattr(owner, name)
+    second = f"{name}_split_k"
+    return (value, getattr(owner, second)) if hasattr(owner, second) else value
+
+
 _SWITCHES = _Switches()
+_ALGORITHMS = _Algorithms()

@@ -16,8 +16,8 @@ def silent(stage: str, done: int, total: int) -> None:
 class Stopwatch:
     """Seconds spent in each named stage, summed over all visits.
 
-    A stage is timed in the thread that enters it. The work of decoding threads shows only as the
-    time spent waiting for them.
+    A stage is timed in the thread that enters it. The work of other threads, such as those that
+    decode, shows only as the time spent waiting for them.
     """
 
     def __init__(self, *stages: str) -> None:
@@ -29,6 +29,9 @@ class Stopwatch:
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Add the time spent inside the ``with`` block to `stage`, excluding nested stages."""
+        if getattr(self._local, "aside", False):
+            yield
+            return
         start = time.perf_counter()
         outside, self._local.inside = getattr(self._local, "inside", 0.0), 0.0
         try:
@@ -39,6 +42,15 @@ class Stopwatch:
             self._local.inside = outside + elapsed
             with self._lock:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + own
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Count nothing in this thread meanwhile: another thread counts its waiting for it."""
+        self._local.aside = True
+        try:
+            yield
+        finally:
+            self._local.aside = False
 
     def total(self) -> float:
         """Return the seconds since the stopwatch was created."""

@@ -15,11 +15,12 @@ from ...cache.keys import PoolSpec
 from ..backbones.backbone import Backbone, BackboneChoice
 from ..backbones.layout import RowLayout
 from ..backbones.load import load_choice
-from ..common.device import devices_of, here
+from ..common.device import device_of, devices_of, here
 from ..common.plane import Ask
 from ..common.precision import exact_arithmetic
 from ..images.preparation import Preparation
 from .far import weights_from
+from .on_device import DeviceTrunk, not_finite, out_of_memory
 from .rows import ROW_VERSION, VERSION_ENTRY, RowWriter
 
 TRUNK_DTYPES = {
@@ -31,7 +32,9 @@ TRUNK_DTYPES = {
 # larger batches are slower: with 32 images of 224 px instead of 8, SqueezeNet takes twice as long
 # per image, because the C library returns memory to the system after every layer.
 _BATCH_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}
-_BATCH_LIMITS = (4, 32)
+_LEAST = 4
+_MOST = {"cpu": 32, "cuda": 512}
+_MULTIPLE = 32
 _BITS = {"uint16": np.int16, "int16": np.int16, "float32": np.float32}  # the dtype that torch gets
 
 
@@ -52,7 +55,12 @@ class Extractor:
 
     Every batch that goes through the trunk has the same number of images (the last one is padded
     with black images). The trunk's kernels are chosen by the shape of the batch, and a row must not
-    depend on which images share its batch.
+    depend on which images share its batch. Nor may it depend on how much memory is free, because it
+    is kept for good under a key that holds neither: the batch follows from the kind of device and
+    the length of a row. On a GPU, rows are the same to the bit on the same card with the same
+    versions of torch and cuDNN, unless memory runs out: then smaller batches go through the trunk
+    (see `DeviceTrunk.rows`), or cuDNN takes an algorithm that needs less, and last digits may
+    differ, as they do between cards. On a CPU the batch never changes.
 
     Parameters
     ----------
@@ -69,6 +77,11 @@ class Extractor:
         Precision of the trunk; taps are always normalised in float32.
     batch
         Images per batch; None chooses by the length of a row.
+
+    Attributes
+    ----------
+    on_device
+        Computes where tensors have to be copied to; None where they do not.
     """
 
     def __init__(
@@ -88,10 +101,14 @@ class Extractor:
         self.backbone = backbone.to(device=self.device, dtype=TRUNK_DTYPES[trunk_dtype])
         if row_dtype == "uint16" and backbone.signed:
             row_dtype = "int16"
-        fitting = _BATCH_BYTES[self.device.type] // (4 * self.layout.length)
-        least, most = _BATCH_LIMITS
-        self.batch = batch or max(least, min(most, fitting))
-        self._writer = RowWriter(row_dtype, self.device)
+        self.batch = batch or _batch_of(self.device.type, self.layout.length)
+        place = device_of(self.device)
+        self.on_device = (
+            None
+            if place.local
+            else DeviceTrunk(self.backbone, self.layout, row_dtype, place, self.batch)
+        )
+        self._writer = RowWriter(row_dtype)
         self._busy = Lock()
         self._trunk_dtype = trunk_dtype
         height, width = self.size
@@ -111,8 +128,6 @@ class Extractor:
             },
         )
 
-    @exact_arithmetic()
-    @torch.inference_mode()
     def rows(
         self, pixels: torch.Tensor, room: NDArray[np.generic] | None = None
     ) -> NDArray[np.generic]:
@@ -135,6 +150,15 @@ class Extractor:
         LpipstoreError
             The trunk produced a value that is not finite (half precision overflows).
         """
+        if self.on_device is not None:
+            return self.on_device.rows(pixels, room)
+        return self._rows_here(pixels, room)
+
+    @exact_arithmetic()
+    @torch.inference_mode()
+    def _rows_here(
+        self, pixels: torch.Tensor, room: NDArray[np.generic] | None
+    ) -> NDArray[np.generic]:
         count = len(pixels)
         if count < self.batch:
             filled = pixels.new_zeros((self.batch, *pixels.shape[1:]))
@@ -142,18 +166,12 @@ class Extractor:
             pixels = filled
         if room is None:
             room = np.empty((count, self.layout.length), self.spec.dtype)
-        kept = torch.from_numpy(room[:count].view(_BITS[self.spec.dtype]))
-        rows = kept if self.device.type == "cpu" else torch.empty_like(kept, device=self.device)
+        rows = torch.from_numpy(room[:count].view(_BITS[self.spec.dtype]))
         with self._busy:  # the writer serves one thread at a time
             taps = zip(self.backbone.each_tap(pixels), self.layout.slices, strict=True)
             norms = [self._writer.write(tap[:count], rows[:, columns]) for tap, columns in taps]
         if not bool(torch.isfinite(torch.stack(norms)).all()):
-            raise LpipstoreError(
-                f"{self.backbone.name} produced values that are not finite; "
-                f"if it runs in half precision, use {setting('trunk_dtype', 'float32')}"
-            )
-        if rows is not kept:
-            kept.copy_(rows)
+            raise not_finite(self.backbone)
         return room[:count]
 
     @exact_arithmetic()
@@ -185,14 +203,24 @@ class Extractor:
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "allocate" not in str(error):
+            short = out_of_memory(error) or "allocate" in str(error)
+            if isinstance(error, RuntimeError) and not short:
                 raise
             height, width = self.size
+            count = self.batch if self.on_device is None else self.on_device.at_once
+            where = "" if self.device.type == "cpu" else f" on {self.device}"
             raise LpipstoreError(
-                f"not enough memory for {self.batch} images of {width}×{height} pixels through "
-                f"{self.backbone.name}: choose a smaller {setting('size')} or another "
-                f"{setting('backbone')}"
+                f"not enough memory{where} for {count} image{'s' if count > 1 else ''} of "
+                f"{width}×{height} pixels through {self.backbone.name}: choose a smaller "
+                f"{setting('size')} or another {setting('backbone')}"
+                + (f", or use {setting('device', 'cpu')}" if where else "")
             ) from error
+
+
+def _batch_of(kind: str, length: int) -> int:
+    """Return the images of a batch on a kind of device, for rows of so many numbers."""
+    fitting = min(_MOST[kind], _BATCH_BYTES[kind] // (4 * length))
+    return max(_LEAST, fitting // _MULTIPLE * _MULTIPLE or fitting)
 
 
 @lru_cache(maxsize=2)

@@ -1,6 +1,6 @@
 """Rows of images: read from the store; if missing, fetched from a remote folder, or computed."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -17,8 +17,9 @@ from ..common.device import Device, Sent, device_of, room_on, rows_at_once
 from ..common.progress import Report, Stopwatch, silent
 from ..common.tasks import HERE, Crew
 from ..images.loader import Decoded, Decoding
-from .extractor import Extractor, extract_rows
+from .extractor import Extractor
 from .far import far
+from .flow import Computing, compute_rows, decoded_at_once
 from .parcels import batches_for
 from .rowcache import upload_rows
 from .rows import centre_of
@@ -31,10 +32,6 @@ The next batch overwrites the rows: copy those to keep."""
 
 _CENTRE_ROWS = 16
 _ENOUGH = 16  # rows needed for a meaningful mean time
-
-
-def _nobody(contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
-    """Do nothing (the default of `Features.computed`)."""
 
 
 @dataclass
@@ -59,7 +56,7 @@ class Features:
     clock: Stopwatch = field(default_factory=Stopwatch)
     report: Report = silent
     names: Mapping[bytes, str] = field(default_factory=dict)
-    computed: Computed = _nobody
+    computed: Computed = lambda contents, rows: None
     remote: Fetcher | None = None
     crew: Crew = HERE
     device_memory: int | None = None
@@ -105,14 +102,15 @@ class Features:
             self.failures.pop(content, None)
         before = len(self.failures)
         made: set[bytes] = set()
-        for batch in self._make(todo if self.full is None else []):
-            made.update(batch)
-            self.report("images", done + len(made) + len(self.failures) - before, len(by_key))
+        with closing(self._make(todo if self.full is None else [])) as batches:
+            for batch in batches:
+                made.update(batch)
+                self.report("images", done + len(made) + len(self.failures) - before, len(by_key))
         if self.full is not None:
             self._try([c for c in todo if c not in made and c not in self.failures], len(by_key))
         return hits
 
-    def _make(self, contents: list[bytes]) -> Iterator[list[bytes]]:
+    def _make(self, contents: list[bytes]) -> Generator[list[bytes], None, None]:
         """Compute and store rows until the store is full; yield the contents batch by batch."""
         crew, decode = self.crew, self.decode
         if contents and crew.elsewhere and isinstance(decode, Decoding):
@@ -125,10 +123,11 @@ class Features:
                 yield kept
             self.full = self.full or batches.full
             contents = [content for content in contents if not batches.portable(content)]
-        for batch, _ in self._compute(contents if self.full is None else []):
-            yield batch
-            if self.full is not None:
-                return
+        with closing(self._compute(contents if self.full is None else [])) as computed:
+            for batch, _ in computed:
+                yield batch
+                if self.full is not None:
+                    return
 
     def _try(self, contents: Sequence[bytes], total: int) -> None:
         """Find the images that cannot be decoded; rows computed now could not be stored."""
@@ -182,9 +181,10 @@ class Features:
         for batch, rows in self.fetch(self.extractor.spec, list(places)):
             for content, row in zip(batch, rows, strict=True):
                 out[places.pop(content)] = row
-        for batch, rows in self._compute(list(places)):
-            for content, row in zip(batch, rows, strict=True):
-                out[places.pop(content)] = row
+        with closing(self._compute(list(places))) as computed:
+            for batch, rows in computed:
+                for content, row in zip(batch, rows, strict=True):
+                    out[places.pop(content)] = row
         for content in places:
             raise LpipstoreError(
                 f"the row of {self.names.get(content, content.hex())} left the store, and its "
@@ -247,7 +247,7 @@ class Features:
         """Return the mean seconds to read and to compute a row; None if too few were seen."""
         seconds = self.clock.seconds
         read = seconds.get("read", 0.0) / self.rows_read if self.rows_read >= _ENOUGH else None
-        computing = seconds.get("decode", 0.0) + seconds.get("forward", 0.0)
+        computing = sum(seconds.get(stage, 0.0) for stage in ("decode", "copy", "forward"))
         return read, computing / self.forwards if self.forwards >= _ENOUGH else None
 
     def fetch(
@@ -284,35 +284,28 @@ class Features:
         by_key = {self.key(content): content for content in contents}
         return [by_key[key] for key in self.not_fetched(self.store.missing(list(by_key)))]
 
-    def _compute(self, contents: list[bytes]) -> Iterator[tuple[list[bytes], NDArray[np.generic]]]:
+    def _compute(self, contents: list[bytes]) -> Computing[list[bytes]]:
         """Decode images, run the trunk and store the rows; yield (contents, rows) batch by batch.
 
         The next batch overwrites the rows.
         """
         if not contents:
             return
-        extractor = self.extractor
-        batches = self.decode(contents, extractor.batch)
-        count = min(len(contents), extractor.batch)
-        room = np.empty((count, extractor.layout.length), extractor.spec.dtype)
-        while True:
-            with self.clock("decode"), self.extractor.memory_errors():
-                decoded = next(batches, None)
-            if decoded is None:
-                return
-            for index, reason in decoded.failures.items():
-                self.failures[contents[index]] = reason
-            if decoded.indices:
-                with self.clock("load"):
-                    _ = extractor.backbone.trunk
-                # Always on all of torch's threads: fewer give other bits for small batches
-                with self.clock("forward"), self.extractor.memory_errors():
-                    rows = extract_rows(extractor, decoded.pixels, room)
-                self.forwards += len(rows)
-                batch = [contents[index] for index in decoded.indices]
-                self.keep(self.extractor.spec, batch, rows)
-                self.computed(batch, rows)
-                yield batch, rows
+
+        def keep(indices: Sequence[int], rows: NDArray[np.generic]) -> None:
+            batch = [contents[index] for index in indices]
+            self.forwards += len(batch)
+            self.keep(self.extractor.spec, batch, rows)
+            self.computed(batch, rows)
+
+        def fail(failures: Mapping[int, str]) -> None:
+            self.failures.update({contents[index]: why for index, why in failures.items()})
+
+        batches = self.decode(contents, decoded_at_once(self.extractor))
+        made = compute_rows(self.extractor, batches, len(contents), keep, fail, self.clock)
+        with closing(made):
+            for indices, rows in made:
+                yield [contents[index] for index in indices], rows
 
     def keep(self, spec: PoolSpec, contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
         """Put rows into the pool of `spec`; set `full` once the store takes no more."""

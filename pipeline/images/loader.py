@@ -284,8 +284,14 @@ def _gather(items: Sequence[tuple[int, Pixels | str]]) -> list[Decoded]:
 
 def cores() -> int:
     """Return the number of decoding threads: one per available core, 8 at most."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(count or 1, _MOST_WORKERS)
+    return min(available_cores(), _MOST_WORKERS)
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def decode_arrays(

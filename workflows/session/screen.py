@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -60,13 +60,13 @@ class _Rate(ProgressColumn):
 class _Lines:
     """Progress as lines, for log files, pipes and notebooks: now and then, and at the end."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, print_line: Callable[[str], None]) -> None:
+        self._print = print_line
         self._began: dict[str, tuple[float, int]] = {}
         self._next: dict[str, float] = {}
 
-    def report(self, stage: str, done: int, total: int) -> None:
-        """Print where a stage is, if it is time to."""
+    def report(self, stage: str, done: int, total: int, note: str | None) -> None:
+        """Print where a stage is and what its note says, if it is time to."""
         now = time.monotonic()
         if stage not in self._began or (stage not in self._next and done < total):
             self._began[stage] = now, done
@@ -80,10 +80,8 @@ class _Lines:
             left = ""
             if done > before:
                 left = f", {show_seconds((now - began) * (total - done) / (done - before))} left"
-            self._print(f"{stage} {done:,} of {total:,} ({done / total:.0%}{left})")
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True, markup=False)
+            end = f"); {note}" if note else ")"
+            self._print(f"{stage} {done:,} of {total:,} ({done / total:.0%}{left}{end}")
 
 
 def show_seconds(seconds: float) -> str:
@@ -101,7 +99,8 @@ class Screen:
 
     Bars are drawn in a terminal; anywhere else lines tell the progress. With `quiet` nothing is
     shown but warnings. `spell` spells the settings that messages name. `stopped_by` is the number
-    of the signal that asked to stop, None as long as none did.
+    of the signal that asked to stop, None as long as none did. `notes` returns what stands beside
+    the progress of a stage, if anything.
     """
 
     def __init__(self, *, quiet: bool = False, spell: Spell = keyword) -> None:
@@ -109,13 +108,14 @@ class Screen:
         self._spell = spell
         self._console = _console(stderr=True)
         bars = _can_draw(self._console)
-        self._lines = None if bars or quiet else _Lines(self._console)
+        self._lines = None if bars or quiet else _Lines(self._print)
         self._progress = Progress(
             TextColumn("{task.description:<7}"),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
             disable=quiet or not bars,
         )
@@ -123,6 +123,7 @@ class Screen:
         self._reached: dict[str, tuple[int, int]] = {}
         self._warned: set[str] = set()
         self.stopped_by: int | None = None
+        self.notes: dict[str, Callable[[], str | None]] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -144,12 +145,14 @@ class Screen:
         self._reached[stage] = done, total
         if self.stopped_by is not None:
             raise KeyboardInterrupt
+        note = self.notes[stage]() if stage in self.notes else None
         if self._lines is not None:
-            self._lines.report(stage, done, total)
+            self._lines.report(stage, done, total, note)
             return
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)
+            self._tasks[stage] = self._progress.add_task(stage, total=total, note="")
+        shown = spelled(note or "", self._spell)
+        self._progress.update(self._tasks[stage], completed=done, total=total, note=shown)
 
     def reached(self) -> str:
         """Say how far the stages have come whose results stay."""
@@ -162,8 +165,11 @@ class Screen:
     def say(self, message: str) -> None:
         """Print a line that is good to know."""
         if not self._quiet:
-            line = spelled(message, self._spell)
-            self._console.print(line, soft_wrap=True, markup=False)
+            self._print(message)
+
+    def _print(self, message: str) -> None:
+        line = spelled(message, self._spell)
+        self._console.print(line, soft_wrap=True, markup=False)
 
     def warn(self, message: str) -> None:
         """Print a line that should not be missed, once."""

@@ -46,6 +46,7 @@ from .settings import (
     store_path,
 )
 from .shapes import warn_of_shapes
+from .slowest import show_slowest
 
 
 @dataclass(frozen=True)
@@ -276,6 +277,7 @@ def bind(records: list[ImageRecord], extractor: Extractor, session: Session) -> 
     """Bind images and the extractor of their rows to the store."""
     names = {record.content: record.path for record in records if record.content}
     how, workers = extractor.preparation, session.settings.workers
+    session.screen.notes["images"] = lambda: show_slowest(session.clock.seconds, session.settings)
     decode = Decoding(session.sources, names, how, workers)
     features = Features(
         extractor,

@@ -10,17 +10,19 @@ from ..session.preflight import warn_of_forwards
 from ..session.screen import Lines, Screen
 from ..session.session import find_collection, make_collection, open_session
 from ..session.settings import Settings
+from ..session.slowest import show_slowest
 from ..session.summary import show_stages
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """What was extracted into the store at a path."""
+    """What was extracted into the store at a path; `slowest` is the slowest part, for people."""
 
     title: ClassVar[str] = "Extracted"
     counts: Counts
     store: str
     seconds: Mapping[str, float]
+    slowest: str | None = None
 
     def entries(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
@@ -28,8 +30,10 @@ class Extracted:
 
     def lines(self) -> Lines:
         """Return it as lines for people."""
-        seconds = show_stages(self.seconds, "hash", "decode", "load", "forward")
-        return [*self.counts.lines(), ("seconds", seconds), ("store", self.store)]
+        stages = ("hash", "decode", "load", "copy", "forward", "write")
+        seconds = show_stages(self.seconds, *(stage for stage in stages if stage in self.seconds))
+        slowest = [("slowest", self.slowest)] if self.slowest else []
+        return [*self.counts.lines(), ("seconds", seconds), *slowest, ("store", self.store)]
 
 
 def extract_features(sources: Sequence[Given], settings: Settings, screen: Screen) -> Extracted:
@@ -41,4 +45,5 @@ def extract_features(sources: Sequence[Given], settings: Settings, screen: Scree
         hits = collection.extract()
         collection.warn_of_trouble(screen)
         seconds = {**session.clock.seconds, "total": session.clock.total()}
-        return Extracted(collection.counts(hits), str(session.store.path), seconds)
+        slowest = show_slowest(seconds, settings)
+        return Extracted(collection.counts(hits), str(session.store.path), seconds, slowest)

@@ -14,7 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lpipstore.cache.store import FeatureStore
 from lpipstore.pipeline.backbones.layout import RowLayout
 from lpipstore.pipeline.backbones.load import load_backbone
-from lpipstore.pipeline.common.precision import exact_arithmetic, fast_products, ieee_float32
+from lpipstore.pipeline.common.device import installed
+from lpipstore.pipeline.common.precision import (
+    deterministic_algorithms,
+    exact_arithmetic,
+    fast_products,
+    ieee_float32,
+)
 from lpipstore.pipeline.distances.distances import gram_distances
 from lpipstore.pipeline.distances.heads import column_weights, make_head
 from lpipstore.pipeline.distances.panels import Columns
@@ -28,6 +34,8 @@ from lpipstore.pipeline.search.bounds import BoundStage
 from lpipstore.pipeline.search.pooled_bounds import Grid, project
 from lpipstore.pipeline.search.search import Search
 from lpipstore.pipeline.search.topk import Neighbours
+
+from ...emulated import Emulated
 
 SINGLE = hasattr(torch.backends.cudnn, "conv")  # one switch for each operation: torch 2.9
 OURS = ("cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv")
@@ -270,6 +278,104 @@ def test_switches_are_afterwards_as_they_were(name, value):
             with pytest.raises(ZeroDivisionError), guard():
                 raise ZeroDivisionError
             assert state() == before
+
+
+CUDNN, PRODUCTS = torch.backends.cudnn, torch.backends.cuda.matmul
+OTHERS = {  # what other code may have set, and what holds for rows
+    "benchmark": (CUDNN, True, False),
+    "deterministic": (CUDNN, False, True),
+    "depthwise_kernel": (CUDNN, "native", "auto"),
+    "allow_fp16_reduced_precision_reduction": (PRODUCTS, True, False),
+    "allow_bf16_reduced_precision_reduction": (PRODUCTS, True, False),
+    "allow_fp16_accumulation": (PRODUCTS, True, False),
+}
+ALGORITHMS = {name: values for name, values in OTHERS.items() if hasattr(values[0], name)}
+
+
+def algorithms():
+    return {name: getattr(owner, name) for name, (owner, *_) in ALGORITHMS.items()}
+
+
+@pytest.fixture
+def set_otherwise():
+    """All switches for algorithms are set to what rows must not be computed with."""
+    before = algorithms()
+    for name, (owner, other, _) in ALGORITHMS.items():
+        setattr(owner, name, other)
+    yield algorithms()
+    for name, value in before.items():
+        setattr(ALGORITHMS[name][0], name, value)
+
+
+RIGHT = {name: right for name, (*_, right) in ALGORITHMS.items()}
+
+
+def test_algorithms_are_deterministic_inside_and_afterwards_as_they_were(set_otherwise):
+    with deterministic_algorithms():
+        assert algorithms() == RIGHT
+        with deterministic_algorithms():
+            pass
+        assert algorithms() == RIGHT
+    assert algorithms() == set_otherwise
+    with pytest.raises(ZeroDivisionError), deterministic_algorithms():
+        raise ZeroDivisionError
+    assert algorithms() == set_otherwise
+
+
+@pytest.mark.skipif(
+    not hasattr(PRODUCTS, "allow_fp16_reduced_precision_reduction_split_k"),
+    reason="this version of torch has no switch for it",
+)
+def test_the_second_half_of_a_switch_is_restored():
+    name = "allow_fp16_reduced_precision_reduction"
+    before = getattr(PRODUCTS, name), getattr(PRODUCTS, f"{name}_split_k")
+    setattr(PRODUCTS, name, (False, False))
+    try:
+        with deterministic_algorithms():
+            assert getattr(PRODUCTS, f"{name}_split_k")
+        assert not getattr(PRODUCTS, f"{name}_split_k")
+    finally:
+        setattr(PRODUCTS, name, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("products", "medium"), ("cudnn.allow_tf32", True), ("autocast", torch.bfloat16)],
+)
+def test_a_trunk_on_a_device_runs_with_all_switches_right(backbone, set_otherwise, name, value):
+    with installed(Emulated()):
+        extractor = Extractor(backbone, (32, 32), batch=2)
+    seen = []
+
+    def note(layer, args):
+        seen.append((algorithms(), precisions(), torch.is_autocast_enabled("cpu")))
+
+    layers = extractor.backbone.trunk.features
+    hooks = [layers[number].register_forward_pre_hook(note) for number in (0, 3)]
+    with switched(name, value):
+        extractor.rows(torch.zeros(2, 32, 32, 3, dtype=torch.uint8))
+        assert algorithms() == set_otherwise
+    for hook in hooks:
+        hook.remove()
+    assert seen == [(RIGHT, dict.fromkeys(OURS, "ieee"), False)] * 2
+
+
+def test_threads_share_the_switches_for_algorithms(set_otherwise):
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with deterministic_algorithms():
+            inside.set()
+            assert leave.wait(60)
+
+    other = threading.Thread(target=hold)
+    with deterministic_algorithms():
+        other.start()
+        assert inside.wait(60)
+    assert algorithms() == RIGHT
+    leave.set()
+    other.join()
+    assert algorithms() == set_otherwise
 
 
 def test_threads_share_the_switches():

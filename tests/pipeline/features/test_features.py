@@ -39,7 +39,7 @@ def test_a_tap_is_written_normalised_and_rounded_to_the_nearest_step(dtype, shap
     expected = unit_normalise(tap.double()).flatten(1)
     bits = torch.float32 if dtype == "float32" else torch.int16
     rows = torch.full((shape[0], 2 + expected.shape[1]), 7, dtype=bits)
-    RowWriter(dtype, torch.device("cpu")).write(tap.to(memory_format=layout), rows[:, 1:-1])
+    RowWriter(dtype).write(tap.to(memory_format=layout), rows[:, 1:-1])
     assert rows[:, 0].eq(7).all()
     assert rows[:, -1].eq(7).all()
     got = rows[:, 1:-1].numpy().view(dtype).astype(np.float64) / STEPS[dtype]
@@ -49,7 +49,7 @@ def test_a_tap_is_written_normalised_and_rounded_to_the_nearest_step(dtype, shap
 
 
 def test_sums_of_norms_tell_what_is_not_finite():
-    writer = RowWriter("uint16", torch.device("cpu"))
+    writer = RowWriter("uint16")
     tap = torch.rand(3, 8, 4, 4)
     tap[1, 2, 3, 3] = torch.nan
     tap[2, 0, 0, 0] = torch.inf

@@ -116,7 +116,7 @@ class MatrixPlan:
         """
         held: set[Slab] = set()
         for step in self.steps():
-            if todo is not None and todo.isdisjoint(self._tiles_of(step)):
+            if todo is not None and todo.isdisjoint(self.tiles_of(step)):
                 continue
             needed = {step.down, step.across}
             yield from needed - held
@@ -131,7 +131,8 @@ class MatrixPlan:
             return height * (height - 1) // 2
         return height * width
 
-    def _tiles_of(self, step: MatrixStep) -> Iterator[tuple[int, int]]:
+    def tiles_of(self, step: MatrixStep) -> Iterator[tuple[int, int]]:
+        """Yield the tiles that a step covers, as (row, column)."""
         rows, columns = (
             range(slab.start // self.tile, -(-slab.stop // self.tile))
             for slab in (step.down, step.across)

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ import torch
 from PIL import Image
 
 from lpipstore.workflows.scoring.all_pairs import score_pairs
+from lpipstore.workflows.session.own_workers import started
 from lpipstore.workflows.session.screen import Screen
 from lpipstore.workflows.session.settings import Settings
 
@@ -61,17 +63,12 @@ def told(name: str, one: list[float], other: list[float]) -> None:
 
 def against_cluster(options: argparse.Namespace, scratch: Path) -> None:
     """Compare runs in this process and on two workers."""
-    from distributed import LocalCluster
+    import distributed
 
     torch.set_num_threads(THREADS)
     begin = time.perf_counter()
-    cluster = LocalCluster(
-        n_workers=THREADS,
-        threads_per_worker=1,
-        memory_limit=0,
-        dashboard_address=None,
-        silence_logs=50,
-    )
+    stack = ExitStack()
+    cluster = stack.enter_context(started(distributed, THREADS))
     print(f"a cluster of {THREADS} starts in {time.perf_counter() - begin:.2f} s")
     seconds: dict[tuple[str, str], list[float]] = {}
     tiles: set[bytes] = set()
@@ -98,7 +95,7 @@ def against_cluster(options: argparse.Namespace, scratch: Path) -> None:
                     seconds.setdefault((name, state), []).append(taken)
                 files = sorted((out / "distances.zarr" / "c").rglob("*"))
                 tiles.add(b"".join(path.read_bytes() for path in files if path.is_file()))
-    cluster.close()
+    stack.close()
     for state in ("cold", "warm"):
         told(f"{state}, here and on the cluster", seconds["here", state], seconds["cluster", state])
     print("same bytes" if len(tiles) == 1 else "THE BYTES DIFFER")

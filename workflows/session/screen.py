@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -65,8 +65,10 @@ class _Lines:
         self._began: dict[str, tuple[float, int]] = {}
         self._next: dict[str, float] = {}
 
-    def report(self, stage: str, done: int, total: int) -> None:
-        """Print where a stage is, if it is time to."""
+    def report(
+        self, stage: str, done: int, total: int, beside: Callable[[], str] | None = None
+    ) -> None:
+        """Print where a stage is, if it is time to, and what `beside` returns."""
         now = time.monotonic()
         if stage not in self._began or (stage not in self._next and done < total):
             self._began[stage] = now, done
@@ -80,7 +82,8 @@ class _Lines:
             left = ""
             if done > before:
                 left = f", {show_seconds((now - began) * (total - done) / (done - before))} left"
-            self._print(f"{stage} {done:,} of {total:,} ({done / total:.0%}{left})")
+            more = "" if beside is None else f"; {beside()}"
+            self._print(f"{stage} {done:,} of {total:,} ({done / total:.0%}{left}{more})")
 
     def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False)
@@ -116,12 +119,14 @@ class Screen:
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[beside]}"),
             console=self._console,
             disable=quiet or not bars,
         )
         self._tasks: dict[str, TaskID] = {}
         self._reached: dict[str, tuple[int, int]] = {}
         self._warned: set[str] = set()
+        self._beside: Callable[[], str] | None = None
         self.stopped_by: int | None = None
 
     def __enter__(self) -> Self:
@@ -145,11 +150,21 @@ class Screen:
         if self.stopped_by is not None:
             raise KeyboardInterrupt
         if self._lines is not None:
-            self._lines.report(stage, done, total)
+            self._lines.report(stage, done, total, self._beside)
             return
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)
+            self._tasks[stage] = self._progress.add_task(stage, total=total, beside="")
+        beside = "" if self._beside is None or done >= total else self._beside()
+        self._progress.update(self._tasks[stage], completed=done, total=total, beside=beside)
+
+    @contextmanager
+    def beside(self, line: Callable[[], str]) -> Iterator[None]:
+        """Show what `line` returns beside the progress of stages, as long as the block runs."""
+        self._beside = line
+        try:
+            yield
+        finally:
+            self._beside = None
 
     def reached(self) -> str:
         """Say how far the stages have come whose results stay."""

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import xxhash
 
 from ....cache.errors import LpipstoreError, UsageError
+from ...common.optional import not_installed
 from ...common.text import printable
 from ..names import has_password, is_web, without_password
 from .remote_errors import Cause, cause_of
@@ -32,7 +33,6 @@ _GIVE_UP = 8  # objects that fail one after another before a server is taken for
 
 _LIKELY_BYTES = 2_000_000
 
-_EXTRA = "pip install 'lpipstore[remote]'"
 _WITH_EXTRA = frozenset(("http", "https", "s3", "s3a"))
 _DISKS = frozenset(("file", "local"))
 _TAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "sha", "blob_id")
@@ -266,9 +266,10 @@ def _kind_of(url: str) -> "type[AbstractFileSystem]":
 
         kind: type[AbstractFileSystem] = fsspec.get_filesystem_class(protocol)
     except ImportError as error:
+        if protocol in _WITH_EXTRA or error.name == "fsspec":
+            raise not_installed(f"{shown} needs a package", "lpipstore[remote]", error) from error
         # fsspec says what it needs for other protocols
-        how = _EXTRA if protocol in _WITH_EXTRA or error.name == "fsspec" else str(error)
-        raise UsageError(f"{shown} needs packages that are not installed: {how}") from error
+        raise UsageError(f"{shown} needs a package, which is not installed: {error}") from error
     except ValueError as error:
         raise UsageError(f"{shown}: fsspec opens no URLs of the kind {protocol}://") from error
     return kind

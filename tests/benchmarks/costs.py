@@ -1,6 +1,7 @@
 """What 10⁴ to 10⁷ images cost, as a table in markdown: from a laptop to a cluster.
 
     python tests/benchmarks/costs.py [--kinds alex:64 alex:224] [--workers 100] [--memory 4GB]
+        [--rounds 3]
 
 The rates of this machine are those of ``--dry-run``: decoding and forwards, products, reading of
 rows, on all of torch's threads (a laptop) and on one (a worker; their seconds are divided by the
@@ -47,7 +48,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds of a forward, a row read and an operation; bytes and columns of a row."""
+    """Seconds of a decoded and forwarded image, of a row read, and of an operation."""
 
     forward: float
     read: float
@@ -69,8 +70,11 @@ class Kind:
     worker: Rates
 
 
-def calibrated(backbone: str, side: int, memory: str) -> Kind:
-    """Time a few drawn pictures as ``--dry-run`` does, before and after their rows are stored."""
+def calibrated(backbone: str, side: int, memory: str, rounds: int) -> Kind:
+    """Time a few drawn pictures as ``--dry-run`` does, before and after their rows are stored.
+
+    Each rate is the best of some rounds.
+    """
     with tempfile.TemporaryDirectory(prefix="lpipstore-bench-") as name:
         scratch = Path(name)
         draw(scratch / "pictures", SAMPLE, side)
@@ -91,19 +95,19 @@ def calibrated(backbone: str, side: int, memory: str) -> Kind:
             return found
 
         ways = (None, "local:1")
-        cold = [foreseen(dask) for dask in ways]
+        cold = [[foreseen(dask) for _ in range(rounds)] for dask in ways]
         with Screen(quiet=True) as screen:
             score_pairs([str(scratch / "pictures")], scratch / "run", settings, screen)
-        warm = [foreseen(dask) for dask in ways]
+        warm = [[foreseen(dask) for _ in range(rounds)] for dask in ways]
     rates = [
         Rates(
-            forward=before.seconds["forward"] / before.estimate.forwards,
-            read=after.seconds["read"] / after.estimate.rows_read,
-            operation=after.seconds["score"] / after.estimate.operations,
+            forward=min(told.seconds["forward"] / told.estimate.forwards for told in before),
+            read=min(told.seconds["read"] / told.estimate.rows_read for told in after),
+            operation=min(told.seconds["score"] / told.estimate.operations for told in after),
         )
         for before, after in zip(cold, warm, strict=True)
     ]
-    told = cold[0].estimate
+    told = cold[0][0].estimate
     layout = load_backbone(backbone, weights="random").layout(side, side)
     return Kind(
         f"{backbone} {side} px",
@@ -117,6 +121,11 @@ def calibrated(backbone: str, side: int, memory: str) -> Kind:
 def rows_read(plan: MatrixPlan) -> float:
     """Return how many rows all pairs take: each slab is read once for each that comes before it."""
     return plan.rows * (math.ceil(plan.rows / plan.slab) + 1) / 2
+
+
+def size(count: float) -> str:
+    """Return bytes as people write them, in TB at most."""
+    return f"{count / 1e12:,.0f} TB" if count >= 1e14 else show_bytes(round(count))
 
 
 def hours(seconds: float) -> str:
@@ -136,12 +145,10 @@ def costs(kind: Kind, count: int, workers: int, memory: int) -> list[str]:
     crew = Crew(workers=lambda: workers, memory=memory)
     piece = shared(plan, kind.row_bytes, crew).slab
     read = (rows_read(plan), count * (math.ceil(count / piece) + 1))
-    whole, least = [], []
+    whole, least = list[float](), list[float]()
     for rates, share, rows in ((kind.machine, 1, read[0]), (kind.worker, workers, read[1])):
         forwards = count * rates.forward
-        whole.append(
-            (forwards + rows * rates.read + operations * rates.operation) / share,
-        )
+        whole.append((forwards + rows * rates.read + operations * rates.operation) / share)
         least.append((forwards + 2 * pairs * kind.channels * rates.operation) / share)
     matrix = 4 * count**2
     sensible = matrix <= MOST_MATRIX and whole[1] <= MOST_HOURS * 3600
@@ -149,9 +156,9 @@ def costs(kind: Kind, count: int, workers: int, memory: int) -> list[str]:
         f"{count:,}",
         show_bytes(count * kind.row_bytes),
         hours(count * kind.machine.forward),
-        show_bytes(matrix),
+        size(matrix),
         f"{operations:.2g}",
-        *(show_bytes(round(rows * kind.row_bytes)) for rows in read),
+        *(size(rows * kind.row_bytes) for rows in read),
         *map(hours, whole),
         *map(hours, least),
         "all pairs, `--below`, `--top-k`" if sensible else "`--below`, `--top-k`",
@@ -163,10 +170,11 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["alex:64", "alex:224"])
     parser.add_argument("--workers", type=int, default=100)
     parser.add_argument("--memory", default="4GB")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     for given in options.kinds:
         backbone, _, side = given.partition(":")
-        kind = calibrated(backbone, int(side), options.memory)
+        kind = calibrated(backbone, int(side), options.memory, options.rounds)
         print(f"\n{kind.name}: a row takes {show_bytes(kind.row_bytes)}")
         for name, rates in (("all threads", kind.machine), ("one thread", kind.worker)):
             print(

@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import pytest
+from distributed import Client
 
 
 @contextmanager
@@ -22,10 +22,9 @@ def started_by_hand(folder, workers):
     many = ["--nworkers", str(workers), "--nthreads", "1", "--memory-limit", "0"]
     where = ["--local-directory", folder]
     begun.append(subprocess.Popen([*dask, "worker", *place, *many, *where], **quiet))
-    until = time.monotonic() + 60
-    while not file.exists() and time.monotonic() < until:
-        time.sleep(0.05)
     try:
+        with Client(scheduler_file=str(file), timeout=120, set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=120)
         yield file
     finally:
         for process in reversed(begun):

@@ -1,10 +1,10 @@
-"""Where rows lie, as plain data: any process that sees the files reads them, without the index."""
+"""Where rows lie, as plain data: any process that reads the files has them, without the index."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import xxhash
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from .errors import StoreError
 from .keytable import SLOT_BITS, SLOT_MASK
 from .pools import Segment, decompressor
-from .segmentfiles import LocalFile, open_local
+from .segmentfiles import Buffers, LocalFile, open_local
 from .segments import CRC_BYTES, checksum, seeds_of, split_keys
 from .state import State
+
+_AT_ONCE = 16 << 20  # bytes of rows that are read together
 
 
 class RowsLost(StoreError):  # noqa: N818 - named for the condition
@@ -29,15 +31,46 @@ class RowsLost(StoreError):  # noqa: N818 - named for the condition
         return type(self), (self.message, self.keys)
 
 
+class RowSource(Protocol):
+    """A segment that holds rows, as plain data: how a process gets at its bytes.
+
+    `RowFile` reads the file. Another one may ask a process that sees it.
+    """
+
+    @property
+    def sealed(self) -> str:
+        """Its path once sealed, for messages."""
+
+    @property
+    def codec(self) -> str:
+        """The codec of its rows; empty if they are not compressed."""
+
+    def read_rows(self, rooms: Buffers, offsets: Sequence[int]) -> list[bool]:
+        """Fill each writable buffer from its offset on; return which of them were filled."""
+
+
 @dataclass(frozen=True)
 class RowFile:
-    """A segment that holds rows: its path once sealed, and while it is written, and its codec."""
+    """A segment that this process sees: its path once sealed, and while it is written."""
 
     sealed: str
     staged: str
     codec: str
 
-    def open(self) -> LocalFile | None:
+    def read_rows(self, rooms: Buffers, offsets: Sequence[int]) -> list[bool]:
+        """Read rows from the file; see `RowSource.read_rows`."""
+        file = self._open()
+        if file is None:
+            return [False] * len(rooms)
+        filled = []
+        for room, offset in zip(rooms, offsets, strict=True):
+            try:
+                filled.append(file.read_at([room], offset) == memoryview(room).nbytes)
+            except OSError:
+                filled.append(False)
+        return filled
+
+    def _open(self) -> LocalFile | None:
         """Open the segment; None if it is gone."""
         with contextlib.suppress(OSError):
             paths = self.sealed, self.staged, self.sealed  # it may be sealed in between
@@ -63,7 +96,7 @@ class Located:
         Of a row.
     """
 
-    files: tuple[RowFile, ...]
+    files: tuple[RowSource, ...]
     file_of: NDArray[np.int64]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
@@ -99,39 +132,45 @@ class Located:
         raw = self.halves.astype("<u8").tobytes()
         return [raw[at : at + 16] for at in range(0, len(raw), 16)]
 
+    def names(self) -> list[bytes]:
+        """Return key and checksum of each row (24 bytes): equal for equal rows, wherever."""
+        raw = np.column_stack([self.halves, self.checks]).tobytes()
+        return [raw[at : at + 24] for at in range(0, len(raw), 24)]
+
     def digest(self) -> bytes:
         """Return what equal rows in equal order have in common, wherever they lie (16 bytes)."""
         return xxhash.xxh3_128_digest(self.halves.tobytes() + self.checks.tobytes())
 
     def read(self) -> NDArray[np.generic]:
-        """Read and verify the rows, [n, length].
+        """Read and verify the rows, [n, length]; see `read_into`."""
+        out: NDArray[Any] = np.empty((len(self), self.length), self.dtype)
+        self.read_into(out, np.arange(len(self)))
+        return out
+
+    def read_into(self, out: NDArray[Any], places: NDArray[np.integer[Any]]) -> None:
+        """Read and verify the rows; write number k to ``out[places[k]]``.
 
         Raises
         ------
         RowsLost
             Some are not there, or damaged.
         """
-        out: NDArray[Any] = np.empty((len(self), self.length), self.dtype)
         seeds = seeds_of(self.halves).tolist()
         lost: list[int] = []
-        for number, file in enumerate(self.files):
-            rows = np.flatnonzero(self.file_of == number)
-            opened = file.open()
-            if opened is None:
-                lost += rows.tolist()
-                continue
-            decompress = decompressor() if file.codec else None
-            for row in rows[np.argsort(self.offsets[rows], kind="stable")].tolist():
-                size = int(self.sizes[row])
-                stored: Any = out[row] if decompress is None else memoryview(bytearray(size))
-                try:
-                    whole = opened.read_at([stored], int(self.offsets[row])) == size
-                except OSError:
-                    whole = False
+        for file, rows in self._together():
+            unpack = decompressor() if file.codec else None
+            sizes = self.sizes[rows].tolist()
+            rooms: list[Any] = (
+                [out[place] for place in places[rows].tolist()]
+                if unpack is None
+                else [memoryview(bytearray(size)) for size in sizes]
+            )
+            filled = file.read_rows(rooms, self.offsets[rows].tolist())
+            for row, stored, whole in zip(rows.tolist(), rooms, filled, strict=True):
                 if not whole or checksum(stored, seeds[row]) != int(self.checks[row]):
                     lost.append(row)
-                elif decompress is not None:
-                    decompress(stored, out[row])
+                elif unpack is not None:
+                    unpack(stored, out[places[row]])
         if lost:
             keys = self.keys
             raise RowsLost(
@@ -139,7 +178,15 @@ class Located:
                 f"host does not see its files, such as {self.files[0].sealed}",
                 [keys[row] for row in sorted(lost)],
             )
-        return out
+
+    def _together(self) -> Iterator[tuple[RowSource, NDArray[np.intp]]]:
+        """Yield segments and numbers of rows in them, in their order there, a few MB at a time."""
+        for number, file in enumerate(self.files):
+            rows = np.flatnonzero(self.file_of == number)
+            rows = rows[np.argsort(self.offsets[rows], kind="stable")]
+            groups = (np.cumsum(self.sizes[rows]) - 1) // _AT_ONCE
+            for group in np.split(rows, np.flatnonzero(np.diff(groups)) + 1):
+                yield file, group
 
 
 def locate(state: State, keys: list[bytes], length: int, dtype: str) -> Located:

@@ -43,8 +43,14 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    """Move slow tests to the end, where workers steal what is left from one another."""
+    """Move slow tests to the end, where workers steal what is left; skip what needs a GPU."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu") is not None:
+                item.add_marker(pytest.mark.skip(reason="torch sees no GPU"))
 
 
 def _draw(folder: Path, count: int, side: int | tuple[int, int] = 32, seed: int = 0) -> list[Path]:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ..common.text import printable
 from ..sources.identity import FileTable
@@ -66,8 +68,14 @@ def choice_of(
     return BackboneChoice(name, version, file, taps, digest)
 
 
-def load_choice(choice: BackboneChoice, table: FileTable | None = None) -> Backbone:
+def load_choice(
+    choice: BackboneChoice,
+    table: FileTable | None = None,
+    state: Mapping[str, Tensor] | None = None,
+) -> Backbone:
     """Load a backbone that was loaded before, such as in another process.
+
+    `state` holds its tensors where the weights of the choice are out of reach.
 
     Raises
     ------
@@ -77,7 +85,7 @@ def load_choice(choice: BackboneChoice, table: FileTable | None = None) -> Backb
     backbone = load_backbone(
         choice.name,
         version=choice.version,
-        weights=choice.weights,
+        weights=choice.weights if state is None else state,
         taps=choice.taps,
         table=table,
     )

@@ -18,6 +18,7 @@ import torch
 
 from ...cache.errors import LpipstoreError
 from ...cache.located import Located, RowsLost
+from .plane import Plane
 
 _MOST_DEATHS = 20  # of workers under one task, after which it is given up
 _MOST_MENDS = 3
@@ -66,6 +67,8 @@ class Crew:
     moved
         Called with the bytes of each task that has ended elsewhere: of rows that it read or
         wrote, and of what it returned.
+    plane
+        How bytes reach workers that do not see the files of this process; None: all do.
     """
 
     executor: Executor = field(default_factory=Here)
@@ -76,6 +79,7 @@ class Crew:
     deaths: tuple[type[BaseException], ...] = ()
     look: Callable[[], None] = lambda: None
     moved: Callable[[int], None] = lambda count: None
+    plane: Plane | None = None
 
     def submit(self, function: Callable[..., Any], args: Sequence[Any]) -> Future[Any]:
         """Submit a task."""
@@ -90,11 +94,16 @@ HERE = Crew()
 
 @dataclass(frozen=True)
 class Task(Generic[Label]):
-    """``function(*args)``, and a label by which the caller knows its result."""
+    """``function(*args)``, and a label by which the caller knows its result.
+
+    `bytes` are those that travel with it or come back: all tasks under way have `Crew.memory` for
+    them.
+    """
 
     label: Label
     function: Callable[..., Any]
     args: Sequence[Any]
+    bytes: int = 0
 
 
 def completed(
@@ -131,6 +140,10 @@ def completed(
         with clock():
             waiting[crew.submit(task.function, task.args)] = task, deaths, mends
 
+    def laden(more: int) -> bool:
+        travelling = sum(task.bytes for task, _, _ in waiting.values()) + more
+        return crew.memory is not None and travelling > crew.memory
+
     def finished() -> Iterator[tuple[Label, Any]]:
         with clock():
             done = _wait(crew, waiting)
@@ -163,6 +176,8 @@ def completed(
 
     try:
         for task in tasks:
+            while waiting and laden(task.bytes):
+                yield from finished()
             begin(task)
             del task
             while len(waiting) >= max(1, crew.workers() * crew.ahead):
@@ -191,7 +206,7 @@ def _bytes_of(values: Iterable[Any]) -> int:
 
 def _mended(task: Task[Label], lost: RowsLost, mend: Mend) -> Task[Label]:
     args = [mend(lost, value) if isinstance(value, Located) else value for value in task.args]
-    return Task(task.label, task.function, args)
+    return Task(task.label, task.function, args, task.bytes)
 
 
 _here = local()  # one of each thread of a worker

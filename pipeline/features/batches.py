@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ...cache.errors import StoreFull
 from ...cache.loans import Loan
@@ -16,11 +17,12 @@ from ...cache.segments import Written
 from ...cache.store import FeatureStore
 from ..common.progress import Stopwatch
 from ..common.tasks import Crew, Task, completed, threads
-from ..images.loader import Decoding, decode_images
+from ..images.loader import Decoded, Decoding, decode_images
 from ..sources.names import absolute, split_given
 from ..sources.source import SourceOptions
 from ..sources.sources import Sources
 from .extractor import Extractor, ExtractorSpec, extractor_of
+from .stored import has_no_room
 
 _TASK_BYTES = 8 << 20  # of the rows of a task: short ones would cost Dask more than the worker
 _TASKS_EACH = 4  # at least, for each worker
@@ -109,20 +111,28 @@ def make_rows(batch: Batch) -> Made:
     parts = list(decode_images(batch.images, sources, how, count, workers=0))
     images = batch.images
     failures = {images[at][1]: why for part in parts for at, why in part.failures.items()}
-    numbers = [number for part in parts for number in part.indices]
+    rows, numbers = rows_of(extractor, parts, batch.threads)
     if not numbers:
         return Made(failures=failures)
-    rows = np.empty((len(numbers), extractor.spec.length), extractor.spec.dtype)
-    done = 0
-    with threads(batch.threads), extractor.memory_errors():
-        for part in parts:
-            if part.indices:
-                done += len(extractor.rows(part.pixels, rows[done:]))
     keys = [batch.keys[number] for number in numbers]
     written = tuple(
         loan.write(keys[share], rows[share]) for loan, share in _shares(batch.loans, len(keys))
     )
     return Made(written, numbers, failures, len(numbers), before * len(numbers))
+
+
+def rows_of(
+    extractor: Extractor, parts: Sequence[Decoded], count: int
+) -> tuple[NDArray[np.generic], list[int]]:
+    """Compute the rows of a decoded batch on `count` threads; return them, and their indices."""
+    numbers = [number for part in parts for number in part.indices]
+    rows = np.empty((len(numbers), extractor.spec.length), extractor.spec.dtype)
+    done = 0
+    with threads(count), extractor.memory_errors():
+        for part in parts:
+            if part.indices:
+                done += len(extractor.rows(part.pixels, rows[done:]))
+    return rows, numbers
 
 
 def _shares(loans: Sequence[Loan], count: int) -> list[tuple[Loan, slice]]:
@@ -190,7 +200,7 @@ class Batches:
             for group, results in completed(self.crew, self._tasks(left), self._forward):
                 yield from zip(self._kept(group, results), results, strict=True)
             if len(left) == before:  # with nothing under way there is no room either
-                self.full = f"the store at {self.store.path} has reached its limit"
+                self.full = has_no_room(self.store)
 
     def _kept(self, group: Sequence[Batch], results: Sequence[Made]) -> Iterator[list[bytes]]:
         """Enter the rows of a task; yield the contents of each batch that are committed."""
@@ -220,9 +230,7 @@ class Batches:
         spec, options = extractor.portable(), self.decoding.sources.options
         with self.clock("load"):
             count = threads_for(extractor)
-        batches = -(-len(left) // extractor.batch)
-        fitting = _TASK_BYTES // (extractor.batch * extractor.spec.row_bytes)
-        most = max(1, min(fitting, batches // (_TASKS_EACH * self.crew.workers())))
+        most = batches_together(extractor, len(left), self.crew.workers())
         group: list[Batch] = []
         while left:
             part = list(islice(left, extractor.batch))
@@ -257,6 +265,13 @@ class Batches:
                 self.store.take_back(loan)
             return ()
         return tuple(loans)
+
+
+def batches_together(extractor: Extractor, images: int, workers: int) -> int:
+    """Return how many batches make a task, of so many images for so many workers."""
+    batches = -(-images // extractor.batch)
+    fitting = _TASK_BYTES // (extractor.batch * extractor.spec.row_bytes)
+    return max(1, min(fitting, batches // (_TASKS_EACH * workers)))
 
 
 @torch.inference_mode()

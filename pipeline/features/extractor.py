@@ -15,8 +15,10 @@ from ...cache.keys import PoolSpec
 from ..backbones.backbone import Backbone, BackboneChoice
 from ..backbones.layout import RowLayout
 from ..backbones.load import load_choice
+from ..common.plane import Ask
 from ..common.precision import exact_arithmetic
 from ..images.preparation import Preparation
+from .far import weights_from
 from .rows import ROW_VERSION, VERSION_ENTRY, RowWriter
 
 TRUNK_DTYPES = {
@@ -193,16 +195,20 @@ class Extractor:
 
 
 @lru_cache(maxsize=2)
-def extractor_of(spec: ExtractorSpec) -> Extractor:
+def extractor_of(spec: ExtractorSpec, ask: Ask | None = None) -> Extractor:
     """Return the extractor of a spec; a process keeps the two that it used last.
+
+    With `ask`, weights are those of the coordinator.
 
     Raises
     ------
     UsageError, LpipstoreError
         The weights of the spec are not there, or others.
     """
+    drawn = spec.backbone.weights == "random"
+    state = None if ask is None or drawn else weights_from(ask, spec.backbone)
     return Extractor(
-        load_choice(spec.backbone),
+        load_choice(spec.backbone, state=state),
         spec.preparation,
         row_dtype=spec.row_dtype,
         device=spec.device,

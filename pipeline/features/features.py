@@ -12,13 +12,15 @@ from ...cache.errors import LpipstoreError, setting
 from ...cache.exchange.fetch import Fetcher
 from ...cache.keys import PoolSpec
 from ...cache.located import Located, RowsLost
-from ...cache.store import FeatureStore, StoreFull
+from ...cache.store import FeatureStore
 from ..common.progress import Report, Stopwatch, silent
 from ..common.tasks import HERE, Crew
 from ..images.loader import Decoded, Decoding
-from .batches import Batches
 from .extractor import Extractor, extract_rows
+from .far import far
+from .parcels import batches_for
 from .rows import centre_of
+from .stored import store_rows
 
 Computed = Callable[[Sequence[bytes], NDArray[np.generic]], None]
 """``computed(contents, rows)``: called with each batch of rows that the trunk computed.
@@ -99,8 +101,9 @@ class Features:
 
     def _make(self, contents: list[bytes]) -> Iterator[list[bytes]]:
         """Compute and store rows until the store is full; yield the contents batch by batch."""
-        if self.crew.elsewhere and isinstance(self.decode, Decoding):
-            batches = Batches(self.crew, self.extractor, self.store, self.decode, self.clock)
+        crew, decode = self.crew, self.decode
+        if contents and crew.elsewhere and isinstance(decode, Decoding):
+            batches = batches_for(crew, self.extractor, self.store, decode, self.clock, contents)
             theirs = [content for content in contents if batches.portable(content)]
             for kept, made in batches.make(theirs):
                 self.failures.update(made.failures)
@@ -175,10 +178,9 @@ class Features:
 
     def locate(self, contents: Sequence[bytes]) -> Located:
         """Return where the rows of images lie in the store; recompute missing ones."""
-        spec = self.extractor.spec
-        keys = [spec.key(content) for content in contents]
+        keys = [self.key(content) for content in contents]
         try:
-            found = self.store.locate(spec, keys)
+            found = self._located(keys)
         except RowsLost as lost:
             found = self.mend(lost, keys)
         self.rows_read += len(found)
@@ -198,12 +200,16 @@ class Features:
         if gone:
             self.rows(gone)  # drops what is damaged
         try:
-            return self.store.locate(self.extractor.spec, keys)
+            return self._located(keys)
         except RowsLost as error:
             raise LpipstoreError(
                 f"workers read rows from the store at {self.store.path}, and it has no room for "
                 f"all: {error.message}; raise {setting('store_limit')}"
             ) from error
+
+    def _located(self, keys: Sequence[bytes]) -> Located:
+        where, plane = self.store.locate(self.extractor.spec, keys), self.crew.plane
+        return far(where, plane.ask) if plane is not None and plane.rows else where
 
     def centre(self, contents: Iterable[bytes]) -> torch.Tensor:
         """Return the centre of a collection (see `centre_of`), computed from a few of its rows."""
@@ -289,13 +295,6 @@ class Features:
 
     def keep(self, spec: PoolSpec, contents: Sequence[bytes], rows: NDArray[np.generic]) -> None:
         """Put rows into the pool of `spec`; set `full` once the store takes no more."""
-        if self.full is not None:
-            return
-        try:
+        if self.full is None:
             with self.clock("write"):
-                keys = [spec.key(content) for content in contents]
-                kept = self.store.put_many(spec, keys, rows)
-            if kept < len(keys):
-                self.full = f"the store at {self.store.path} has reached its limit"
-        except StoreFull as error:
-            self.full = error.message
+                self.full = store_rows(self.store, spec, contents, rows)

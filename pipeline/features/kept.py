@@ -2,6 +2,9 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +16,14 @@ _DEFAULT = 1 << 30  # bytes, where no task says
 
 
 class KeptRows:
-    """Sets of rows, read on demand; the least recently used ones leave for those that come."""
+    """Sets of rows, read on demand; the least recently used ones leave for those that come.
+
+    A row that another set holds is not read again.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sets: OrderedDict[bytes, NDArray[np.generic]] = OrderedDict()
+        self._sets: OrderedDict[bytes, _Set] = OrderedDict()
 
     def get(self, where: Located, most: int) -> NDArray[np.generic]:
         """Return rows as stored, verified when they were read; keep at most `most` bytes.
@@ -34,19 +40,44 @@ class KeptRows:
             found = self._sets.get(key)
             if found is not None:
                 self._sets.move_to_end(key)
-                return found
-            held = sum(rows.nbytes for rows in self._sets.values())
+                return found.rows
+            held = sum(kept.rows.nbytes for kept in self._sets.values())
             while self._sets and held + where.nbytes > most:
-                held -= self._sets.popitem(last=False)[1].nbytes
-        rows = where.read()
+                held -= self._sets.popitem(last=False)[1].rows.nbytes
+            others = list(self._sets.values())
+        names = where.names()
+        rows = _assembled(where, names, others)
         with self._lock:
-            self._sets[key] = rows
+            self._sets[key] = _Set(rows, {name: row for row, name in enumerate(names)})
         return rows
 
     def clear(self) -> None:
         """Let go of all rows."""
         with self._lock:
             self._sets.clear()
+
+
+@dataclass(frozen=True, eq=False)
+class _Set:
+    """Rows, and the place of each by its name."""
+
+    rows: NDArray[np.generic]
+    places: dict[bytes, int]
+
+
+def _assembled(where: Located, names: Sequence[bytes], sets: Sequence[_Set]) -> NDArray[Any]:
+    """Return rows, copied from sets that have them; the others are read."""
+    rows: NDArray[Any] = np.empty((len(where), where.length), where.dtype)
+    left = dict(enumerate(names))
+    for each in sets:
+        here = {row: each.places[name] for row, name in left.items() if name in each.places}
+        for row, place in here.items():
+            rows[row] = each.rows[place]
+            del left[row]
+    if left:
+        absent = np.array(list(left))
+        where[absent].read_into(rows, absent)
+    return rows
 
 
 _KEPT = KeptRows()

@@ -1,10 +1,12 @@
 """Two worker processes with one thread each, against one process with two threads.
 
     python tests/benchmarks/cluster.py [--images 2000] [--backbone alex] [--size 64] [--rounds 5]
+    python tests/benchmarks/cluster.py --apart
     python tests/benchmarks/cluster.py --before FOLDER
 
 All pairs of drawn pictures, with an empty store (cold) and with all rows in it (warm), in turn;
-medians. The cluster runs already; how long one takes to start is printed, too. With `--before`,
+medians. The cluster runs already; how long one takes to start is printed, too. With `--apart`, the
+same workers once more, as if they did not share the store: images and rows travel. With `--before`,
 the folder holds another state of the package, as FOLDER/lpipstore: its runs in a process by itself
 against those of this one, by the seconds of their summaries.
 """
@@ -18,8 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +31,7 @@ import torch
 from PIL import Image
 
 from lpipstore.workflows.scoring.all_pairs import score_pairs
+from lpipstore.workflows.session import cluster
 from lpipstore.workflows.session.own_workers import started
 from lpipstore.workflows.session.screen import Screen
 from lpipstore.workflows.session.settings import Settings
@@ -61,6 +66,18 @@ def told(name: str, one: list[float], other: list[float]) -> None:
     print(f"{name}: {here:.2f} s and {there:.2f} s, {there / here:.2f} times")
 
 
+@contextmanager
+def apart(wanted: bool) -> Iterator[None]:
+    """Have the probe find that no worker shares the store."""
+    before = cluster.probe
+    if wanted:
+        cluster.probe = lambda client, store: replace(before(client, store), share=0)
+    try:
+        yield
+    finally:
+        cluster.probe = before
+
+
 def against_cluster(options: argparse.Namespace, scratch: Path) -> None:
     """Compare runs in this process and on two workers."""
     import distributed
@@ -68,12 +85,14 @@ def against_cluster(options: argparse.Namespace, scratch: Path) -> None:
     torch.set_num_threads(THREADS)
     begin = time.perf_counter()
     stack = ExitStack()
-    cluster = stack.enter_context(started(distributed, THREADS))
+    workers = stack.enter_context(started(distributed, THREADS))
     print(f"a cluster of {THREADS} starts in {time.perf_counter() - begin:.2f} s")
+    names = ("here", "cluster", "apart") if options.apart else ("here", "cluster")
     seconds: dict[tuple[str, str], list[float]] = {}
     tiles: set[bytes] = set()
     for number in range(options.rounds + 1):
-        for name, dask in (("here", None), ("cluster", cluster.scheduler_address)):
+        for name in names:
+            dask = None if name == "here" else workers.scheduler_address
             store = fresh(scratch / f"store-{name}")
             settings = Settings(
                 backbone=options.backbone,
@@ -85,7 +104,7 @@ def against_cluster(options: argparse.Namespace, scratch: Path) -> None:
             )
             for state in ("cold", "warm"):
                 out = fresh(scratch / f"run-{name}")
-                with Screen(quiet=True) as screen:
+                with Screen(quiet=True) as screen, apart(name == "apart"):
                     taken = timed(
                         lambda out=out, settings=settings, screen=screen: score_pairs(
                             [str(scratch / "pictures")], out, settings, screen
@@ -96,8 +115,8 @@ def against_cluster(options: argparse.Namespace, scratch: Path) -> None:
                 files = sorted((out / "distances.zarr" / "c").rglob("*"))
                 tiles.add(b"".join(path.read_bytes() for path in files if path.is_file()))
     stack.close()
-    for state in ("cold", "warm"):
-        told(f"{state}, here and on the cluster", seconds["here", state], seconds["cluster", state])
+    for state, name in product(("cold", "warm"), names[1:]):
+        told(f"{state}, here and on the {name}", seconds["here", state], seconds[name, state])
     print("same bytes" if len(tiles) == 1 else "THE BYTES DIFFER")
 
 
@@ -132,6 +151,7 @@ def main() -> None:
     parser.add_argument("--weights", default="random")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--apart", action="store_true")
     parser.add_argument("--before", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lpipstore-bench-") as name:

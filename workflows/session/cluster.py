@@ -2,10 +2,8 @@
 
 import json
 import logging
-import os
-import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,9 +13,9 @@ from ...cache.errors import LpipstoreError, setting
 from ...pipeline.common.optional import optional
 from ...pipeline.common.tasks import HERE, Crew
 from ...pipeline.common.text import printable
-from ...pipeline.features.kept import forget_rows
-from .manifest import versions
 from .own_workers import gpus_to_share, set_up, started
+from .plane import open_plane
+from .probe import probe
 from .screen import Screen
 from .settings import SCHEDULER, Settings, parse_bytes, parse_dask
 from .workers import Workers
@@ -25,7 +23,6 @@ from .workers import Workers
 _ANSWER_S = 15.0  # how long a scheduler may take to answer
 _WORKERS_S = 60.0  # and the first worker to come
 _AHEAD = 3  # tasks in flight for each that runs
-_PARTS = ("lpipstore", "torch", "torchvision", "numpy", "pillow")  # that decide the bits of rows
 
 
 @contextmanager
@@ -38,15 +35,14 @@ def open_crew(settings: Settings, store: Path, screen: Screen) -> Iterator[Crew]
         Their ``dask`` is an address, a scheduler file, ``local:N`` or None. A dry run starts none,
         and asks a scheduler for nothing but the number of its workers.
     store
-        The folder that workers have to see.
+        The store's folder: rows lie there for workers that see it, and travel to those that do not.
 
     Raises
     ------
     UsageError
         ``dask`` is written wrong, or Dask's scheduler is not installed.
     LpipstoreError
-        No scheduler answers, it has no workers, or they differ from this process or do not see the
-        store.
+        No scheduler answers, it has no workers, or they differ from this process.
     """
     if settings.dask is None:
         yield HERE
@@ -62,7 +58,6 @@ def open_crew(settings: Settings, store: Path, screen: Screen) -> Iterator[Crew]
         if count is None:
             address = _address(settings.dask)
             client = stack.enter_context(_connected(distributed, address))
-            stack.callback(_leave, client)
         else:
             memory //= count
             screen.say(f"starting {count} worker{'s' if count > 1 else ''} on this machine")
@@ -70,7 +65,12 @@ def open_crew(settings: Settings, store: Path, screen: Screen) -> Iterator[Crew]
             client = stack.enter_context(_client(distributed, cluster))
             set_up(client, gpus_to_share(settings.device))
         _wait_for_workers(client, settings.dask)
-        _probe(client, store)
+        sight = probe(client, store)
+        if not sight.shared:
+            screen.say(sight.line(store))
+        plane = stack.enter_context(
+            open_plane(client, store, rows=not sight.shared, tell=screen.say)
+        )
         if find_spec("bokeh") is not None and client.dashboard_link:
             screen.say(f"Dask's dashboard is at {client.dashboard_link}")
         workers = Workers(client, screen, ours=count is not None, alone_s=_WORKERS_S)
@@ -86,6 +86,7 @@ def open_crew(settings: Settings, store: Path, screen: Screen) -> Iterator[Crew]
             deaths=(distributed.scheduler.KilledWorker,),
             look=workers.look,
             moved=workers.moved,
+            plane=plane,
         )
 
 
@@ -161,12 +162,6 @@ def _connected(distributed: Any, address: str) -> Iterator[Any]:  # noqa: ANN401
         yield client
 
 
-def _leave(client: Any) -> None:  # noqa: ANN401
-    """Let workers that go on without us free the memory of our rows."""
-    with suppress(OSError, TimeoutError):  # the scheduler may be gone
-        client.run(forget_rows, on_error="ignore", wait=False)
-
-
 def _wait_for_workers(client: Any, choice: str) -> None:  # noqa: ANN401
     try:
         client.wait_for_workers(1, timeout=_WORKERS_S)
@@ -175,43 +170,3 @@ def _wait_for_workers(client: Any, choice: str) -> None:  # noqa: ANN401
             f"the Dask scheduler at {printable(choice)} has no workers after {_WORKERS_S:.0f} s: "
             "start some with `dask worker ADDRESS`, one task at a time each"
         ) from error
-
-
-def look_around(path: str, token: str) -> dict[str, Any]:
-    """Return what a worker has: the versions that decide bits, and whether it sees the store."""
-    try:
-        sees = Path(path).read_text() == token
-        writes = os.access(path, os.W_OK)
-    except OSError:
-        sees = writes = False
-    return {"versions": versions(), "sees": sees, "writes": writes}
-
-
-def _probe(client: Any, store: Path) -> None:  # noqa: ANN401
-    """Raise `LpipstoreError` unless all workers see the store and run what this process runs."""
-    token = uuid.uuid4().hex
-    probe = store / "open" / f"probe-{token}"
-    probe.write_text(token)
-    try:
-        found = client.run(look_around, str(probe), token, on_error="return")
-    finally:
-        probe.unlink(missing_ok=True)
-    ours = versions()
-    for worker, seen in found.items():
-        if isinstance(seen, BaseException):
-            raise LpipstoreError(
-                f"the Dask worker {worker} cannot run lpipstore ({printable(str(seen))}): install "
-                "the same packages there as here"
-            )
-        for name in _PARTS:
-            if ours.get(name) != seen["versions"].get(name):
-                raise LpipstoreError(
-                    f"the Dask worker {worker} has {name} {seen['versions'].get(name)} and this "
-                    f"process {ours.get(name)}: rows would differ; install the same there"
-                )
-        if not (seen["sees"] and seen["writes"]):
-            raise LpipstoreError(
-                f"the Dask worker {worker} does not {'write to' if seen['sees'] else 'see'} the "
-                f"store at {printable(str(store))}: hosts have to share it, and the images, under "
-                f"the same paths; name a shared folder with {setting('store')}"
-            )

@@ -173,7 +173,7 @@ def test_tf32_is_off_for_the_convolutions_of_a_trunk_and_then_as_before(backbone
     assert seen == [False]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", LPIPS_BACKBONES)
 def test_taps_on_a_gpu_equal_those_on_the_cpu(backbones, name):
     on_gpu = backbones[name].to("cuda").taps_of(images())

@@ -6,8 +6,6 @@ from lpipstore.pipeline.common.device import Cpu, Device, Gpu, device_of, instal
 
 from ...emulated import CPU, Emulated
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
 
 def test_on_the_cpu_nothing_is_copied():
     device = device_of(CPU)
@@ -41,7 +39,7 @@ def test_the_emulated_device_copies_counts_and_runs_out():
     assert (device.uploads, device.downloads, device.free()) == ([12, 12], [12], 100)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_copies_to_a_gpu_and_back_do_not_depend_on_what_happens_meanwhile():
     device: Device = Gpu(torch.device("cuda"))
     rows = np.random.default_rng(0).integers(0, 1 << 16, (512, 4096)).astype(np.uint16)

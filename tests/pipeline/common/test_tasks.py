@@ -100,6 +100,14 @@ def test_elsewhere_a_few_tasks_per_worker_are_under_way(later):
     assert later.most == 6
 
 
+def test_elsewhere_bytes_under_way_have_the_memory_of_a_task(later):
+    crew = Crew(later, elsewhere=True, workers=lambda: 2, ahead=3, memory=100)
+    tasks = (Task(n, square, (n,), 1000 if n == 7 else 40) for n in range(20))
+    found = dict(completed(crew, tasks))
+    assert found == {n: n * n for n in range(20)}
+    assert later.most == 2
+
+
 def test_a_task_whose_worker_died_is_submitted_again(later):
     deaths = [BrokenProcessPool(), BrokenProcessPool()]
 

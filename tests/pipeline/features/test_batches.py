@@ -68,9 +68,9 @@ def scene(draw, tmp_path):
     contents = {content_of(sources.read(name)): name for name in names}
     stores = []
 
-    def make(name, **more):
+    def make(name, side=32, **more):
         stores.append(FeatureStore(tmp_path / name, **more))
-        extractor = Extractor(load_backbone("alex", weights="random"), (32, 32), batch=BATCH)
+        extractor = Extractor(load_backbone("alex", weights="random"), (side, side), batch=BATCH)
         decode = Decoding(sources, contents, extractor.preparation, workers=0)
         return Features(extractor, stores[-1], decode, names=contents)
 
@@ -147,7 +147,7 @@ def test_a_list_scored_elsewhere_is_the_same(scene, crew):
 
 def test_a_damaged_row_is_made_again_and_the_matrix_is_the_same(scene, crew):
     make, contents = scene
-    features, contents = make("store"), contents[:COUNT]
+    features, contents = make("store", side=40), contents[:COUNT]  # rows that nobody has kept yet
     features.ensure(contents)
     plan = plan_matrix(COUNT, features.extractor.spec.row_bytes, 10**9)
     expected = Matrix(COUNT, None, plan.tile)

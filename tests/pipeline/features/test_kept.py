@@ -10,13 +10,13 @@ from lpipstore.pipeline.features.kept import KeptRows, forget_rows, rows_at
 @pytest.fixture
 def reads(monkeypatch):
     """How often rows were read from the disk."""
-    seen, read = [], Located.read
+    seen, read = [], Located.read_into
 
-    def counting(where):
+    def counting(where, *into):
         seen.append(len(where))
-        return read(where)
+        read(where, *into)
 
-    monkeypatch.setattr(Located, "read", counting)
+    monkeypatch.setattr(Located, "read_into", counting)
     return seen
 
 
@@ -35,6 +35,18 @@ def test_rows_are_read_once_while_there_is_room(shelve, reads):
     assert reads == [10, 10, 10]
     kept.get(parts[1], room)
     assert reads == [10, 10, 10, 10]
+
+
+def test_a_row_that_another_set_has_is_not_read_again(shelve, reads):
+    shelf = shelve(30)
+    kept, where = KeptRows(), shelf.features.locate(shelf.contents)
+    room = 3 * where.nbytes
+    kept.get(where[:10], room)
+    order = np.array([12, 3, 3, 9, 11])
+    np.testing.assert_array_equal(kept.get(where[order], room), shelf.rows[order])
+    np.testing.assert_array_equal(kept.get(where[2:13], room), shelf.rows[2:13])
+    np.testing.assert_array_equal(kept.get(where[4:8], room), shelf.rows[4:8])
+    assert reads == [10, 2, 1]
 
 
 def test_more_rows_than_there_is_room_are_kept_alone(shelve, reads):

@@ -5,12 +5,14 @@ import os
 import re
 import socket
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import lpipstore
 from lpipstore.cache.errors import UsageError
+from lpipstore.workflows.session import cluster
 
 MODEL = ("--backbone", "alex", "--weights", "random", "--size", "32")
 
@@ -82,7 +84,11 @@ def test_processes_of_its_own_score_many_tiles(cli, draw, files_of, tmp_path, mo
     assert cli("store", "verify", "--store", tmp_path / "there" / "store").code == 0
 
 
-def test_from_python_images_in_memory_and_in_files(draw, scheduler, tmp_path):
+@pytest.mark.parametrize("shared", [True, False])
+def test_from_python_images_in_memory_and_in_files(draw, scheduler, tmp_path, monkeypatch, shared):
+    if not shared:  # as if the workers did not see the store: images and rows are sent
+        found = cluster.probe
+        monkeypatch.setattr(cluster, "probe", lambda *args: replace(found(*args), share=0))
     options = {"backbone": "alex", "weights": "random", "size": 32}
     draw(tmp_path / "pictures", 40)
     pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
@@ -186,33 +192,3 @@ def test_a_dry_run_asks_the_scheduler_how_many_workers_it_has(cli, pictures, sch
     assert (told["cluster"]["workers"], told["cluster"]["local"]) == (2, False)
     assert told["seconds"]["total"] == told["cluster"]["seconds_of_one"]["total"] / 2
     assert not (tmp_path / "run").exists()
-
-
-def test_workers_that_differ_or_see_no_store_are_named(tmp_path):
-    from lpipstore.cache.errors import LpipstoreError
-    from lpipstore.workflows.session import cluster
-
-    (tmp_path / "open").mkdir()
-
-    class Client:
-        def __init__(self, change):
-            self.change = change
-
-        def run(self, function, *args, on_error):
-            seen = function(*args)
-            return {"tcp://a:1": self.change(seen)}
-
-    def other_torch(seen):
-        return {**seen, "versions": {**seen["versions"], "torch": "0.1"}}
-
-    cases = [
-        (lambda seen: {**seen, "sees": False}, "does not see the store"),
-        (lambda seen: {**seen, "writes": False}, "does not write to the store"),
-        (other_torch, r"has torch 0\.1 and this process .*: rows would differ"),
-        (lambda _: ModuleNotFoundError("No module named 'lpipstore'"), "cannot run lpipstore"),
-    ]
-    for change, message in cases:
-        with pytest.raises(LpipstoreError, match=f"the Dask worker tcp://a:1 {message}"):
-            cluster._probe(Client(change), tmp_path)
-        assert list((tmp_path / "open").iterdir()) == []
-    cluster._probe(Client(lambda seen: seen), tmp_path)

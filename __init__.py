@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         spatial_map,
         train,
     )
+    from .workflows.store.exchange import copy_run, pull, push
     from .workflows.viewing.run import Run, open_run, open_runs
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "below",
     "check_model",
     "compare",
+    "copy_run",
     "distance_matrix",
     "duplicates",
     "embeddings",
@@ -63,6 +65,8 @@ __all__ = [
     "open_run",
     "open_runs",
     "pairs",
+    "pull",
+    "push",
     "rescore",
     "score",
     "sklearn",
@@ -78,6 +82,9 @@ _HOME = {
     "LpipstoreError": ".cache.errors",
     "DifferentMetrics": ".pipeline.runs.run",
     "Run": ".workflows.viewing.run",
+    "copy_run": ".workflows.store.exchange",
+    "pull": ".workflows.store.exchange",
+    "push": ".workflows.store.exchange",
     "open_run": ".workflows.viewing.run",
     "open_runs": ".workflows.viewing.run",
 }

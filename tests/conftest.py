@@ -124,6 +124,7 @@ class Outcome:
 def cli(monkeypatch, capsys, tmp_path):
     """Run the command line in this process, its default store in the test's own folder."""
     monkeypatch.setenv("LPIPSTORE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("LPIPSTORE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments) -> Outcome:

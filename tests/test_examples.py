@@ -15,12 +15,14 @@ import pytest
         "workflows.adapters.sklearn",
         "workflows.adapters.torchmetrics",
         "workflows.api",
+        "workflows.store.exchange",
         "workflows.viewing.report.names",
         "workflows.viewing.run",
     ],
 )
 def test_examples_in_docstrings(name, monkeypatch, tmp_path):
     monkeypatch.setenv("LPIPSTORE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("LPIPSTORE_CACHE", str(tmp_path / "cache"))
     outcome = doctest.testmod(import_module(f"lpipstore.{name}"))
     assert outcome.attempted > 0
     assert outcome.failed == 0

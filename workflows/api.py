@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cache.errors import UsageError
+from ..pipeline.common.text import printable
+from ..pipeline.sources.names import is_url
 from .session.given import Images, pairs_of, sources_of
 from .session.keywords import (
     Options,
@@ -31,6 +33,7 @@ from .session.keywords import (
 )
 from .session.logged import LoggedScreen
 from .session.settings import Settings
+from .session.staging import Staged, staged_run
 from .viewing.run import Run, open_run
 
 if TYPE_CHECKING:
@@ -52,8 +55,8 @@ def pairs(images: Images, *, out: PathLike | None = None, **options: Unpack[Opti
         Paths, URLs or patterns, tensors [N, 3, height, width], arrays [N, height, width, 3], single
         images, Pillow images, a Hugging Face dataset, or any mixture of those in a list.
     out
-        Folder of the run; the same call on the same folder goes on where it was interrupted. None
-        keeps the results as long as the returned object.
+        Folder of the run, or a URL such as "s3://bucket/run"; the same call with the same `out`
+        goes on where it was interrupted. None keeps the results as long as the returned object.
 
     Returns
     -------
@@ -78,9 +81,9 @@ def pairs(images: Images, *, out: PathLike | None = None, **options: Unpack[Opti
     from .scoring.all_pairs import score_pairs
 
     given = _given(images, options)
-    with _making(out, options) as (folder, settings, screen):
-        score_pairs(given, folder, settings, screen)
-    return _run(folder, out)
+    with _making(out, options) as (making, settings, screen):
+        score_pairs(given, making.folder, settings, screen)
+    return _run(making, out)
 
 
 def compare(
@@ -142,16 +145,18 @@ def compare(
     if close and paired:
         raise UsageError("k and below search all pairs: leave out paired=True")
     one, two = _given(first, options, "first"), _given(second, options, "second")
-    with _making(out, options) as (folder, settings, screen):
+    with _making(out, options) as (making, settings, screen):
         if paired:
-            compare_paired(one, two, folder, settings, screen, match=match, statistics=statistics)
+            compare_paired(
+                one, two, making.folder, settings, screen, match=match, statistics=statistics
+            )
         elif statistics or match != "name":
             raise UsageError("statistics and match are about paired images: give paired=True, too")
         elif close:
-            compare_close(one, two, folder, settings, screen, below=distance, top_k=k)
+            compare_close(one, two, making.folder, settings, screen, below=distance, top_k=k)
         else:
-            compare_folders(one, two, folder, settings, screen)
-    return _run(folder, out)
+            compare_folders(one, two, making.folder, settings, screen)
+    return _run(making, out)
 
 
 def score(
@@ -192,11 +197,11 @@ def score(
     """
     from .scoring.table import score_list, score_table
 
-    with _making(out, options) as (folder, settings, screen):
+    with _making(out, options) as (making, settings, screen):
         if is_path(pairs):
             score_table(
                 Path(pairs),
-                folder,
+                making.folder,
                 settings,
                 screen,
                 columns=None if columns is None else ",".join(columns),
@@ -207,8 +212,8 @@ def score(
             if columns is not None or images is not None:
                 raise UsageError("columns and images are about tables, and a list of pairs came")
             listed, held = pairs_of(pairs, options.get("value_range"))
-            score_list(listed, folder, settings, screen, given=[held], statistics=statistics)
-    return _run(folder, out)
+            score_list(listed, making.folder, settings, screen, given=[held], statistics=statistics)
+    return _run(making, out)
 
 
 def nearest(
@@ -287,9 +292,9 @@ def neighbours(
     distance, k = distance_of(below), count_of(k)
     asked = _given(query, options, "query")
     given = [images.path] if isinstance(images, Run) else _given(images, options)
-    with _making(out, options) as (folder, settings, screen):
-        find_neighbours(given, asked, folder, settings, screen, below=distance, top_k=k)
-    return _run(folder, out)
+    with _making(out, options) as (making, settings, screen):
+        find_neighbours(given, asked, making.folder, settings, screen, below=distance, top_k=k)
+    return _run(making, out)
 
 
 def below(
@@ -354,9 +359,9 @@ def groups(
             f"a mapping names groups of images in memory, and {paths[0]} came: give a list of "
             "folders and files, which are called as they are"
         )
-    with _making(out, options) as (folder, settings, screen):
-        score_groups(given, folder, settings, screen)
-    return _run(folder, out)
+    with _making(out, options) as (making, settings, screen):
+        score_groups(given, making.folder, settings, screen)
+    return _run(making, out)
 
 
 def duplicates(
@@ -536,9 +541,11 @@ def rescore(
     source = Path(run.path if isinstance(run, Run) else run)
     need_same(reopen_recipe(open_run(source)), options)
     head = str(heads.path if isinstance(heads, Run) else heads)
-    with _making(out, options) as (folder, settings, screen):
-        rescore_run(source, [head], folder, settings, screen, compute=compute, from_rows=from_rows)
-    return _run(folder, out)
+    with _making(out, options) as (making, settings, screen):
+        rescore_run(
+            source, [head], making.folder, settings, screen, compute=compute, from_rows=from_rows
+        )
+    return _run(making, out)
 
 
 def extract(images: Images, **options: Unpack[Options]) -> dict[str, Any]:
@@ -607,6 +614,11 @@ def train(
     from .learning.options import TrainOptions
     from .learning.train import train_head
 
+    if out is not None and is_url(os.fspath(out)):  # its processes write and read one folder
+        raise UsageError(
+            f"a training takes a folder of this machine, not {printable(os.fspath(out))}: "
+            "lpipstore.copy_run copies it to a URL when it is finished"
+        )
     known = {field.name for field in fields(TrainOptions)}
     for name in options.keys() & known:
         raise TypeError(
@@ -622,9 +634,9 @@ def train(
         train_options = TrainOptions(**chosen)
     if images is not None:
         train_options = replace(train_options, images=Path(images))
-    with _making(out, options) as (folder, settings, screen):
-        train_head(_paths(judgements), folder, settings, train_options, screen)
-    return _run(folder, out)
+    with _making(out, options) as (making, settings, screen):
+        train_head(_paths(judgements), making.folder, settings, train_options, screen)
+    return _run(making, out)
 
 
 def evaluate(
@@ -849,9 +861,9 @@ def _close(
 
     distance, k = distance_of(distance), count_of(k)
     given = _given(images, options)
-    with _making(out, options) as (folder, settings, screen):
-        find_close(given, folder, settings, screen, below=distance, top_k=k)
-    return _run(folder, out)
+    with _making(out, options) as (making, settings, screen):
+        find_close(given, making.folder, settings, screen, below=distance, top_k=k)
+    return _run(making, out)
 
 
 def _given(images: Images, options: OptionsWithoutHead, place: str = "images") -> list[Any]:
@@ -870,22 +882,25 @@ def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
 @contextmanager
 def _making(
     out: PathLike | None, options: OptionsWithoutHead
-) -> Iterator[tuple[Path, Settings, LoggedScreen]]:
+) -> Iterator[tuple[Staged, Settings, LoggedScreen]]:
     """Yield folder, settings and screen of a run; a temporary folder is removed on failure."""
     settings = settings_of(options)
-    folder = Path(tempfile.mkdtemp(prefix="lpipstore-run-") if out is None else out).expanduser()
+    place = tempfile.mkdtemp(prefix="lpipstore-run-") if out is None else os.fspath(out)
     try:
-        with LoggedScreen(progress=options.get("progress", False)) as screen:
-            yield folder, settings, screen
+        with (
+            LoggedScreen(progress=options.get("progress", False)) as screen,
+            staged_run(os.path.expanduser(place), screen, keep=True) as making,
+        ):
+            yield making, settings, screen
     except BaseException:
         if out is None:
-            shutil.rmtree(folder)
+            shutil.rmtree(place)
         raise
 
 
-def _run(folder: Path, out: PathLike | None) -> Run:
+def _run(made: Staged, out: PathLike | None) -> Run:
     """Open a finished run; a temporary folder goes with the object."""
-    run = open_run(folder)
-    if out is None:
-        weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
+    run = open_run(made.folder)
+    if out is None or made.copied is not None:
+        weakref.finalize(run, shutil.rmtree, made.folder, ignore_errors=True)
     return run

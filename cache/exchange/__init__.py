@@ -5,6 +5,7 @@ verified. Knows no network: an implementation of the protocol does. SQLite never
 disk.
 
 Read first: `folder` (what a remote folder has to do, and what lies where in it), `catalogue` (which
-rows lie in which object), `push` (from a store; `uncatalogued` finds what killed pushes have left),
-`fetch` (to a store).
+rows lie in which object; `remote_segments` writes its files, `kept` keeps them on this machine),
+`push` (from a store; `parcels` makes one object of small segments, `uncatalogued` finds what killed
+pushes have left, `altered` what has changed since), `fetch` (to a store).
 """

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import setting
 from ..keys import PoolSpec
 from ..sealed import keys_of
 from ..segments import CRC_BYTES, checksum, seeds_of
-from .catalogue import Catalogue, RemoteSegment, Warn
+from .catalogue import Catalogue, Warn
 from .folder import RemoteFolder
+from .remote_segments import RemoteSegment
 from .requests import as_they_end
 
 _AT_ONCE = 8  # requests on their way
@@ -117,8 +119,8 @@ class Fetcher:
         place = f"{self.folder.place}/{answer.name}"
         if place not in self.damaged:
             self.warn(
-                f"{place} is damaged or gone, and its rows are taken for missing: remove what is "
-                "left of it, and push again from a store that has them"
+                f"{place} is damaged or gone, and its rows are taken for missing: push again with "
+                f"{setting('verify', value=True)} from a store that has them"
             )
         self.damaged[place] = self.damaged.get(place, 0) + len(answer.lost)
 

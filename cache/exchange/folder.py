@@ -13,6 +13,7 @@ that an object appears whole. What lies in a folder::
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import xxhash
@@ -27,6 +28,23 @@ _SHARD = "c.0.0"
 
 class RemoteError(LpipstoreError):
     """A remote folder cannot be reached, read or written; the message names URL and cause."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a listing tells of an object.
+
+    Attributes
+    ----------
+    size
+        Its bytes.
+    tag
+        Another one when its content is: the storage's checksum, or the time of change. The same
+        content may get another tag. Empty if the storage tells nothing.
+    """
+
+    size: int
+    tag: str = ""
 
 
 class RemoteFolder(Protocol):
@@ -44,8 +62,8 @@ class RemoteFolder(Protocol):
     def place(self) -> str:
         """Its URL."""
 
-    def list(self, prefix: str = "") -> Mapping[str, int]:
-        """Return the bytes of each object whose name starts with `prefix` (``""`` or ``a/``)."""
+    def list(self, prefix: str = "") -> Mapping[str, Listed]:
+        """Return what is told of each object whose name starts with `prefix` (``""``, ``a/``)."""
 
     def read(self, name: str) -> bytes | None:
         """Return an object; None if there is none."""

@@ -12,8 +12,9 @@ from ..footer import footer_bytes, read_footer
 from ..pools import pool_of
 from ..segmentfiles import Buffers
 from ..segments import MOST_SLOTS
-from .catalogue import Catalogue, RemoteSegment
-from .folder import RemoteFolder, array_name, is_segment
+from .catalogue import Catalogue
+from .folder import Listed, RemoteFolder, array_name, is_segment
+from .remote_segments import RemoteSegment
 from .requests import as_they_end
 
 _AT_ONCE = 8  # requests on their way
@@ -38,9 +39,9 @@ class _Ending:
 
 
 def find_uncatalogued(
-    folder: RemoteFolder, catalogue: Catalogue, listed: Mapping[str, int]
+    folder: RemoteFolder, catalogue: Catalogue, listed: Mapping[str, Listed]
 ) -> list[RemoteSegment]:
-    """Return the segments among the `listed` objects (name, bytes) that have rows of their own.
+    """Return the segments among the `listed` objects that have rows of their own.
 
     Objects that are truncated are left out.
 
@@ -52,7 +53,7 @@ def find_uncatalogued(
     known = {segment.name for segment in catalogue.segments}
     names = sorted(name for name in listed if is_segment(name) and name not in known)
     found: list[RemoteSegment] = []
-    for _, segment in as_they_end(lambda n: _read(folder, n, listed[n]), names, _AT_ONCE):
+    for _, segment in as_they_end(lambda n: _read(folder, n, listed[n].size), names, _AT_ONCE):
         if segment is not None and catalogue.missing(segment.keys):
             found.append(segment)
     return sorted(found, key=lambda segment: segment.name)

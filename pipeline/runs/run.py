@@ -12,6 +12,7 @@ import numpy as np
 from ...cache.errors import LpipstoreError, UsageError
 from ..common.optional import optional
 from ..common.text import printable
+from ..sources.names import is_url, without_password
 
 if TYPE_CHECKING:
     import dask.array
@@ -327,8 +328,14 @@ def open_run(folder: str | os.PathLike[str]) -> FinishedRun:
     Raises
     ------
     UsageError
-        The folder is not a run, or the run is not finished.
+        The folder is not a run, or the run is not finished; or it is a URL.
     """
+    if is_url(os.fspath(folder)):
+        raise UsageError(
+            f"{printable(without_password(os.fspath(folder)))} is a URL, and a run is opened in a "
+            "folder of this machine: `lpipstore export run URL FOLDER` or lpipstore.copy_run "
+            "copies it"
+        )
     run = FinishedRun(Path(folder))
     read_json(run.path / MANIFEST)
     if not (run.path / SUMMARY).exists():

@@ -1,6 +1,8 @@
 """Rows that travel between stores by way of a remote folder: what is sent, found, lost, mended."""
 
+import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +11,18 @@ import zarr
 from lpipstore.cache.errors import LpipstoreError
 from lpipstore.cache.exchange import catalogue as catalogues
 from lpipstore.cache.exchange import fetch as fetching
+from lpipstore.cache.exchange import remote_segments
 from lpipstore.cache.exchange.catalogue import need_catalogue, read_catalogue
 from lpipstore.cache.exchange.fetch import Fetcher
-from lpipstore.cache.exchange.folder import RemoteError, is_catalogue, is_segment
+from lpipstore.cache.exchange.folder import (
+    Listed,
+    RemoteError,
+    catalogue_name,
+    digest_of,
+    is_catalogue,
+    is_segment,
+)
+from lpipstore.cache.exchange.kept import KeptCatalogues
 from lpipstore.cache.exchange.push import push
 from lpipstore.cache.exchange.requests import as_they_end
 from lpipstore.cache.keys import PoolSpec
@@ -30,14 +41,18 @@ class Folder:
         self.objects = {}
         self.written = []
         self.asked = []
+        self.read_whole = []
+        self.tags = True
         self.before = lambda what: None
 
     def list(self, prefix=""):
         self.before("list")
-        return {n: len(d) for n, d in dict(self.objects).items() if n.startswith(prefix)}
+        found = {n: d for n, d in dict(self.objects).items() if n.startswith(prefix)}
+        return {n: Listed(len(d), digest_of(d) if self.tags else "") for n, d in found.items()}
 
     def read(self, name):
         self.before("read")
+        self.read_whole.append(name)
         return self.objects.get(name)
 
     def read_range(self, name, start, size):
@@ -86,8 +101,8 @@ def fill(store, numbers, spec=SPEC):
     assert store.put_many(spec, keys, np.stack([row_of(spec, n) for n in numbers])) == len(keys)
 
 
-def push_all(store, folder, warnings, recipe=None):
-    return push(store, folder, recipe, lambda done, total: None, warnings.append)
+def push_all(store, folder, warnings, recipe=None, **options):
+    return push(store, folder, recipe, lambda done, total: None, warnings.append, **options)
 
 
 def fetcher(folder, warnings):
@@ -297,7 +312,7 @@ def test_a_damaged_catalogue_is_named_and_left_out(make, folder, warnings):
 
 
 def test_a_catalogue_of_another_format_is_refused(make, folder, warnings, monkeypatch):
-    monkeypatch.setattr(catalogues, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(remote_segments, "FORMAT_VERSION", 2)
     push_all(make(range(5)), folder, warnings)
     monkeypatch.undo()
     with pytest.raises(RemoteError, match="has format 2, and this lpipstore reads format 1"):
@@ -410,6 +425,171 @@ def test_pushes_in_threads(make, folder, warnings, monkeypatch):
         thread.join()
     assert not failures
     assert fetched(fetcher(folder, warnings), range(180)) == [*range(180)]
+
+
+def alter(folder, name):
+    data = folder.objects[name]
+    folder.objects[name] = data[:50] + bytes([data[50] ^ 1]) + data[51:]
+
+
+def test_an_altered_object_is_noticed_and_mended(make, folder, warnings):
+    store = make(range(50))
+    push_all(store, folder, warnings)
+    whole = dict(folder.objects)
+    alter(folder, folder.segments[1])
+    folder.read_whole.clear()
+    pushed = push_all(store, folder, warnings)
+    assert (pushed.altered, pushed.segments, pushed.resumed) == (1, 1, 0)
+    assert 0 < pushed.rows < 50
+    assert pushed.rows + pushed.there == 50
+    assert [name for name in folder.read_whole if is_segment(name)] == [folder.segments[1]]
+    assert {n: folder.objects[n] for n in folder.segments} == {n: whole[n] for n in folder.segments}
+    folder.read_whole.clear()
+    again = push_all(store, folder, warnings)
+    assert (again.altered, again.bytes) == (0, 0)
+    assert not any(map(is_segment, folder.read_whole))
+    assert fetched(fetcher(folder, warnings), range(50)) == [*range(50)]
+    assert not warnings
+
+
+def test_an_altered_object_whose_rows_are_elsewhere(make, folder, warnings):
+    push_all(make(range(15)), folder, warnings)
+    (name,) = folder.segments
+    alter(folder, name)
+    pushed = push_all(make(range(5)), folder, warnings)
+    assert (pushed.altered, pushed.rows) == (1, 5)
+    assert warnings == [
+        f"test://folder/{name} was altered, and this store lacks 10 of its rows: push again from "
+        "a store that has them"
+    ]
+    assert fetched(fetcher(folder, []), range(5)) == [*range(5)]
+
+
+def test_an_altered_object_is_removed_once_its_rows_are_elsewhere(make, folder, warnings):
+    push_all(make(range(15)), folder, warnings)
+    (name,) = folder.segments
+    alter(folder, name)
+    pushed = push_all(make(range(30)), folder, warnings)
+    assert (pushed.altered, pushed.rows) == (1, 30)
+    assert name not in folder.objects
+    folder.read_whole.clear()
+    assert push_all(make(range(30)), folder, warnings).bytes == 0
+    assert not any(map(is_segment, folder.read_whole))
+    assert fetched(fetcher(folder, warnings), range(30)) == [*range(30)]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_small_segments_are_sent_as_one(make, folder, warnings, tmp_path, compress):
+    store = make(limit=None, compress=compress)
+    for n in range(12):  # as workers of a cluster write them, a batch each
+        fill(store, range(5 * n, 5 * n + 5))
+        assert len(store.sealed()) == n + 1
+    pushed = push_all(store, folder, warnings)
+    assert (pushed.rows, pushed.segments) == (60, 1)
+    assert fetched(fetcher(folder, warnings), range(60)) == [*range(60)]
+    assert push_all(store, folder, warnings).bytes == 0
+    for name in folder.catalogues:
+        folder.remove(name)
+    found = push_all(store, folder, warnings)  # by what is at its end
+    assert (found.rows, found.segments, found.resumed) == (60, 0, 1)
+    alter(folder, folder.segments[0])
+    mended = push_all(store, folder, warnings)
+    assert (mended.altered, mended.segments) == (1, 1)
+    assert fetched(fetcher(folder, warnings), range(60)) == [*range(60)]
+    for name, data in folder.objects.items():
+        path = tmp_path / "zarr" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    if not compress:
+        (array,) = (
+            a for _, a in zarr.open_group(tmp_path / "zarr" / SPEC.folder, mode="r").arrays()
+        )
+        assert sorted(map(tuple, array[:])) == sorted(tuple(row_of(SPEC, n)) for n in range(60))
+
+
+def test_the_same_content_under_another_tag_is_read_once(make, folder, warnings, monkeypatch):
+    store = make(range(15))
+    push_all(store, folder, warnings)
+    listed = folder.list
+    monkeypatch.setattr(
+        folder,
+        "list",
+        lambda prefix="": {
+            name: Listed(one.size, f"other {one.tag}") for name, one in listed(prefix).items()
+        },
+    )
+    folder.read_whole.clear()
+    first = push_all(store, folder, warnings)
+    assert (first.altered, first.rows, first.segments) == (0, 0, 0)
+    assert list(map(is_segment, folder.read_whole)).count(True) == 1
+    folder.read_whole.clear()
+    assert push_all(store, folder, warnings).bytes == 0
+    assert not any(map(is_segment, folder.read_whole))
+
+
+def test_a_storage_that_tells_nothing_is_read_on_demand(make, folder, warnings):
+    folder.tags = False
+    store = make(range(50))
+    push_all(store, folder, warnings)
+    alter(folder, folder.segments[0])
+    assert push_all(store, folder, warnings).altered == 0
+    pushed = push_all(store, folder, warnings, verify=True)
+    assert (pushed.altered, pushed.segments) == (1, 1)
+    assert push_all(store, folder, warnings, verify=True).altered == 0
+    assert fetched(fetcher(folder, warnings), range(50)) == [*range(50)]
+
+
+def test_an_uncatalogued_object_that_was_altered_is_left_out(make, folder, warnings):
+    store = make(range(15))
+    push_all(store, folder, warnings)
+    for name in folder.catalogues:
+        folder.remove(name)
+    alter(folder, folder.segments[0])
+    pushed = push_all(store, folder, warnings, verify=True)
+    assert (pushed.altered, pushed.resumed, pushed.rows) == (1, 0, 15)
+    assert fetched(fetcher(folder, warnings), range(15)) == [*range(15)]
+
+
+def test_catalogues_are_fetched_once(make, folder, warnings, tmp_path):
+    push_all(make(range(30)), folder, warnings)
+    kept = KeptCatalogues(tmp_path / "kept", warnings.append)
+
+    def read():
+        folder.read_whole.clear()
+        return len(read_catalogue(folder, warnings.append, kept).missing([key_of(SPEC, 3)]))
+
+    assert read() == 0
+    assert folder.read_whole == folder.catalogues
+    assert read() == 0
+    assert folder.read_whole == []
+    push_all(make(range(40, 50)), folder, warnings)
+    assert read() == 0
+    assert len(folder.read_whole) == 1  # the new one
+    for path in (tmp_path / "kept").iterdir():
+        path.write_bytes(b"damaged")
+    assert read() == 0
+    assert folder.read_whole == folder.catalogues
+    assert not warnings
+
+
+def test_kept_catalogues_are_bounded(tmp_path, warnings):
+    kept = KeptCatalogues(tmp_path / "kept", warnings.append, most=250)
+    data = {catalogue_name(digest_of(d)): d for d in (bytes([n]) * 100 for n in range(3))}
+    first, second, third = data
+    kept.put(first, data[first])
+    kept.put(second, data[second])
+    os.utime(tmp_path / "kept" / Path(second).name, (1, 1))
+    assert kept.get(first) == data[first]
+    kept.put(third, data[third])
+    assert kept.get(second) is None
+    assert kept.get(first) == data[first]
+    assert kept.get(third) == data[third]
+    kept.put(second, bytes(300))  # more than all may take
+    assert kept.get(second) is None
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    (tmp_path / "file").write_bytes(b"")
+    KeptCatalogues(tmp_path / "file", warnings.append).put(first, data[first])
+    assert "fetched again the next time" in warnings[0]
 
 
 def test_few_items_are_on_their_way_at_once():

@@ -28,17 +28,19 @@ from .options import (
     LIST,
     WHAT_HOLDS_IMAGES,
     KeepStatistics,
+    Out,
     Quiet,
     Store,
     path_of,
     takes_settings,
 )
-from .pairs import PAIRS_EXAMPLES, Out, pairs
+from .pairs import PAIRS_EXAMPLES, pairs
 from .runner import Json, Strict
 from .runner import carry_out as _carry_out
+from .runner import make_run as _make_run
 from .runner import show as _show
 from .runner import watched as _watched
-from .runs import DistancesUnlessNamed, export, rescore
+from .runs import COPY_EXAMPLES, DistancesUnlessNamed, export, export_run, rescore
 from .stores import PULL_EXAMPLES, PUSH_EXAMPLES, store_pull, store_push
 from .viewing import DUPLICATES_EXAMPLES, REPORT_EXAMPLES, duplicates, report
 
@@ -59,7 +61,7 @@ app.add_typer(store_app, name="store")
 EXPORT_EXAMPLES = "Example: lpipstore export run --format csv --out distances.csv"
 export_app = typer.Typer(
     cls=DistancesUnlessNamed,
-    help="Write distances, vectors or the metric itself for other programs; `export RUN` is "
+    help="Write distances, vectors, whole runs or the metric itself elsewhere; `export RUN` is "
     "`export distances RUN`.",
     epilog=EXPORT_EXAMPLES,
     no_args_is_help=True,
@@ -68,6 +70,7 @@ app.add_typer(export_app, name="export")
 export_app.command("distances", epilog=EXPORT_EXAMPLES)(export)
 export_app.command("embeddings", epilog=EMBEDDINGS_EXAMPLES)(export_embeddings)
 export_app.command("model", epilog=MODEL_EXAMPLES)(export_model)
+export_app.command("run", epilog=COPY_EXAMPLES)(export_run)
 export_app.command("check", epilog="Example: lpipstore export check squeeze.onnx")(check_model)
 
 Sources = Annotated[
@@ -118,17 +121,18 @@ def score(
     """Score the pairs of images that a table lists, in its order."""
     from ..scoring.table import score_table
 
-    _carry_out(
-        lambda screen: score_table(
+    _make_run(
+        lambda screen, folder: score_table(
             table,
-            out,
+            folder,
             settings,
             screen,
             columns=columns,
             images=images,
             statistics=keep_statistics,
         ),
-        quiet=settings.quiet,
+        out,
+        settings,
         as_json=as_json,
         strict=strict,
     )

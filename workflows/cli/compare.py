@@ -6,9 +6,8 @@ import typer
 
 from ...cache.errors import UsageError
 from ..session.settings import Settings
-from .options import LIST, NEAREST, KeepStatistics, place_of, takes_settings
-from .pairs import Out
-from .runner import Json, Strict, carry_out
+from .options import LIST, NEAREST, KeepStatistics, Out, place_of, takes_settings
+from .runner import Json, Strict, make_run
 
 COMPARE_EXAMPLES = """Examples:
 
@@ -86,28 +85,30 @@ def compare(
         if match is not None:
             raise UsageError("--match says what pairs have in common: give --paired, too")
         sides = [first], [second]
-        carry_out(
-            lambda screen: (
-                compare_close(*sides, out, settings, screen, below=below, top_k=top_k)
+        make_run(
+            lambda screen, folder: (
+                compare_close(*sides, folder, settings, screen, below=below, top_k=top_k)
                 if close
-                else compare_folders(*sides, out, settings, screen)
+                else compare_folders(*sides, folder, settings, screen)
             ),
-            quiet=settings.quiet,
+            out,
+            settings,
             as_json=as_json,
             strict=strict,
         )
         return
-    carry_out(
-        lambda screen: compare_paired(
+    make_run(
+        lambda screen, folder: compare_paired(
             [first],
             [second],
-            out,
+            folder,
             settings,
             screen,
             match=match or "name",
             statistics=keep_statistics,
         ),
-        quiet=settings.quiet,
+        out,
+        settings,
         as_json=as_json,
         strict=strict,
     )

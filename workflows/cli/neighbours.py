@@ -1,13 +1,16 @@
 """The command ``neighbours``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..session.settings import Settings
-from .options import NEAREST, OUTPUT, WHAT_HOLDS_IMAGES, path_of, place_of, takes_settings
-from .runner import Json, Strict, carry_out
+from .options import NEAREST, OUTPUT, WHAT_HOLDS_IMAGES, place_of, takes_settings
+from .runner import Json, Outcome, Strict, carry_out, make_run
+
+if TYPE_CHECKING:
+    from ..session.screen import Screen
 
 NEIGHBOURS_EXAMPLES = """Examples:
 
@@ -48,11 +51,11 @@ def neighbours(
         typer.Option(rich_help_panel=NEAREST, metavar="0.1", help="List only images closer."),
     ] = None,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            parser=path_of,
+            parser=place_of,
             rich_help_panel=OUTPUT,
-            metavar="RUN",
+            metavar="RUN|URL",
             help="Folder of the results, for many images; without it they are printed.",
         ),
     ] = None,
@@ -66,11 +69,15 @@ def neighbours(
     """
     from ..viewing.neighbours import find_neighbours
 
-    carry_out(
-        lambda screen: find_neighbours(
-            sources, query, out, settings, screen, below=below, top_k=top_k
-        ),
-        quiet=settings.quiet,
-        as_json=as_json,
-        strict=strict,
-    )
+    def find(screen: "Screen", folder: Path | None) -> Outcome:
+        return find_neighbours(sources, query, folder, settings, screen, below=below, top_k=top_k)
+
+    if out is None:
+        carry_out(
+            lambda screen: find(screen, None),
+            quiet=settings.quiet,
+            as_json=as_json,
+            strict=strict,
+        )
+    else:
+        make_run(find, out, settings, as_json=as_json, strict=strict)

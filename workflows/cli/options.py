@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ...pipeline.common.text import printable
+from ...pipeline.sources.names import is_url, without_password
 from ..session.settings import STORE_VARIABLE, Settings
 
 NEAREST = "Close pairs only"
@@ -24,28 +26,41 @@ def path_of(text: str) -> Path:
     Raises
     ------
     typer.BadParameter
-        The path is empty, as from an unset shell variable; it would mean the working directory.
+        The path is empty, as from an unset shell variable; it would mean the working directory. Or
+        it is a URL.
     """
-    if not text:
-        raise typer.BadParameter("the path is empty: name one, or write . for this folder")
+    place_of(text)
+    if is_url(text):
+        raise typer.BadParameter(
+            f"{printable(without_password(text))} is a URL, and this takes a path of this machine: "
+            "`lpipstore export run FROM TO` copies runs from and to URLs"
+        )
     return Path(text)
 
 
 def place_of(text: str) -> str:
-    """Parse the place of images: a path or a URL, as it was written.
+    """Parse a path or a URL, as it was written.
 
     Raises
     ------
     typer.BadParameter
         It is empty.
     """
-    path_of(text)
+    if not text:
+        raise typer.BadParameter("the path is empty: name one, or write . for this folder")
     return text
 
 
 WHAT_HOLDS_IMAGES = (
     "Folders, files, 'globs', @list.txt, .zip, .tar, .npy, .npz, .parquet, .arrow, videos or URLs."
 )
+
+Out = Annotated[
+    str,
+    typer.Option(
+        parser=place_of, metavar="RUN|URL", help="Folder of the results, or s3://bucket/run."
+    ),
+]
 
 Store = Annotated[
     Path | None,

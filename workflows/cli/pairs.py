@@ -8,13 +8,21 @@ import typer
 
 from ...cache.errors import UsageError
 from ..session.settings import Settings
-from .options import EARLIER, LIST, NEAREST, WHAT_HOLDS_IMAGES, path_of, takes_settings
-from .runner import Json, Outcome, Strict, carry_out
+from .options import (
+    EARLIER,
+    LIST,
+    NEAREST,
+    WHAT_HOLDS_IMAGES,
+    Out,
+    path_of,
+    takes_settings,
+)
+from .runner import Json, Outcome, Strict, make_run
 
 if TYPE_CHECKING:
     from ..session.screen import Screen
 
-Work = Callable[["Screen"], Outcome]
+Work = Callable[["Screen", Path], Outcome]
 PAIRS_EXAMPLES = """Examples:
 
 lpipstore pairs photos --backbone squeeze --size 64 --out run
@@ -22,8 +30,6 @@ lpipstore pairs photos --backbone squeeze --size 64 --out run
 lpipstore pairs samples.npz --top-k 10 --out near
 
 lpipstore pairs 'shard-{000..012}.tar' --below 0.1 --out close"""
-
-Out = Annotated[Path, typer.Option(parser=path_of, metavar="RUN", help="Folder of the results.")]
 
 
 @takes_settings()
@@ -97,50 +103,50 @@ def pairs(
     if from_manifest is not None:
         if sources:
             raise UsageError("--from takes the images of its run: leave out IMAGES")
-        work = _again(from_manifest, out, settings)
+        work = _again(from_manifest, settings)
     elif not sources:
         raise UsageError("pairs needs images: give a folder, files or what else --help names")
     elif update is not None:
-        work = _update(sources, update, out, settings)
+        work = _update(sources, update, settings)
     elif group_by is not None:
-        work = _groups(sources, group_by, out, settings)
+        work = _groups(sources, group_by, settings)
     elif below is not None or top_k is not None:
-        work = _close(sources, out, settings, below, top_k)
+        work = _close(sources, settings, below, top_k)
     else:
-        work = _all(sources, out, settings)
-    carry_out(work, quiet=settings.quiet, as_json=as_json, strict=strict)
+        work = _all(sources, settings)
+    make_run(work, out, settings, as_json=as_json, strict=strict)
 
 
-def _all(sources: Sequence[str], out: Path, settings: Settings) -> Work:
+def _all(sources: Sequence[str], settings: Settings) -> Work:
     from ..scoring.all_pairs import score_pairs
 
-    return lambda screen: score_pairs(sources, out, settings, screen)
+    return lambda screen, out: score_pairs(sources, out, settings, screen)
 
 
-def _groups(sources: Sequence[str], choice: str, out: Path, settings: Settings) -> Work:
+def _groups(sources: Sequence[str], choice: str, settings: Settings) -> Work:
     from ..scoring.groups import score_groups
     from ..session.collection import check_choice
 
     check_choice("group_by", choice, ("folder",))
-    return lambda screen: score_groups(sources, out, settings, screen)
+    return lambda screen, out: score_groups(sources, out, settings, screen)
 
 
 def _close(
-    sources: Sequence[str], out: Path, settings: Settings, below: float | None, top_k: int | None
+    sources: Sequence[str], settings: Settings, below: float | None, top_k: int | None
 ) -> Work:
     from ..scoring.close_pairs import find_close
 
-    return lambda screen: find_close(sources, out, settings, screen, below=below, top_k=top_k)
+    return lambda screen, out: find_close(sources, out, settings, screen, below=below, top_k=top_k)
 
 
-def _update(sources: Sequence[str], run: Path, out: Path, settings: Settings) -> Work:
+def _update(sources: Sequence[str], run: Path, settings: Settings) -> Work:
     from ..rerun.update import update_pairs
 
-    return lambda screen: update_pairs(sources, run, out, settings, screen)
+    return lambda screen, out: update_pairs(sources, run, out, settings, screen)
 
 
-def _again(manifest: Path, out: Path, settings: Settings) -> Work:
+def _again(manifest: Path, settings: Settings) -> Work:
     from ..rerun.reproduce import reproduce_run, run_of
 
     run = run_of(manifest)
-    return lambda screen: reproduce_run(run, out, settings, screen)
+    return lambda screen, out: reproduce_run(run, out, settings, screen)

@@ -1,21 +1,27 @@
 """Shared by all commands: progress, signals and printing of results."""
 
+import json
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
 from ...cache.errors import LpipstoreError, LpipstoreWarning
 from ...pipeline.common.text import json_text, printable
+from ...pipeline.sources.names import is_url
 from .messages import at_prompt, option
 from .options import OUTPUT
 
 if TYPE_CHECKING:
     from ..session.screen import Lines, Screen
+    from ..session.settings import Settings
+    from ..session.staging import Staged
 
 T = TypeVar("T")
 Strict = Annotated[
@@ -58,6 +64,59 @@ def carry_out(
     show(entries, outcome.title, outcome.lines, as_json)
     if strict and entries["failed"]:
         raise LpipstoreError(f"--strict: {entries['failed']} image(s) cannot be used")
+
+
+@dataclass(frozen=True)
+class _AtUrl:
+    """The outcome of a run that was made in a folder of this machine and is at a URL now."""
+
+    made: Outcome
+    staged: "Staged"
+
+    @property
+    def title(self) -> str:
+        """What people read above the lines."""
+        return self.made.title
+
+    def entries(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        named = json.loads(self._named(json_text(self.made.entries(), default=str)))
+        copied = self.staged.copied
+        return {**named, "url": self.staged.place, **({} if copied is None else copied.entries())}
+
+    def lines(self) -> "Lines":
+        """Return the outcome as lines for people."""
+        named = [(self._named(name), self._named(text)) for name, text in self.made.lines()]
+        copied = self.staged.copied
+        return named if copied is None else [*named, ("copied", copied.shown())]
+
+    def _named(self, text: str) -> str:
+        return text.replace(printable(str(self.staged.folder)), self.staged.place)
+
+
+def make_run(
+    work: "Callable[[Screen, Path], Outcome]",
+    out: str,
+    settings: "Settings",
+    *,
+    as_json: bool,
+    strict: bool = False,
+) -> None:
+    """Run the work of a command that writes a run to `out`, a path or a URL; print its outcome.
+
+    Raises
+    ------
+    LpipstoreError
+        Images failed, and `strict` forbids it.
+    """
+    from ..session.staging import staged_run
+
+    def make(screen: "Screen") -> Outcome:
+        with staged_run(out, screen, dry_run=settings.dry_run) as staged:
+            made = work(screen, staged.folder)
+        return _AtUrl(made, staged) if is_url(out) else made
+
+    carry_out(make, quiet=settings.quiet, as_json=as_json, strict=strict)
 
 
 def watched(work: "Callable[[Screen], T]", *, quiet: bool = False, goes_on: bool = True) -> T:

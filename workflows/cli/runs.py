@@ -7,8 +7,8 @@ import typer
 from typer.core import TyperGroup
 
 from ..session.settings import Settings
-from .options import LIST, MODEL, Quiet, path_of, takes_settings
-from .runner import Json, carry_out, show, watched
+from .options import LIST, MODEL, Quiet, path_of, place_of, takes_settings
+from .runner import Json, carry_out, make_run, show, watched
 
 Run = Annotated[
     Path, typer.Argument(parser=path_of, metavar="RUN", help="The folder of a finished run.")
@@ -40,11 +40,11 @@ def rescore(
         ),
     ],
     out: Annotated[
-        Path,
+        str,
         typer.Option(
-            parser=path_of,
-            metavar="RUN2",
-            help="Folder of the results, or of a run for each head.",
+            parser=place_of,
+            metavar="RUN2|URL",
+            help="Folder of the results, or of a run for each head; or s3://bucket/run.",
         ),
     ],
     settings: Settings,
@@ -71,17 +71,25 @@ def rescore(
     from ..session.screen import print_text
 
     try:
-        carry_out(
-            lambda screen: rescore_run(
-                run, heads, out, settings, screen, compute=not no_compute, from_rows=from_rows
+        make_run(
+            lambda screen, folder: rescore_run(
+                run, heads, folder, settings, screen, compute=not no_compute, from_rows=from_rows
             ),
-            quiet=settings.quiet,
+            out,
+            settings,
             as_json=as_json,
         )
     except RowsMissing as missing:
         for path in missing.paths:
             print_text(path)
         raise
+
+
+COPY_EXAMPLES = """Examples:
+
+lpipstore export run s3://bucket/run run
+
+lpipstore export run run s3://bucket/run"""
 
 
 class DistancesUnlessNamed(TyperGroup):
@@ -124,3 +132,22 @@ def export(
     outcome = watched(lambda screen: export_run(run, kind, out, screen), quiet=quiet, goes_on=False)
     if out != STDOUT:
         show(outcome, "Exported", lambda: export_lines(outcome), as_json)
+
+
+def export_run(
+    source: Annotated[
+        str, typer.Argument(parser=place_of, metavar="FROM", help="A finished run, or its URL.")
+    ],
+    target: Annotated[
+        str, typer.Argument(parser=place_of, metavar="TO", help="A URL, or a new folder.")
+    ],
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Copy a run to a URL or from there: s3://bucket/run, gs://, az://, file:///folder.
+
+    Interrupted, the same command goes on. Only files that are not there are copied.
+    """
+    from ..rerun.copy import copy_run
+
+    carry_out(lambda screen: copy_run(source, target, screen), quiet=quiet, as_json=as_json)

@@ -30,6 +30,10 @@ def store_push(
     backbone: Annotated[
         str | None, typer.Option(help="Only the rows of this backbone.", show_default="all")
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Read every object there; send those again that changed."),
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -40,7 +44,7 @@ def store_push(
     from ..store.push import push_store
 
     carry_out(
-        lambda screen: push_store(store_path(store), url, backbone, screen),
+        lambda screen: push_store(store_path(store), url, backbone, screen, verify=verify),
         quiet=quiet,
         as_json=as_json,
     )

@@ -1,5 +1,5 @@
-"""Work on finished runs: rescore, reproduce, update, export.
+"""Work on finished runs: rescore, reproduce, update, export, copy.
 
 In: the folder of a run. Out: another run, or an exported file. Read first: `rescore`,
-then `reproduce`, `update`, `export`.
+then `reproduce`, `update`, `export`; `copy` brings runs to URLs and from there.
 """

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from ...cache.errors import UsageError
 from ...cache.exchange.catalogue import need_catalogue, read_catalogue
 from ...cache.exchange.fetch import Fetcher
-from ...cache.exchange.folder import RemoteError
+from ...cache.exchange.folder import Listed, RemoteError
+from ...cache.exchange.kept import KeptCatalogues
 from ...pipeline.common.text import printable
+from ...pipeline.sources.formats.object_identity import tag_of
 from ...pipeline.sources.formats.objects import Objects, Unreachable, refuse_password
 from ...pipeline.sources.names import is_url, is_web
 from .screen import Screen
+from .settings import cache_folder
 
 
 class UrlFolder:
@@ -38,15 +42,19 @@ class UrlFolder:
         """The URL, as it may be printed."""
         return printable(self.url)
 
-    def list(self, prefix: str = "") -> Mapping[str, int]:
-        """Return the bytes of each object below a prefix."""
+    def list(self, prefix: str = "") -> Mapping[str, Listed]:
+        """Return bytes and tag of each object below a prefix."""
         try:
             found = self._objects.find(f"{self.url}/{prefix}".rstrip("/"))
         except Unreachable as error:
             if error.cause.gone:
                 return {}
             raise self._error("cannot be listed", "", error) from error
-        return {prefix + path: int(info.get("size") or 0) for path, info in found.items() if path}
+        return {
+            prefix + path: Listed(int(info.get("size") or 0), tag_of(info))
+            for path, info in found.items()
+            if path
+        }
 
     def read(self, name: str) -> bytes | None:
         """Return an object; None if there is none."""
@@ -70,6 +78,13 @@ class UrlFolder:
         """Write an object, whole or not at all."""
         try:
             self._objects.write(f"{self.url}/{name}", data)
+        except Unreachable as error:
+            raise self._error("cannot be written", name, error) from error
+
+    def upload(self, name: str, file: Path) -> None:
+        """Write an object from a file of any size, whole or not at all."""
+        try:
+            self._objects.upload(str(file), f"{self.url}/{name}")
         except Unreachable as error:
             raise self._error("cannot be written", name, error) from error
 
@@ -110,6 +125,11 @@ def open_folder(url: str) -> Iterator[UrlFolder]:
         yield UrlFolder(url, objects)
 
 
+def kept_catalogues(screen: Screen) -> KeptCatalogues:
+    """Return the catalogues that this machine keeps, so that they are fetched once."""
+    return KeptCatalogues(cache_folder() / "catalogues", screen.warn)
+
+
 @contextmanager
 def open_remote(url: str | None, screen: Screen) -> Iterator[Fetcher | None]:
     """Read the catalogue of the remote folder that the settings name; None if they name none.
@@ -123,6 +143,6 @@ def open_remote(url: str | None, screen: Screen) -> Iterator[Fetcher | None]:
         yield None
         return
     with open_folder(url) as folder:
-        catalogue = read_catalogue(folder, screen.warn)
+        catalogue = read_catalogue(folder, screen.warn, kept_catalogues(screen))
         need_catalogue(folder, catalogue)
         yield Fetcher(folder, catalogue, screen.warn)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ...pipeline.sources.source import SourceOptions
 
 STORE_VARIABLE = "LPIPSTORE_STORE"
+CACHE_VARIABLE = "LPIPSTORE_CACHE"
 DEFAULT_SIZE = (224, 224)
 DEFAULT_LIMIT = 10_000_000_000
 SCHEDULER = re.compile(r"(?:tcp|tls|ucx|ws|wss)://\S+")
@@ -200,9 +201,19 @@ def store_path(choice: Path | None) -> Path:
         return choice.expanduser()
     if os.environ.get(STORE_VARIABLE):
         return Path(os.environ[STORE_VARIABLE]).expanduser()
+    return cache_folder() / "store"
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be made or fetched again: $LPIPSTORE_CACHE, else the user's.
+
+    It holds the default store, catalogues of remote stores, and runs on their way to a URL.
+    """
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE]).expanduser()
     import platformdirs
 
-    return platformdirs.user_cache_path("lpipstore") / "store"
+    return platformdirs.user_cache_path("lpipstore")
 
 
 def first_limit(path: Path) -> int:

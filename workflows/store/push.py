@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ...cache.exchange.push import Pushed, push
-from ..session.remote import open_folder
+from ..session.remote import kept_catalogues, open_folder
 from ..session.screen import Lines, Screen
 from ..session.settings import show_bytes
 from .stores import open_existing
@@ -50,13 +50,19 @@ class PushedStore:
                     f"{done.resumed:,} segments were there already, and are in the catalogue now",
                 )
             )
+        if done.altered:
+            lines.append(("altered objects", f"{done.altered:,}, of which rows were sent again"))
         if done.corrupt:
             lines.append(("left out", f"{done.corrupt:,} rows that are damaged in the store"))
         return lines
 
 
-def push_store(path: Path, url: str, backbone: str | None, screen: Screen) -> PushedStore:
+def push_store(
+    path: Path, url: str, backbone: str | None, screen: Screen, *, verify: bool = False
+) -> PushedStore:
     """Push the rows of a store, or those of one backbone, that the folder at `url` lacks.
+
+    With `verify` every object there is read, to find those that were altered.
 
     Raises
     ------
@@ -74,5 +80,7 @@ def push_store(path: Path, url: str, backbone: str | None, screen: Screen) -> Pu
             recipe,
             lambda done, total: screen.report("rows", done, total),
             screen.warn,
+            kept=kept_catalogues(screen),
+            verify=verify,
         )
         return PushedStore(pushed, str(store.path), folder.place, backbone, held)

@@ -5,18 +5,15 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
-
-import xxhash
 
 from ....cache.errors import LpipstoreError, UsageError
 from ...common.optional import not_installed
 from ...common.text import printable
 from ..names import has_password, is_web, without_password
+from .object_identity import Info, identity_of
 from .remote_errors import Cause, cause_of
 
 if TYPE_CHECKING:
@@ -35,13 +32,6 @@ _LIKELY_BYTES = 2_000_000
 
 _WITH_EXTRA = frozenset(("http", "https", "s3", "s3a"))
 _DISKS = frozenset(("file", "local"))
-_TAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "sha", "blob_id")
-_TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified")
-_MADE = "created"  # the time of change where files are never changed in place
-_NEVER_RACY = (1 << 63) - 1
-
-Info = Mapping[str, Any]
-"""What fsspec tells of an object: ``name``, ``size``, ``type`` and more."""
 
 Answer = TypeVar("Answer")
 
@@ -158,6 +148,16 @@ class Objects:
         else:
             self._persist(url, lambda: system.pipe_file(path, data))
 
+    def upload(self, file: str, url: str) -> None:
+        """Write an object from a file, in parts if it is large, whole or not at all."""
+        system, path = self._at(url)
+        if url.partition("://")[0] in _DISKS:
+            scratch = f"{path}.{secrets.token_hex(8)}.partial"
+            self._persist(url, lambda: system.put_file(file, scratch))
+            self._persist(url, lambda: os.replace(scratch, path))
+        else:
+            self._persist(url, lambda: system.put_file(file, path))
+
     def remove(self, url: str) -> None:
         """Remove an object."""
         system, path = self._at(url)
@@ -215,47 +215,6 @@ def refuse_password(url: str) -> None:
             f"{printable(without_password(url))} has a password in it, which would stay in "
             "results: give credentials as fsspec takes them, by environment variables or files"
         )
-
-
-def identity_of(url: str, info: Info, now: int) -> "FileIdentity | None":
-    """Return what tells versions of an object apart: size, and ETag or time of change or both.
-
-    `now` is the time in nanoseconds at which `info` was asked for. Without a size, or with neither
-    tag nor time, returns None.
-    """
-    from ....cache.index import FileIdentity
-
-    size = info.get("size")
-    tag = next((str(info[name]) for name in _TAGS if info.get(name)), "")
-    changed = _nanoseconds(next((info[name] for name in (*_TIMES, _MADE) if info.get(name)), None))
-    if not isinstance(size, int) or not (tag or changed):
-        return None
-    if tag:  # listings tell the time more precisely than answers about one object do
-        changed -= changed % 1_000_000_000
-    # Shifted, because SQLite's integers have a sign
-    inode = xxhash.xxh3_64_intdigest(tag.encode()) >> 1 if tag else 0
-    # A web server may make its ETags from the time; a store of objects, from the content
-    exact = tag and not is_web(url)
-    return FileIdentity(url.encode(), size, changed, inode, _NEVER_RACY if exact else now)
-
-
-def _nanoseconds(moment: object) -> int:
-    """Return a time as nanoseconds since 1970, to the microsecond; 0 in an unknown notation."""
-    if isinstance(moment, str):
-        moment = _read_time(moment)
-    if isinstance(moment, datetime):
-        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        moment = aware.timestamp()
-    return round(moment * 1e6) * 1000 if isinstance(moment, int | float) else 0
-
-
-def _read_time(text: str) -> datetime | None:
-    for read in (datetime.fromisoformat, parsedate_to_datetime):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return None
 
 
 def _kind_of(url: str) -> "type[AbstractFileSystem]":

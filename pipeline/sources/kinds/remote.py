@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ....cache.errors import LpipstoreError, UsageError
 from ...common.text import printable
-from ..formats.objects import Info, Objects, Unreachable, refuse_password
+from ..formats.object_identity import Info
+from ..formats.objects import Objects, Unreachable, refuse_password
 from ..names import CONTAINER_SUFFIXES, is_image_name, is_url, is_web, url_path
 from ..source import ImageError, Listing, SourceOptions
 

@@ -17,7 +17,7 @@ from lpipstore.pipeline.images.loader import decode_images
 from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.images.survey import survey
 from lpipstore.pipeline.sources.formats import objects
-from lpipstore.pipeline.sources.formats.objects import identity_of
+from lpipstore.pipeline.sources.formats.object_identity import identity_of
 from lpipstore.pipeline.sources.formats.remote_errors import cause_of
 from lpipstore.pipeline.sources.kinds.remote import is_folder, is_one_object, pattern_in
 from lpipstore.pipeline.sources.names import folder_of, has_password, without_password

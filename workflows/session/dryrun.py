@@ -70,7 +70,7 @@ class Forecast:
             ("rows read", f"{most}{told.rows_read:,}, {show_bytes(told.bytes_read)}"),
             ("operations", f"{most}{told.operations:.3g}"),
             ("results", f"{most}{show_bytes(told.result_bytes)}"),
-            *([] if self.shares is None else self.shares.lines()),
+            *([] if self.shares is None else self.shares.lines(most)),
             (
                 "seconds",
                 f"about {seconds['total']:.2f} ({stages}), besides Python's start"

@@ -54,8 +54,8 @@ class Shares:
         """Return what ``--json`` prints under ``cluster``."""
         return dict(vars(self))
 
-    def lines(self) -> Lines:
-        """Return the shares as lines for people."""
+    def lines(self, most: str) -> Lines:
+        """Return the shares as lines for people; `most` stands before what may be less."""
         moved = ", ".join(
             f"{name} {show_bytes(count)}"
             for name, count in (
@@ -66,7 +66,7 @@ class Shares:
             )
         )
         where = "on this machine" if self.local else "of the cluster"
-        return [("workers", f"{self.workers:,} {where}"), ("moved", moved)]
+        return [("workers", f"{self.workers:,} {where}"), ("moved", most + moved)]
 
 
 def rows_for_workers(

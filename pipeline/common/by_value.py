@@ -7,12 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .device import here
+
 
 class ByValue:
     """A base of dataclasses: their tensors, also those in tuples, are pickled as arrays.
 
     torch would move tensors into shared memory, of which there may be little, and pass on file
-    handles, which another machine cannot open. Tensors come back on the device that they were on.
+    handles, which another machine cannot open. Tensors come back on the device that they were on,
+    or on that of the process (see `lpipstore.pipeline.common.device.stand_in`).
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -28,7 +31,7 @@ class _Packed:
     device: str
 
     def tensor(self) -> torch.Tensor:
-        return torch.from_numpy(self.values).to(self.device)
+        return torch.from_numpy(self.values).to(here(self.device))
 
 
 def _packed(value: Any) -> Any:  # noqa: ANN401 - of any type

@@ -6,7 +6,7 @@ beside the computation. Tests put an emulated device in the CPU's place: it copi
 as much memory as they say (see `installed`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol
@@ -18,6 +18,11 @@ from numpy.typing import NDArray
 Numbers = NDArray[Any]
 Ready = Callable[[], Numbers]
 """Waits until a download is there, and returns it."""
+Sent = Callable[[], torch.Tensor]
+"""Lets the current stream wait for an upload, and returns the tensor."""
+
+_SHARE_OF_FREE = 0.8  # of a device's memory: the trunk, torch and others take some, too
+_UPLOAD_BYTES = 1 << 28  # copied together: while one share is copied, the next is read
 
 
 class Device(Protocol):
@@ -40,6 +45,18 @@ class Device(Protocol):
 
         The array may be changed as soon as this returns, unless the device is `local`: then the
         tensor is a view of it.
+
+        Raises
+        ------
+        torch.OutOfMemoryError
+            The device has no room for it.
+        """
+
+    def send(self, parts: Iterable[Numbers], rows: int) -> Sent:
+        """Begin to upload arrays into one tensor, one below the other; `rows` is their height.
+
+        The current stream goes on until it needs the tensor. Each array may be changed once the
+        next one is taken, or this returns, unless the device is `local`.
 
         Raises
         ------
@@ -70,6 +87,11 @@ class Cpu:
         """Return a view of the array."""
         return torch.from_numpy(array)
 
+    def send(self, parts: Iterable[Numbers], rows: int) -> Sent:
+        """Return what gives a view of the array, or of all in one."""
+        whole = joined(parts, rows)
+        return lambda: torch.from_numpy(whole)
+
     def download(self, tensor: torch.Tensor) -> Ready:
         """Return what gives a view of the tensor."""
         return tensor.numpy
@@ -95,15 +117,32 @@ class Gpu:
 
     def upload(self, array: Numbers) -> torch.Tensor:
         """Copy an array to page-locked memory, and from there while the GPU computes."""
-        source = torch.from_numpy(array)
-        pinned = torch.empty(source.shape, dtype=source.dtype, pin_memory=True).copy_(source)
-        current = torch.cuda.current_stream(self.where)
-        with torch.cuda.stream(self._up):
-            # torch frees the page-locked memory only when the copy on this stream is done
-            tensor = pinned.to(self.where, non_blocking=True)
-        current.wait_stream(self._up)
-        tensor.record_stream(current)
-        return tensor
+        return self.send([array], len(array))()
+
+    def send(self, parts: Iterable[Numbers], rows: int) -> Sent:
+        """Copy arrays to page-locked memory, and from there on a stream of their own."""
+        tensor, start = None, 0
+        for array in parts:
+            source = torch.from_numpy(array)
+            pinned = torch.empty(source.shape, dtype=source.dtype, pin_memory=True).copy_(source)
+            with torch.cuda.stream(self._up):
+                if tensor is None:
+                    shape = (rows, *source.shape[1:])
+                    tensor = torch.empty(shape, dtype=source.dtype, device=self.where)
+                # torch reuses the page-locked memory only when the copy on this stream is done
+                tensor[start : start + len(source)].copy_(pinned, non_blocking=True)
+            start += len(source)
+        assert tensor is not None
+        sent, done = tensor, torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record(self._up)
+
+        def arrived() -> torch.Tensor:
+            current = torch.cuda.current_stream(self.where)
+            current.wait_event(done)
+            sent.record_stream(current)
+            return sent
+
+        return arrived
 
     def download(self, tensor: torch.Tensor) -> Ready:
         """Copy a tensor to page-locked memory while the GPU computes what comes next."""
@@ -130,6 +169,61 @@ class Gpu:
     def forget(self) -> None:
         """Empty torch's cache."""
         torch.cuda.empty_cache()
+
+
+def joined(parts: Iterable[Numbers], rows: int) -> Numbers:
+    """Return arrays as one of `rows` rows, one below the other; a single one is not copied."""
+    whole: Numbers | None = None
+    start = 0
+    for part in parts:
+        if len(part) == rows:
+            return part
+        if whole is None:
+            whole = np.empty((rows, *part.shape[1:]), part.dtype)
+        whole[start : start + len(part)] = part
+        start += len(part)
+    assert whole is not None
+    return whole
+
+
+def room_on(device: Device, chosen: int | None) -> int | None:
+    """Return the bytes of a device for rows and arithmetic: those chosen, or most of what is free.
+
+    None stands for a device that uses this machine's memory, which ``--memory`` plans.
+    """
+    if device.local:
+        return None
+    free = device.free() if chosen is None else None
+    return chosen if free is None else int(free * _SHARE_OF_FREE)
+
+
+def rows_at_once(held: int, row_bytes: int) -> int:
+    """Return how many rows to read and upload together where memory holds `held` rows.
+
+    They take as much again while they are copied.
+    """
+    return max(1, min(held // 2, _UPLOAD_BYTES // row_bytes))
+
+
+def devices_of(choice: str) -> list[str]:
+    """Return the devices that a choice names: ``cuda:0,1`` or ``cuda:all`` name several GPUs."""
+    kind, colon, which = choice.partition(":")
+    if kind == "cuda" and which == "all":
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cuda:0"]
+    return [kind + colon + number for number in which.split(",")] if kind == "cuda" else [choice]
+
+
+_own: list[torch.device] = []
+
+
+def stand_in(device: str) -> None:
+    """From now on, let tasks in this process compute on a device, whatever GPU they name."""
+    _own[:] = [torch.device(device)]
+
+
+def here(where: str) -> torch.device:
+    """Return the device of this process for what a task names: see `stand_in`."""
+    return _own[0] if _own and where != "cpu" else torch.device(where)
 
 
 _instead: dict[torch.device, Device] = {}

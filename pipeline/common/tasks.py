@@ -9,7 +9,7 @@ its tasks to `completed` and does not know which it is.
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from threading import local
 from typing import Any, Generic, TypeVar
@@ -80,6 +80,11 @@ class Crew:
     look: Callable[[], None] = lambda: None
     moved: Callable[[int], None] = lambda count: None
     plane: Plane | None = None
+
+    def within(self, room: int | None) -> "Crew":
+        """Return the crew with at most `room` bytes for each task."""
+        fitting = [memory for memory in (room, self.memory) if memory is not None]
+        return replace(self, memory=min(fitting, default=None))
 
     def submit(self, function: Callable[..., Any], args: Sequence[Any]) -> Future[Any]:
         """Submit a task."""

@@ -4,6 +4,7 @@ Arguments and results are plain data. Rows are given as a tensor on the device t
 array, or by where they lie; whoever has them on a GPU already need not move them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from ...cache.located import Located
 from ..backbones.layout import RowLayout
 from ..common.by_value import ByValue
+from ..common.device import Ready, device_of
+from ..common.tasks import Crew, Label, Task
 from ..features.kept import rows_at
 from .direct import WORDS, direct_distances
 from .distances import gram_distances, pair_statistics
@@ -50,36 +53,51 @@ class Scoring(ByValue):
             rows = rows_at(rows)
         if isinstance(rows, torch.Tensor):
             return rows
-        return torch.from_numpy(rows).to(self.centre.device)
+        return device_of(self.centre.device).upload(rows)
 
 
-def score_all(left: Rows, right: Rows | None, scoring: Scoring) -> NDArray[np.float32]:
-    """Return all distances between two sets of rows, float32 [n, m].
+def begin_all(left: Rows, right: Rows | None, scoring: Scoring) -> Ready:
+    """Begin to compute all distances between two sets of rows, float32 [n, m].
 
-    `right` None means `left`.
+    `right` None means `left`. Returns what waits for them: on the CPU, they are there already.
     """
     others = None if right is None else scoring.placed(right)
-    return _numbers(scoring.products(scoring.placed(left), others))
+    return _begun(scoring.products(scoring.placed(left), others))
 
 
-def score_by_product(
+def begin_by_product(
     left: Rows, right: Rows | None, pairs: NDArray[np.int64], scoring: Scoring
-) -> NDArray[np.float32]:
-    """Return the distances of pairs [p, 2] of rows out of those of all, float32 [p]."""
+) -> Ready:
+    """Begin to compute the distances of pairs [p, 2] of rows out of those of all, float32 [p]."""
     others = None if right is None else scoring.placed(right)
     matrix = scoring.products(scoring.placed(left), others)
     rows, columns = torch.from_numpy(pairs).to(matrix.device).unbind(1)
-    return _numbers(matrix[rows, columns])
+    return _begun(matrix[rows, columns])
 
 
-def score_singly(
+def begin_singly(
     left: Rows, right: Rows | None, pairs: NDArray[np.int64], scoring: Scoring
-) -> NDArray[np.float32]:
-    """Return the distances of pairs [p, 2] of rows from their differences, float32 [p]."""
+) -> Ready:
+    """Begin to compute the distances of pairs [p, 2] of rows from differences, float32 [p]."""
     rows = scoring.placed(left)
     others = rows if right is None else scoring.placed(right)
     ends = torch.from_numpy(pairs).to(rows.device)
-    return _numbers(direct_distances(rows, others, ends, scoring.columns))
+    return _begun(direct_distances(rows, others, ends, scoring.columns))
+
+
+def finished(begin: Callable[..., Ready], *args: object) -> NDArray[np.float32]:
+    """Return what a step gives that others only begin: in a worker, nothing comes after it."""
+    return np.asarray(begin(*args)())
+
+
+def task_of(crew: Crew, label: Label, begin: Callable[..., Ready], *args: object) -> Task[Label]:
+    """Return the task of a step, such as `begin_all`, for a crew; `ready_of` takes its result."""
+    return Task(label, finished, (begin, *args)) if crew.elsewhere else Task(label, begin, args)
+
+
+def ready_of(result: Ready | NDArray[np.float32]) -> Ready:
+    """Return what waits for the distances of a task, whether it is finished or only begun."""
+    return result if callable(result) else lambda: result
 
 
 def score_statistics(
@@ -103,5 +121,5 @@ def score_statistics(
     return torch.cat(found).cpu().numpy()
 
 
-def _numbers(distances: torch.Tensor) -> NDArray[np.float32]:
-    return np.asarray(distances.to(torch.float32).cpu().numpy())
+def _begun(distances: torch.Tensor) -> Ready:
+    return device_of(distances.device).download(distances.to(torch.float32))

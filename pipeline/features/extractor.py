@@ -15,6 +15,7 @@ from ...cache.keys import PoolSpec
 from ..backbones.backbone import Backbone, BackboneChoice
 from ..backbones.layout import RowLayout
 from ..backbones.load import load_choice
+from ..common.device import devices_of, here
 from ..common.plane import Ask
 from ..common.precision import exact_arithmetic
 from ..images.preparation import Preparation
@@ -211,7 +212,7 @@ def extractor_of(spec: ExtractorSpec, ask: Ask | None = None) -> Extractor:
         load_choice(spec.backbone, state=state),
         spec.preparation,
         row_dtype=spec.row_dtype,
-        device=spec.device,
+        device=here(spec.device),
         trunk_dtype=spec.trunk_dtype,
         batch=spec.batch,
     )
@@ -239,11 +240,18 @@ def extract_rows(
 def choose_device(choice: str) -> torch.device:
     """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` stands for.
 
+    Of several GPUs (``cuda:0,1``, ``cuda:all``) it is the first.
+
     Raises
     ------
     UsageError
         The name is unknown, or there is no such GPU.
     """
+    names = devices_of(choice)
+    if len(names) > 1:
+        first, *_ = map(choose_device, names)
+        return first
+    choice = names[0]
     if choice == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -13,12 +13,14 @@ from ...cache.exchange.fetch import Fetcher
 from ...cache.keys import PoolSpec
 from ...cache.located import Located, RowsLost
 from ...cache.store import FeatureStore
+from ..common.device import Device, Sent, device_of, room_on, rows_at_once
 from ..common.progress import Report, Stopwatch, silent
 from ..common.tasks import HERE, Crew
 from ..images.loader import Decoded, Decoding
 from .extractor import Extractor, extract_rows
 from .far import far
 from .parcels import batches_for
+from .rowcache import upload_rows
 from .rows import centre_of
 from .stored import store_rows
 
@@ -45,9 +47,10 @@ class Features:
     hashes to the reason why there is no row. `computed` is called with every batch that went
     through the trunk in this process. `remote` is asked for missing rows before anything is
     computed; None if there is no remote folder. `crew` is who carries out tasks; if workers of it
-    were lost, `forwards_again` counts the images that went through the trunk once more. `full` is
-    None until the store takes no more rows, then the reason; from then on, rows are fetched or
-    computed again whenever they are needed.
+    were lost, `forwards_again` counts the images that went through the trunk once more.
+    `device_memory` are the bytes of the device for scoring; None takes most of what is free.
+    `full` is None until the store takes no more rows, then the reason; from then on, rows are
+    fetched or computed again whenever they are needed.
     """
 
     extractor: Extractor
@@ -59,11 +62,21 @@ class Features:
     computed: Computed = _nobody
     remote: Fetcher | None = None
     crew: Crew = HERE
+    device_memory: int | None = None
     forwards: int = 0
     forwards_again: int = 0
     rows_read: int = 0
     failures: dict[bytes, str] = field(default_factory=dict)
     full: str | None = None
+
+    @property
+    def device(self) -> Device:
+        """Where rows are computed and scored."""
+        return device_of(self.extractor.device)
+
+    def room(self) -> int | None:
+        """Return the bytes of the device for rows and arithmetic; None on a CPU."""
+        return room_on(self.device, self.device_memory)
 
     def key(self, content: bytes) -> bytes:
         """Return the store key of an image's row."""
@@ -132,7 +145,19 @@ class Features:
 
     def load(self, contents: Sequence[bytes]) -> torch.Tensor:
         """Return the rows of images on the extractor's device, [n, length], of the row dtype."""
-        return torch.from_numpy(self.rows(contents)).to(self.extractor.device)
+        return self.device.upload(self.rows(contents))
+
+    def send(self, contents: Sequence[bytes], held: int) -> Sent:
+        """Begin to upload the rows of images, a share at a time; see `Device.send`.
+
+        `held` is how many rows this machine's memory holds.
+        """
+        share = rows_at_once(held, self.extractor.spec.row_bytes)
+
+        def read(which: NDArray[np.int64]) -> NDArray[np.generic]:
+            return self.rows([contents[number] for number in which])
+
+        return upload_rows(self.device, read, np.arange(len(contents)), share)
 
     def rows(self, contents: Sequence[bytes]) -> NDArray[np.generic]:
         """Return the rows of images, [n, length]; see `read`."""
@@ -166,18 +191,14 @@ class Features:
                 f"image cannot be decoded again: {self.failures[content]}"
             )
 
-    def supply(self, contents: Sequence[bytes]) -> torch.Tensor | Located:
-        """Return the rows of a task: those of `load` here, or where they lie for workers.
+    def locate(self, contents: Sequence[bytes]) -> Located:
+        """Return where the rows of images lie in the store, for workers; recompute missing ones.
 
         Raises
         ------
         LpipstoreError
-            Workers would need rows that the store has no room for.
+            The store has no room for them.
         """
-        return self.locate(contents) if self.crew.elsewhere else self.load(contents)
-
-    def locate(self, contents: Sequence[bytes]) -> Located:
-        """Return where the rows of images lie in the store; recompute missing ones."""
         keys = [self.key(content) for content in contents]
         try:
             found = self._located(keys)

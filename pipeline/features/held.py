@@ -39,9 +39,14 @@ class HeldRows(Generic[Part, Rows]):
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Run a thread that reads ahead; without it, nothing is."""
-        with ThreadPoolExecutor(1, "lpipstore-rows") as self._reader:
-            yield
+        """Run a thread that reads ahead; without it, nothing is. All rows are let go at the end."""
+        try:
+            with ThreadPoolExecutor(1, "lpipstore-rows") as self._reader:
+                yield
+        finally:
+            self._reader = None
+            self._held.clear()
+            self._coming.clear()
 
     def get(self, needed: Sequence[Part], soon: Sequence[Part] = ()) -> list[Rows]:
         """Return the rows of the parts that a step needs; `soon` are those of the next step.

@@ -5,12 +5,11 @@ only decides how often a row is read.
 """
 
 import math
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ...cache.errors import UsageError
-from ..common.budget import Budget
+from ..common.budget import Budget, TooLittle
 from ..common.tasks import Crew
 from ..distances.distances import block_of
 from ..distances.gram import panels_together
@@ -18,7 +17,8 @@ from ..distances.panels import PANEL
 from ..distances.threads import THREADS
 
 _TILE = 512
-_PIECES = (2048, 1024, 512, 256, 128, 64, 32, 16)
+SIDES = (2048, 1024, 512, 256, 128, 64, 32, 16)
+"""Rows on either side of a piece, largest first."""
 _PANEL_BYTES = THREADS * 4 * PANEL  # of one converted row
 _PAIR_BYTES = 28  # of one pair in a piece: float64 sums, distances, their mirror, the result
 _PARTS_EACH = 4  # parts of a matrix for each worker: few enough to read rows seldom
@@ -36,6 +36,11 @@ class Slab(NamedTuple):
     def rows(self) -> slice:
         """The range as a slice."""
         return slice(self.start, self.stop)
+
+    def cut(self, width: int) -> "list[Slab]":
+        """Cut the range into slabs of `width` rows; the last may have fewer."""
+        starts = range(self.start, self.stop, width)
+        return [self._replace(start=at, stop=min(at + width, self.stop)) for at in starts]
 
 
 @dataclass(frozen=True)
@@ -97,30 +102,16 @@ class MatrixPlan:
         For all pairs of a collection, the last rows are read once and the first rows most often: if
         the store has no room for all rows, it holds the first ones.
         """
-        down = [Slab(False, part.start, part.stop) for part in _cut(self.rows, self.slab)]
-        if self.columns is None:
-            for last in reversed(range(len(down))):
-                yield MatrixStep(down[last], down[last])
-                for first in range(last):
-                    yield MatrixStep(down[first], down[last])
-            return
-        across = [Slab(True, part.start, part.stop) for part in _cut(self.columns, self.slab)]
-        for number, one in enumerate(down):
-            for other in across if number % 2 == 0 else reversed(across):
-                yield MatrixStep(one, other)
+        down, across = Slab(False, 0, self.rows), Slab(True, 0, self.columns or 0)
+        others = None if self.columns is None else across.cut(self.slab)
+        yield from in_order(down.cut(self.slab), others)
 
     def loads(self, todo: Set[tuple[int, int]] | None = None) -> Iterator[Slab]:
         """Yield the slabs in the order in which they are read.
 
         `todo` holds the tiles still to be scored; None means all.
         """
-        held: set[Slab] = set()
-        for step in self.steps():
-            if todo is not None and todo.isdisjoint(self.tiles_of(step)):
-                continue
-            needed = {step.down, step.across}
-            yield from needed - held
-            held = needed
+        yield from loaded(step for step in self.steps() if todo is None or self.has(step, todo))
 
     def pairs_in(self, row: int, column: int) -> int:
         """Return the number of pairs scored in a tile, given as in `tiles`."""
@@ -131,25 +122,49 @@ class MatrixPlan:
             return height * (height - 1) // 2
         return height * width
 
-    def tiles_of(self, step: MatrixStep) -> Iterator[tuple[int, int]]:
-        """Yield the tiles that a step covers, as (row, column)."""
-        rows, columns = (
-            range(slab.start // self.tile, -(-slab.stop // self.tile))
-            for slab in (step.down, step.across)
-        )
-        return ((row, column) for row in rows for column in columns)
+    def has(self, step: MatrixStep, todo: Set[tuple[int, int]]) -> bool:
+        """Return whether some of the tiles `todo` lie in a step."""
+        return not todo.isdisjoint(self.tiles_in(step.down.rows, step.across.rows))
+
+    def tiles_in(self, rows: slice, columns: slice) -> Iterator[tuple[int, int]]:
+        """Yield the computed tiles of a part of the matrix that begins with a tile."""
+        for row in range(rows.start // self.tile, -(-rows.stop // self.tile)):
+            for column in range(columns.start // self.tile, -(-columns.stop // self.tile)):
+                if self.columns is not None or column >= row:
+                    yield row, column
 
     def pieces(self, step: MatrixStep) -> Iterator[tuple[slice, slice]]:
         """Yield the pieces of a step as (rows, columns), each computed at once."""
-        for top in _cut(step.down.stop, self.piece, step.down.start):
-            for left in _cut(step.across.stop, self.piece, step.across.start):
+        for top in step.down.cut(self.piece):
+            for left in step.across.cut(self.piece):
                 if self.columns is not None or left.start >= top.start:
-                    yield top, left
+                    yield top.rows, left.rows
 
 
-def _cut(stop: int, width: int, start: int = 0) -> Iterator[slice]:
-    for begin in range(start, stop, width):
-        yield slice(begin, min(begin + width, stop))
+def in_order(down: Sequence[Slab], across: Sequence[Slab] | None) -> Iterator[MatrixStep]:
+    """Yield the steps of slabs with slabs; each, after the first, needs at most one new slab.
+
+    `across` None stands for all pairs of `down`: the last slab is needed once, the first ones most
+    often.
+    """
+    if across is None:
+        for last in reversed(range(len(down))):
+            yield MatrixStep(down[last], down[last])
+            for first in range(last):
+                yield MatrixStep(down[first], down[last])
+        return
+    for number, one in enumerate(down):
+        for other in across if number % 2 == 0 else reversed(across):
+            yield MatrixStep(one, other)
+
+
+def loaded(steps: Iterable[MatrixStep]) -> Iterator[Slab]:
+    """Yield the slabs that successive steps load, if each keeps what the one before had."""
+    held: tuple[Slab, ...] = ()
+    for step in steps:
+        needed = step.down, step.across
+        yield from (slab for slab in dict.fromkeys(needed) if slab not in held)
+        held = needed
 
 
 def plan_matrix(
@@ -165,23 +180,69 @@ def plan_matrix(
     longest = max(rows, columns or 0)
     block = block_of(longest, row_bytes)
     tile = min(_TILE if block == block_of(_TILE, 1) else block, longest)
-    panels = min(panels_together(block), -(-row_bytes // (2 * PANEL * THREADS)))  # 2 bytes at least
-    budget = Budget(memory, row_bytes)
-    for side in _PIECES:
+    plan = MatrixPlan(rows, columns, tile, block, longest, longest, False)
+    budget, work = Budget(memory, row_bytes), work_of(block, row_bytes)
+    fit = fitted(plan, budget, work, SIDES)
+    return replace(plan, slab=fit.slab, piece=fit.piece, ahead=fit.ahead)
+
+
+class Fit(NamedTuple):
+    """What fits in some memory: see `MatrixPlan`; `need` are the bytes that it takes there."""
+
+    slab: int
+    piece: int
+    ahead: bool
+    need: int
+
+
+def fitted(
+    plan: MatrixPlan, budget: Budget, work: Callable[[int], int], sides: Sequence[int]
+) -> Fit:
+    """Return the largest slabs and pieces of a matrix that fit in memory.
+
+    Parameters
+    ----------
+    plan
+        Says the shape, and the tile.
+    budget
+        The memory, and the bytes of a row.
+    work
+        Returns the bytes that scoring a piece with so many rows on either side takes.
+    sides
+        Rows on either side of a piece, largest first; the first that leaves enough memory for rows
+        is taken.
+
+    Raises
+    ------
+    UsageError
+        The memory is too small for any; the message gives the minimum.
+    """
+    tile, longest = plan.tile, max(plan.rows, plan.columns or 0)
+    for side in sides:
         piece = max(tile, min(side, -(-longest // tile) * tile) // tile * tile)
-        work = _piece_bytes(piece, panels)
-        fitting = budget.rows(work)
-        if work <= memory // _PIECE_SHARE and fitting >= 2 * tile:
+        fitting = budget.rows(work(piece))
+        if work(piece) <= budget.memory // _PIECE_SHARE and fitting >= 2 * tile:
             break
-    if rows + (columns or 0) <= fitting:
-        slab, ahead = max(longest, 1), False
-    elif fitting // 3 >= tile:
-        slab, ahead = fitting // 3 // tile * tile, True
+    count = plan.rows + (plan.columns or 0)
+    slabs, ahead = 2, False
+    if count <= fitting:
+        slab = max(longest, 1)
     else:
-        slab, ahead = fitting // 2 // tile * tile, False
+        slabs, ahead = (3, True) if fitting // 3 >= tile else (2, False)
+        slab = fitting // slabs // tile * tile
     if slab < 1:
-        raise budget.too_small(budget.bytes(2 * tile, _piece_bytes(tile, panels)))
-    return MatrixPlan(rows, columns, tile, block, slab, min(piece, longest), ahead)
+        raise budget.too_small(budget.bytes(2 * tile, work(tile)))
+    need = budget.bytes(min(count, slabs * slab), work(piece))
+    return Fit(slab, min(piece, longest), ahead, need)
+
+
+def work_of(block: int, row_bytes: int) -> Callable[[int], int]:
+    """Return what tells the bytes that scoring a piece takes, by its rows on either side.
+
+    These are its numbers, and panels of rows on each side.
+    """
+    panels = min(panels_together(block), -(-row_bytes // (2 * PANEL * THREADS)))  # 2 bytes at least
+    return lambda piece: piece * (piece * _PAIR_BYTES + 2 * panels * _PANEL_BYTES)
 
 
 def shared(plan: MatrixPlan, row_bytes: int, crew: Crew) -> MatrixPlan:
@@ -197,8 +258,8 @@ def shared(plan: MatrixPlan, row_bytes: int, crew: Crew) -> MatrixPlan:
     if crew.memory is not None:
         try:
             fitting = plan_matrix(plan.rows, row_bytes, crew.memory, columns=plan.columns)
-        except UsageError as error:
-            raise UsageError(f"{error.message} for each worker") from error
+        except TooLittle as error:
+            raise TooLittle(f"{error.message} for each worker", error.least) from error
         plan = replace(plan, slab=fitting.slab, piece=fitting.piece)
     parts = max(1, crew.workers()) * _PARTS_EACH
     longest = max(plan.rows, plan.columns or 0)
@@ -206,8 +267,3 @@ def shared(plan: MatrixPlan, row_bytes: int, crew: Crew) -> MatrixPlan:
     most = max(plan.tile, min(plan.slab, plan.piece) // plan.tile * plan.tile)
     side = min(side * plan.tile, most, longest)
     return replace(plan, slab=side, piece=side, ahead=False)
-
-
-def _piece_bytes(piece: int, panels: int) -> int:
-    """Return the bytes that scoring a piece takes: its numbers, and panels of rows on each side."""
-    return piece * (piece * _PAIR_BYTES + 2 * panels * _PANEL_BYTES)

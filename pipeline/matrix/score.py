@@ -1,22 +1,28 @@
 """Score a matrix by its plan: pieces are tasks; threads read rows ahead and write tiles."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import product, zip_longest
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.device import Ready
+from ..common.fitting import until_it_fits
 from ..common.progress import Report, silent
 from ..common.tasks import Task, completed
 from ..distances.distances import block_of, gram_distances
 from ..distances.panels import Columns
-from ..distances.scoring import Rows, Scoring, score_all
+from ..distances.scoring import Scoring, begin_all, ready_of, task_of
 from ..features.features import Features
-from ..features.held import HeldRows
-from .plan import MatrixPlan, MatrixStep, Slab, shared
+from .placing import RESULTS, Placing, placed
+from .plan import MatrixPlan, Slab, shared
+from .rows import PlacedRows
 
 _MOST_WAITING = 16  # tiles that may wait to be written
 
@@ -88,57 +94,10 @@ def score_matrices(
     tiles = plan.tiles()
     todo = [{tile for tile in tiles if not target.matrix.done(*tile)} for target in targets]
     count = sum(map(len, todo))
-    total = len(tiles) * len(targets)
-    done = total - count
-    report("tiles", done, total)
-    if not count:
-        return 0
-    spec, device = features.extractor.spec, features.extractor.device
-    centre = features.centre([*down, *(across or ())])
-    scorings = [
-        Scoring(Columns.of(target.weights, spec.dtype, device), centre, plan.block, fast)
-        for target in targets
-    ]
-    plan = plan if not features.crew.elsewhere else shared(plan, spec.row_bytes, features.crew)
-    somewhere = set().union(*todo)
-    wanted = [step for step in plan.steps() if not somewhere.isdisjoint(_tiles_of(plan, step))]
-
-    def contents(slab: Slab) -> Sequence[bytes]:
-        return (across if slab.across and across is not None else down)[slab.rows]
-
-    rows = HeldRows[Slab, Rows](
-        lambda slab: features.supply(contents(slab)),
-        (lambda slab: features.stored(contents(slab))) if plan.ahead else None,
-    )
-
-    def tasks() -> Iterator[Task[_Piece]]:
-        for step, following in zip_longest(wanted, wanted[1:]):
-            soon = () if following is None else (following.down, following.across)
-            one, other = rows.get((step.down, step.across), soon)
-            for (top, left), which in product(plan.pieces(step), range(len(targets))):
-                here = [tile for tile in _tiles_in(plan, top, left) if tile in todo[which]]
-                if here:
-                    mirrored = plan.columns is None and top == left
-                    sides = (
-                        one[_within(top, step.down)],
-                        None if mirrored else other[_within(left, step.across)],
-                    )
-                    label = _Piece(top, left, which, here)
-                    yield Task(label, score_all, (*sides, scorings[which]))
-                    del sides
-            del one, other  # freed before the next are loaded
-
-    with rows.reading(), _writing_behind(features) as write:
-        scored = completed(
-            features.crew, tasks(), lambda: features.clock("score"), mend=features.mend
-        )
-        for piece, distances in scored:
-            for tile in piece.tiles:
-                part = _cut(distances, plan, tile, piece.top, piece.left)
-                write(targets[piece.which].matrix, tile, part)
-                done += 1
-                report("tiles", done, total)
-            del distances, part
+    report("tiles", len(tiles) * len(targets) - count, len(tiles) * len(targets))
+    if count:
+        work = _Work(features, down, across, targets, plan, todo, report, fast)
+        until_it_fits(features.device, features.room(), work.planned, work.score)
     return count
 
 
@@ -149,6 +108,89 @@ class _Piece(NamedTuple):
     left: slice
     which: int
     tiles: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What `score_matrices` was given, and the tiles of each matrix that are still to be written.
+
+    `todo` shrinks as tiles are written, so that the work can begin again at any time.
+    """
+
+    features: Features
+    down: Sequence[bytes]
+    across: Sequence[bytes] | None
+    targets: Sequence[MatrixTarget]
+    plan: MatrixPlan
+    todo: list[set[tuple[int, int]]]
+    report: Report
+    fast: bool
+
+    def planned(self, room: int | None) -> tuple[Placing, int]:
+        """Plan for `room` bytes of the device, or of each worker; return also what that takes."""
+        row_bytes, crew = self.features.extractor.spec.row_bytes, self.features.crew
+        if crew.elsewhere:
+            placing = placed(shared(self.plan, row_bytes, crew.within(room)), row_bytes, None)
+        else:
+            placing = placed(self.plan, row_bytes, room)
+        return placing, placing.need
+
+    def score(self, placing: Placing) -> None:
+        """Score and write the tiles that are left."""
+        features = self.features
+        total = len(self.plan.tiles()) * len(self.targets)
+        rows = PlacedRows(features, self._contents, placing)
+        most = 1 if features.device.local else RESULTS
+        with rows.reading(), _writing_behind(most) as write:
+            scored = completed(
+                features.crew,
+                self._tasks(placing, rows),
+                lambda: features.clock("score"),
+                mend=features.mend,
+            )
+            for piece, distances in scored:
+                write(partial(self._write, piece, ready_of(distances)), len(piece.tiles))
+                del distances
+                self.report("tiles", total - sum(map(len, self.todo)), total)
+        self.report("tiles", total, total)
+
+    def _contents(self, slab: Slab) -> Sequence[bytes]:
+        whole = self.across if slab.across and self.across is not None else self.down
+        return whole[slab.rows]
+
+    def _tasks(self, placing: Placing, rows: PlacedRows) -> Iterator[Task[_Piece]]:
+        features, plan = self.features, placing.plan
+        spec, where = features.extractor.spec, features.extractor.device
+        centre = features.centre([*self.down, *(self.across or ())])
+        scorings = [
+            Scoring(Columns.of(target.weights, spec.dtype, where), centre, plan.block, self.fast)
+            for target in self.targets
+        ]
+        for step, one, other in rows.steps(set().union(*self.todo)):
+            for (top, left), which in product(plan.pieces(step), range(len(scorings))):
+                here = [tile for tile in plan.tiles_in(top, left) if tile in self.todo[which]]
+                if here:
+                    mirrored = plan.columns is None and top == left
+                    sides = (
+                        one[_within(top, step.down)],
+                        None if mirrored else other[_within(left, step.across)],
+                    )
+                    label = _Piece(top, left, which, here)
+                    yield task_of(features.crew, label, begin_all, *sides, scorings[which])
+                    del sides
+            del one, other  # freed before the next are loaded
+
+    def _write(self, piece: _Piece, ready: Ready) -> None:
+        """Wait for the distances of a piece, and write its tiles."""
+        with self.features.clock("score"):
+            distances = ready()
+        for tile in piece.tiles:
+            row, column = tile[0] * self.plan.tile, tile[1] * self.plan.tile
+            part = distances[row - piece.top.start :, column - piece.left.start :]
+            with self.features.clock("write"):
+                matrix = self.targets[piece.which].matrix
+                matrix.write(*tile, part[: self.plan.tile, : self.plan.tile])
+            self.todo[piece.which].discard(tile)
 
 
 def fast_error(
@@ -166,44 +208,27 @@ def fast_error(
 
 
 @contextmanager
-def _writing_behind(
-    features: Features,
-) -> Iterator[Callable[[Matrix, tuple[int, int], NDArray[np.float32]], None]]:
-    """Provide a function that queues tiles for a writer thread; all are written on exit."""
-    waiting: list[Future[None]] = []
+def _writing_behind(most: int) -> Iterator[Callable[[Callable[[], None], int], None]]:
+    """Provide a function that queues work for a writer thread; all of it is done on exit.
 
-    def write(matrix: Matrix, tile: tuple[int, int], distances: NDArray[np.float32]) -> None:
-        with features.clock("write"):
-            matrix.write(*tile, distances)
+    The work on a piece comes with its number of tiles. `most` pieces may wait, and more if they are
+    small.
+    """
+    waiting: deque[tuple[Future[None], int]] = deque()
 
-    def submit(matrix: Matrix, tile: tuple[int, int], distances: NDArray[np.float32]) -> None:
-        waiting.append(thread.submit(write, matrix, tile, distances))
-        while len(waiting) > _MOST_WAITING or (waiting and waiting[0].done()):
-            waiting.pop(0).result()  # raises the writer's error
+    def submit(work: Callable[[], None], tiles: int) -> None:
+        waiting.append((thread.submit(work), tiles))
+        while waiting and (waiting[0][0].done() or too_many()):
+            waiting.popleft()[0].result()  # raises the writer's error
+
+    def too_many() -> bool:
+        return len(waiting) > most and sum(tiles for _, tiles in waiting) > _MOST_WAITING
 
     with ThreadPoolExecutor(1, "lpipstore-tiles") as thread:
         yield submit
-        for future in waiting:
+        for future, _ in waiting:
             future.result()
-
-
-def _tiles_of(plan: MatrixPlan, step: MatrixStep) -> set[tuple[int, int]]:
-    return {tile for top, left in plan.pieces(step) for tile in _tiles_in(plan, top, left)}
-
-
-def _tiles_in(plan: MatrixPlan, top: slice, left: slice) -> Iterator[tuple[int, int]]:
-    for row in range(top.start // plan.tile, -(-top.stop // plan.tile)):
-        for column in range(left.start // plan.tile, -(-left.stop // plan.tile)):
-            if plan.columns is not None or column >= row:
-                yield row, column
 
 
 def _within(part: slice, slab: Slab) -> slice:
     return slice(part.start - slab.start, part.stop - slab.start)
-
-
-def _cut(
-    piece: NDArray[np.float32], plan: MatrixPlan, tile: tuple[int, int], top: slice, left: slice
-) -> NDArray[np.float32]:
-    row, column = tile[0] * plan.tile - top.start, tile[1] * plan.tile - left.start
-    return piece[row : row + plan.tile, column : column + plan.tile]

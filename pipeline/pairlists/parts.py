@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..distances.scoring import Rows, Scoring, score_by_product, score_singly
+from ..common.device import Ready
+from ..distances.scoring import Rows, Scoring, begin_by_product, begin_singly
 from .plan import ListPlan
 from .schedule import ListStep, Room, RowSet
 
@@ -34,15 +35,15 @@ class Part:
     across: slice | None = None
 
 
-def score_part(left: Rows, right: Rows | None, part: Part, scoring: Scoring) -> NDArray[np.float32]:
-    """Return the distances of the pairs of a part, float32 [p], in any process.
+def begin_part(left: Rows, right: Rows | None, part: Part, scoring: Scoring) -> Ready:
+    """Begin to compute the distances of the pairs of a part, float32 [p], in any process.
 
     `left` and `right` are the rows of the step; `right` None means `left`.
     """
     if part.top is None:
-        return score_singly(left, right, part.places, scoring)
+        return begin_singly(left, right, part.places, scoring)
     others = None if part.across is None else (left if right is None else right)[part.across]
-    return score_by_product(left[part.top], others, part.places, scoring)
+    return begin_by_product(left[part.top], others, part.places, scoring)
 
 
 def needed_by(part: Part, left: Rows, right: Rows | None) -> tuple[Rows, Rows | None, Part]:

@@ -4,7 +4,7 @@ The schedule changes only how often a row is read, never a bit of a distance.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,20 @@ from .plan import ListPlan
 _PANEL_BYTES = 4 * 4096  # of one converted row on either side of a product or a difference
 _PAIR_BYTES = 24  # of one pair in a product: float64 sums, distances and their mirror
 _MOST_BLOCKS = 8  # along a product: rows are converted once for all of them
+_MOST_BLOCKS_ON_DEVICE = 32  # where few large calls pay
 _STREAMED_SHARE = 8  # one part in so many of the room is for streamed rows
 
 
 @dataclass(frozen=True)
 class Room:
-    """What fits in memory: `rows` rows at a time, and products of `blocks` blocks on each side."""
+    """What fits in memory: `rows` rows at a time, and products of `blocks` blocks on each side.
+
+    With `ahead`, rows that are streamed leave memory for the next ones.
+    """
 
     rows: int
     blocks: int
+    ahead: bool = False
 
 
 def room_for(memory: int, row_bytes: int, block: int) -> Room:
@@ -34,14 +39,30 @@ def room_for(memory: int, row_bytes: int, block: int) -> Room:
     UsageError
         `memory` is too small for two blocks; the message gives the minimum.
     """
-    budget = Budget(memory, row_bytes, _PANEL_BYTES)
+    return _fitted(Budget(memory, row_bytes, _PANEL_BYTES), block, _MOST_BLOCKS)
+
+
+def room_on_device(memory: int, row_bytes: int, block: int) -> Room:
+    """Return what fits in `memory` bytes of a device; raises as `room_for` does."""
+    budget = Budget(memory, row_bytes, _PANEL_BYTES, "device_memory")
+    room = _fitted(budget, block, _MOST_BLOCKS_ON_DEVICE)
+    return replace(room, ahead=room.rows >= 3 * block)
+
+
+def bytes_of(room: Room, rows: int, row_bytes: int, block: int) -> int:
+    """Return the bytes that a list of so many rows takes in a room."""
+    budget = Budget(0, row_bytes, _PANEL_BYTES)
+    return budget.bytes(min(rows, room.rows), _product_bytes(room.blocks * block))
+
+
+def _fitted(budget: Budget, block: int, most: int) -> Room:
     least = budget.bytes(2 * block, _product_bytes(block))
-    if memory < least:
+    if budget.memory < least:
         raise budget.too_small(least)
     blocks = 1
-    while blocks < _MOST_BLOCKS:
+    while blocks < most:
         product = _product_bytes((blocks + 1) * block)
-        if product > memory // 8 or budget.rows(product) < 2 * block:
+        if product > budget.memory // 8 or budget.rows(product) < 2 * block:
             break
         blocks += 1
     return Room(budget.rows(_product_bytes(blocks * block)), blocks)
@@ -81,6 +102,11 @@ class ListStep:
     right: RowSet | None
     pairs: NDArray[np.int64]
 
+    @property
+    def sides(self) -> tuple[RowSet, ...]:
+        """The sets of rows that are in memory together."""
+        return (self.left,) if self.right is None else (self.left, self.right)
+
 
 def steps(plan: ListPlan, todo: NDArray[np.int64], room: Room) -> Iterator[ListStep]:
     """Yield the pairs `todo` (ascending) in steps that read rows as few times as memory allows.
@@ -100,9 +126,18 @@ def steps(plan: ListPlan, todo: NDArray[np.int64], room: Room) -> Iterator[ListS
         left = _gather(plan, mine, np.concatenate(staying))
         if inside.any():
             yield ListStep(left, None, mine[inside])
-        for passing in _passing(plan, mine[~inside], room.rows - len(left.rows)):
+        streamed = (room.rows - len(left.rows)) // (2 if room.ahead else 1)
+        for passing in _passing(plan, mine[~inside], streamed):
             yield ListStep(left, _gather(plan, passing, plan.pairs[passing, 1]), passing)
         start = stop
+
+
+def loads(plan: ListPlan, todo: NDArray[np.int64], room: Room) -> Iterator[RowSet]:
+    """Yield the sets of rows in the order in which `steps` needs them loaded."""
+    held: tuple[RowSet, ...] = ()
+    for step in steps(plan, todo, room):
+        yield from (rows for rows in step.sides if rows not in held)
+        held = step.sides
 
 
 def _stop(plan: ListPlan, todo: NDArray[np.int64], start: int, room: Room) -> int:
@@ -111,7 +146,7 @@ def _stop(plan: ListPlan, todo: NDArray[np.int64], start: int, room: Room) -> in
     held = np.cumsum(needed[start:])
     if held[-1] <= room.rows:
         return len(needed)
-    passing = max(plan.block, room.rows // _STREAMED_SHARE)
+    passing = max(plan.block, room.rows // _STREAMED_SHARE) * (2 if room.ahead else 1)
     return start + max(1, int(np.searchsorted(held, room.rows - passing, side="right")))
 
 

@@ -1,23 +1,32 @@
 """Score listed pairs from rows: products of blocks with many pairs, differences elsewhere."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..common.device import Ready
+from ..common.fitting import until_it_fits
 from ..common.progress import Report, silent
 from ..common.tasks import Task, completed
 from ..distances.distances import gram_distances
 from ..distances.panels import Columns
-from ..distances.scoring import Rows, Scoring
+from ..distances.scoring import Rows, Scoring, ready_of, task_of
 from ..features.features import Features
 from ..features.held import HeldRows
-from .parts import needed_by, parts_of, score_part
+from .parts import begin_part, needed_by, parts_of
 from .plan import ListPlan
-from .schedule import Room, RowSet, room_for, steps
+from .schedule import Room, RowSet, bytes_of, room_for, room_on_device, steps
+
+Arrive = Callable[[], Rows]
+"""Waits until rows are there."""
+
+_ON_THEIR_WAY = 8  # results that come from the device while it computes others
 
 
 class Distances(Protocol):
@@ -90,45 +99,105 @@ def score_lists(
     fast
         As for `lpipstore.pipeline.distances.distances.gram_distances`.
     """
-    unknown = np.stack([np.isnan(target.distances.values) for target in targets])
-    total, done = unknown.size, int((~unknown).sum())
-    report("pairs", done, total)
-    todo = np.flatnonzero(unknown.any(0))
-    if not len(todo):
-        return
-    device, spec = features.extractor.device, features.extractor.spec
+    known = np.stack([~np.isnan(target.distances.values) for target in targets])
+    report("pairs", int(known.sum()), known.size)
+    if not known.all():
+        work = _Work(features, contents, targets, plan, room, report, fast)
+        until_it_fits(features.device, features.room(), work.placed, work.score)
 
-    centre = features.centre([contents[n] for n in plan.rows])
-    scorings = [
-        Scoring(Columns.of(target.weights, spec.dtype, device), centre, plan.block, fast)
-        for target in targets
-    ]
 
-    crew = features.crew
-    if crew.memory is not None:
-        room = room_for(crew.memory, spec.row_bytes, plan.block)
-    rows = HeldRows[RowSet, Rows](
-        lambda which: features.supply([contents[n] for n in plan.rows[which.rows]])
-    )
+@dataclass(frozen=True)
+class _Work:
+    """What `score_lists` was given. It can begin again at any time: NaN are left to be scored."""
 
-    def tasks() -> Iterator[Task[tuple[int, NDArray[np.int64]]]]:
-        for step in steps(plan, todo, room):
-            sides = (step.left,) if step.right is None else (step.left, step.right)
-            left, *others = rows.get(sides)
+    features: Features
+    contents: Sequence[bytes]
+    targets: Sequence[ListTarget]
+    plan: ListPlan
+    room: Room
+    report: Report
+    fast: bool
+
+    def placed(self, memory: int | None) -> tuple[Room, int]:
+        """Return what fits in `memory` of the device, or of each worker, and the bytes of that."""
+        room, block, crew = self.room, self.plan.block, self.features.crew
+        row_bytes = self.features.extractor.spec.row_bytes
+        if crew.elsewhere:
+            of_task = crew.within(memory).memory
+            room = room if of_task is None else room_for(of_task, row_bytes, block)
+        elif memory is not None:
+            room = room_on_device(memory, row_bytes, block)
+        return room, bytes_of(room, len(self.plan.rows), row_bytes, block)
+
+    def score(self, room: Room) -> None:
+        """Score the pairs that are left."""
+        features = self.features
+        unknown = np.stack([np.isnan(target.distances.values) for target in self.targets])
+        done = int((~unknown).sum())
+        rows = HeldRows[RowSet, Arrive](self._send, self._stored if room.ahead else None)
+        waiting: deque[tuple[tuple[int, NDArray[np.int64]], Ready]] = deque()
+
+        def put(most: int) -> None:
+            nonlocal done
+            while len(waiting) > most:
+                (number, pairs), ready = waiting.popleft()
+                with features.clock("score"):
+                    distances = ready()
+                self.targets[number].distances.put(pairs, distances)
+                done += len(pairs)
+                self.report("pairs", done, unknown.size)
+
+        with rows.reading():
+            scored = completed(
+                features.crew,
+                self._tasks(room, rows, unknown),
+                lambda: features.clock("score"),
+                mend=features.mend,
+            )
+            for label, result in scored:
+                waiting.append((label, ready_of(result)))
+                put(0 if features.device.local else _ON_THEIR_WAY)
+            put(0)
+
+    def _tasks(
+        self, room: Room, rows: HeldRows[RowSet, Arrive], unknown: NDArray[np.bool_]
+    ) -> Iterator[Task[tuple[int, NDArray[np.int64]]]]:
+        features, plan, crew = self.features, self.plan, self.features.crew
+        spec, where = features.extractor.spec, features.extractor.device
+        centre = features.centre([self.contents[n] for n in plan.rows])
+        scorings = [
+            Scoring(Columns.of(target.weights, spec.dtype, where), centre, plan.block, self.fast)
+            for target in self.targets
+        ]
+        some = steps(plan, np.flatnonzero(unknown.any(0)), room)
+        for step, following in pairwise(chain(some, [None])):
+            assert step is not None
+            streamed = following is not None and following.left is step.left
+            soon = following.sides if streamed and following is not None else ()
+            left, *others = (arrive() for arrive in rows.get(step.sides, soon))
             right = others.pop() if others else None
             for number, (scoring, wanted) in enumerate(zip(scorings, unknown, strict=True)):
                 mine = replace(step, pairs=step.pairs[wanted[step.pairs]])
                 for part in parts_of(plan, mine, room):
                     needed = needed_by(part, left, right) if crew.elsewhere else (left, right, part)
-                    yield Task((number, part.pairs), score_part, (*needed, scoring))
+                    yield task_of(crew, (number, part.pairs), begin_part, *needed, scoring)
                     del needed
             del left, right  # freed before the next are loaded
 
-    scored = completed(crew, tasks(), lambda: features.clock("score"), mend=features.mend)
-    for (number, pairs), distances in scored:
-        targets[number].distances.put(pairs, distances)
-        done += len(pairs)
-        report("pairs", done, total)
+    def _named(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """Return the content hashes of rows of the plan."""
+        return [self.contents[number] for number in self.plan.rows[rows]]
+
+    def _stored(self, which: RowSet) -> bool:
+        return self.features.stored(self._named(which.rows))
+
+    def _send(self, which: RowSet) -> Arrive:
+        """Begin to upload rows; or find out where they lie, for workers."""
+        features = self.features
+        if features.crew.elsewhere:
+            located = features.locate(self._named(which.rows))
+            return lambda: located
+        return features.send(self._named(which.rows), self.room.rows)
 
 
 def fast_list_error(

@@ -22,7 +22,7 @@ from ..features.features import Features
 from ..runs.files import STATISTICS
 from ..runs.zarr_array import chunk_is_whole, open_array
 from .plan import ListPlan
-from .schedule import Room
+from .schedule import Room, room_on_device
 
 
 def keep_statistics(
@@ -66,18 +66,21 @@ def make_statistics(
     Yields, for each of `chunks`, the slice of the plan's pairs and their statistics, float32
     [pairs, channels of all taps].
     """
-    layout, dtype = features.extractor.layout, features.extractor.spec.dtype
+    layout, spec = features.extractor.layout, features.extractor.spec
+    held, memory = room.rows, features.room()
+    if memory is not None:
+        room = room_on_device(memory, spec.row_bytes, plan.block)
 
     def of_batch(
         together: list[int], needed: NDArray[np.int64]
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield the statistics of some chunks; their rows are freed at the end."""
-        rows = features.load([contents[n] for n in plan.rows[needed]])
+        rows = features.send([contents[n] for n in plan.rows[needed]], held)()
         for chunk in together:
             part = slice(chunk * plan.block, min((chunk + 1) * plan.block, len(plan.pairs)))
             places = np.searchsorted(needed, plan.pairs[part])
             with features.clock("score"):
-                numbers = score_statistics(rows, places, layout, dtype)
+                numbers = score_statistics(rows, places, layout, spec.dtype)
             yield part, numbers
 
     for batch in _batches(plan, chunks, room):

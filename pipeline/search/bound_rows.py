@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..common.budget import Budget
+from ..common.device import rows_at_once
 from ..features.features import Features
 from ..features.pooled import PooledRows
 from ..features.rowcache import Read, RowCache
@@ -20,7 +21,11 @@ Stages = list[tuple[BoundStage, RowCache]]
 
 
 def grids_of(
-    pooled: PooledRows, contents: Sequence[bytes], weights: NDArray[np.float32], memory: int
+    pooled: PooledRows,
+    contents: Sequence[bytes],
+    weights: NDArray[np.float32],
+    memory: int,
+    room: int,
 ) -> Stages:
     """Return the bound stages made from pooled rows, one per grid.
 
@@ -31,15 +36,19 @@ def grids_of(
     weights
         Column weights of a head, none of them negative, float32 [length].
     memory
-        Bytes for the bound vectors of all of these stages.
+        Bytes of this machine for the bound vectors of all of these stages.
+    room
+        Bytes of the device for them, the same on a CPU.
     """
-    room = Budget(memory, max(1, sum(4 * pool.length for pool in pooled.specs.values()))).rows()
+    vector_bytes = max(1, sum(4 * pool.length for pool in pooled.specs.values()))
+    held = Budget(room, vector_bytes).rows()
+    at_once = rows_at_once(Budget(memory, vector_bytes).rows(), vector_bytes)
     extractor, stages = pooled.features.extractor, Stages()
     for grid in pooled.grids:
         some = torch.from_numpy(pooled.read(grid, pooled.features.central(contents)))
         stage = Grid.of(grid, weights, extractor.layout, extractor.spec.dtype, some)
         read = _BoundRows(pooled, grid, stage, contents)
-        stages.append((stage, _held(read, len(contents), room, extractor.device)))
+        stages.append((stage, _held(read, len(contents), held, extractor.device, at_once)))
     return stages
 
 
@@ -78,5 +87,7 @@ class _BoundRows:
         return self.stage.prepare(rows)
 
 
-def _held(read: Read, count: int, room: int, device: torch.device) -> RowCache:
-    return RowCache(read, count, BLOCK, room, device, whole=True)
+def _held(
+    read: Read, count: int, room: int, device: torch.device, at_once: int | None = None
+) -> RowCache:
+    return RowCache(read, count, BLOCK, room, device, whole=True, at_once=at_once)

@@ -5,7 +5,7 @@ pair that one stage rules out is not looked at again.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -62,6 +62,10 @@ class Tally:
         products = self.arithmetic - 2 * self.compared
         handling = HANDLING * sum(self.left.values())
         return PRODUCTS * products + COMPARING * self.compared + handling
+
+    def copy(self) -> "Tally":
+        """Return the same work, to be added to by itself."""
+        return replace(self, left=dict(self.left))
 
     def add(self, other: "Tally") -> None:
         """Add the work of another search."""

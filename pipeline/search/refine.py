@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from ..distances.near import near_distances
 from ..distances.panels import live
 from ..distances.scoring import Rows, Scoring
-from ..features.rowcache import Pairs, RowCache, SingleRows
+from ..features.rowcache import Pairs, RowCache, SingleRows, bits_of
 from .blocks import split, windows
 from .bounds import DenseError
 from .cascade import PRODUCT_PAYS, Tally
@@ -47,6 +47,11 @@ class Refiner:
     ) -> None:
         self._rows, self._single, self.side, self._room = rows, single, side, room
         self._scoring, self.dense, self._sides = scoring, dense, sides
+
+    def clear(self) -> None:
+        """Release all rows."""
+        self._rows.clear()
+        self._single.clear()
 
     def below(self, pairs: Pairs, below: float, tally: Tally) -> tuple[Pairs, NDArray[np.float32]]:
         """Return the given pairs whose distance in the dense matrix is under `below`.
@@ -156,7 +161,7 @@ def decide(
     if len(near):
         doubt = dense.doubt_of(distances[near], stored, ends[near], scoring)
         near = near[off[near] <= doubt]
-    bits = stored.view(torch.int16) if stored.dtype == torch.uint16 else stored  # indexable
+    bits = bits_of(stored)
     for start in range(0, len(near), scoring.block):
         part = near[start : start + scoring.block]
         (left, i), (right, j) = (

@@ -7,14 +7,13 @@ count (`Sides`). Everything else is the same.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ...cache.errors import UsageError
-from ..common.budget import Budget
 from ..common.progress import Report
 from ..distances.distances import block_of
 from ..distances.panels import Columns, live
@@ -32,13 +31,13 @@ from .cascade import Cascade, Tally
 from .close import Close, Effort, close_in_part, in_order
 from .nearest import nearest_in_step
 from .refine import Refiner
+from .room import SearchRoom
 from .sampling import Sample, estimated_cost, few_remain
 from .sides import Sides
 from .topk import SAVES, Neighbours, NeighbourTiles
 
-_SHARE_OF_ROWS = 0.75  # of the memory; the rest is for pooled rows
-_PANELS = 2 * 4 * 4096  # bytes of converted rows, one on either side of a computation
-_LEAST_ROWS = 16
+T = TypeVar("T")
+
 _BLOCKS = 4  # searched for close pairs together: few calls on many pairs
 _SAMPLED = 8  # of the second side one image in so many is sampled for its neighbours at most
 _FEWEST = 16  # but so many images are
@@ -86,8 +85,8 @@ class Search:
     ) -> None:
         self.sides = sides = Sides(len(contents), first)
         extractor = features.extractor
-        spec, device = extractor.spec, extractor.device
-        columns = Columns.of(weights, spec.dtype, device)
+        spec = extractor.spec
+        columns = Columns.of(weights, spec.dtype, extractor.device)
         block = block_of(sides.longest, spec.row_bytes)
         self._features, self._pooled, self._contents = features, pooled, contents
         self._weights, self._memory, self._row_bytes = weights, memory, spec.row_bytes
@@ -96,21 +95,48 @@ class Search:
         self._block, self._live = block, live(columns)
         self.arithmetic = self._arithmetic_from(0)
 
-        room = rows_that_fit(spec.row_bytes, memory)
+        self._dense = DenseError.of(weights, extractor.layout, spec.dtype, columns)
+        self._columns, self._revisit = columns, revisit
+        self._room = SearchRoom(features, memory)
+
+    @cached_property
+    def _exact(self) -> Refiner:
+        """The rows, in the memory of the device."""
+        features, sides = self._features, self.sides
+        spec, where = features.extractor.spec, features.extractor.device
+        room, at_once = self._room.rows, self._room.at_once
         # Cached rows take memory beside the two blocks that are being compared
-        side = min(BLOCK, 1 << (room // (4 if revisit else 2)).bit_length() - 1)
-        held = room - 2 * side if revisit else room
-        stored = _StoredRows(features, contents)
-        rows = RowCache(stored.rows, sides.count, side, held, device, whole=revisit)
-        single = SingleRows(stored.read, sides.count, room, spec.length, spec.dtype, device)
-        dense = DenseError.of(weights, extractor.layout, spec.dtype, columns)
-        scoring = Scoring(columns, features.centre(contents), block)
-        self._exact = Refiner(rows, single, side, room, scoring, dense, sides)
+        side = min(BLOCK, 1 << (room // (4 if self._revisit else 2)).bit_length() - 1)
+        held = room - 2 * side if self._revisit else room
+        stored = _StoredRows(features, self._contents)
+        rows = RowCache(
+            stored.rows, sides.count, side, held, where, whole=self._revisit, at_once=at_once
+        )
+        single = SingleRows(stored.read, sides.count, room, spec.length, spec.dtype, where, at_once)
+        scoring = Scoring(self._columns, features.centre(self._contents), self._block)
+        return Refiner(rows, single, side, room, scoring, self._dense, sides)
+
+    def _counted(self, work: Callable[[Tally], T], tally: Tally) -> T:
+        """Do work on the device; the tally counts it once, even if memory runs out there."""
+
+        def attempt() -> tuple[T, Tally]:
+            own = tally.copy()
+            return work(own), own
+
+        with self._features.clock("score"):
+            result, taken = self._room.fit(attempt, self._release)
+        vars(tally).update(vars(taken))
+        return result
+
+    def _release(self) -> None:
+        """Let go of all rows and bounds, which are read again when they are needed."""
+        for name in ("_exact", "_grids", "_cascade"):
+            vars(self).pop(name, None)
 
     @cached_property
     def _grids(self) -> list[tuple[BoundStage, RowCache]]:
-        room = int(self._memory * (1 - _SHARE_OF_ROWS))
-        return grids_of(self._pooled, self._contents, self._weights, room)
+        memory, room = self._room.for_pooled
+        return grids_of(self._pooled, self._contents, self._weights, memory, room)
 
     def _matrix_fits(self) -> bool:
         """Return whether memory suffices for `by_matrix`; a search by bounds needs fewer rows."""
@@ -123,10 +149,14 @@ class Search:
     def _plan(self) -> MatrixPlan:
         """Plan the dense matrix; raises `UsageError` where memory is too small."""
         columns = None if self.sides.single else self.sides.neighbours
-        return plan_matrix(self.sides.searched, self._row_bytes, self._memory, columns=columns)
+        plan = plan_matrix(self.sides.searched, self._row_bytes, self._memory, columns=columns)
+        self._room.check(plan)
+        return plan
 
     def _score_matrix(self, plan: MatrixPlan, found: Matrix, report: Report) -> None:
         """Score the matrix into `found`, which keeps what it wants of it."""
+        if self._room.own:  # the matrix takes the memory of the device
+            self._release()
         near = self.sides.searched
         down, across = self._contents[:near], None if self.sides.single else self._contents[near:]
         score_matrix(self._features, down, across, self._weights, plan, found, report)
@@ -150,8 +180,10 @@ class Search:
         See `close_in_part`, which this returns the result of.
         """
         blocks = self._blocks_of(part)
-        with self._features.clock("score"):
-            close, tally = close_in_part(self._cascade, self._exact, blocks, below, Tally())
+        tally = Tally()
+        close = self._counted(
+            lambda own: close_in_part(self._cascade, self._exact, blocks, below, own)[0], tally
+        )
         return cast(Close, close), tally  # it is never given up
 
     def try_below(self, part: int, below: float, tally: Tally) -> Close | None:
@@ -165,8 +197,10 @@ class Search:
             # The first part is searched in small steps, so that giving up wastes little
             few = int(min(most, self.arithmetic)) // max(1, self._live) if part == 0 else 0
             effort = Effort(most, self._pairs_of(part), self._live, few)
-        with self._features.clock("score"):
-            return close_in_part(self._cascade, self._exact, blocks, below, tally, effort)[0]
+        return self._counted(
+            lambda own: close_in_part(self._cascade, self._exact, blocks, below, own, effort)[0],
+            tally,
+        )
 
     def paid(self, pairs: int, tally: Tally) -> bool:
         """Return whether the tallied work cost no more than computing `pairs` distances.
@@ -193,9 +227,10 @@ class Search:
         if not self._grids:
             return False
         sample = self._sample(BLOCK)
-        with self._features.clock("score"):
-            limits = self._exact.dense.reach(np.full(len(sample.images), below))
-            return estimated_cost(*self._grids[-1], sample, limits, tally) < 1
+        limits = self._dense.reach(np.full(len(sample.images), below))
+        return self._counted(
+            lambda own: estimated_cost(*self._grids[-1], sample, limits, own) < 1, tally
+        )
 
     def _sample(self, count: int) -> Sample:
         """Choose up to `count` images of each side to stand for it."""
@@ -238,8 +273,8 @@ class Search:
         pairs = candidates[numbers == part]
         cells = pairs // BLOCK  # rows read for one pair serve its neighbours
         pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], cells[:, 1], cells[:, 0]))]
-        with self._features.clock("score"):
-            return in_order([self._exact.decide(pairs, below, tally)]), tally
+        found = self._counted(lambda own: self._exact.decide(pairs, below, own), tally)
+        return in_order([found]), tally
 
     def nearest(self, step: int, found: Neighbours, below: float) -> Tally:
         """Take one of `steps` steps of the search for the nearest neighbours of each image.
@@ -247,7 +282,10 @@ class Search:
         See `nearest_in_step`; `found` is updated.
         """
         with self._features.clock("score"):
-            return nearest_in_step(self._cascade, self._exact, step, found, below)[1]
+            return self._room.fit(
+                lambda: nearest_in_step(self._cascade, self._exact, step, found, below),
+                self._release,
+            )[1]
 
     def pays(self, most: int, below: float, tally: Tally) -> bool:
         """Estimate whether `nearest` finds the `most` nearest images faster than `by_matrix`.
@@ -273,13 +311,16 @@ class Search:
         rank = -(-most * len(beyond) // (self.sides.count - self.sides.start)) - (not single)
         if rank >= len(beyond):
             return False
-        rows = self._rows_of(sample.images)
-        others = None if sample.others is None else self._rows_of(sample.others)
-        with self._features.clock("score"):
-            distances = self._exact.among(rows, others, tally).cpu().numpy()
+
+        def small(own: Tally) -> bool:
+            rows = self._rows_of(sample.images)
+            others = None if sample.others is None else self._rows_of(sample.others)
+            distances = self._exact.among(rows, others, own).cpu().numpy()
             reach = np.partition(distances, rank, axis=1)[:, rank].astype(np.float64)
-            limits = self._exact.dense.reach(np.minimum(reach, below))
-            return few_remain(*self._grids[-1], sample, limits, tally)
+            limits = self._dense.reach(np.minimum(reach, below))
+            return few_remain(*self._grids[-1], sample, limits, own)
+
+        return self._counted(small, tally)
 
     def by_matrix(
         self,
@@ -325,18 +366,3 @@ class _StoredRows:
     def read(self, which: NDArray[np.int64], out: NDArray[np.generic]) -> None:
         """Write rows to `out`, [n, length]."""
         self.features.read([self.contents[number] for number in which], out)
-
-
-def rows_that_fit(row_bytes: int, memory: int) -> int:
-    """Return how many rows to hold in memory at a time.
-
-    Raises
-    ------
-    UsageError
-        `memory` is too small for `_LEAST_ROWS` rows; the message gives the minimum.
-    """
-    budget = Budget(int(memory * _SHARE_OF_ROWS), row_bytes, _PANELS)
-    room = budget.rows()
-    if room < _LEAST_ROWS:
-        raise budget.too_small(budget.bytes(_LEAST_ROWS) / _SHARE_OF_ROWS)
-    return room

@@ -83,3 +83,12 @@ def shelve(tmp_path):
     yield fill
     for store in stores:
         store.close()
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles and blocks of 16 rows, so that few rows make many of them."""
+    for module in ("matrix.plan", "pairlists.plan", "search.search"):
+        name = f"lpipstore.pipeline.{module}.block_of"
+        monkeypatch.setattr(name, lambda count, row_bytes: 16)
+    monkeypatch.setattr("lpipstore.pipeline.matrix.plan._TILE", 16)

@@ -18,9 +18,10 @@ from lpipstore.pipeline.backbones.load import load_backbone
 from lpipstore.pipeline.distances.panels import Columns
 from lpipstore.pipeline.distances.scoring import (
     Scoring,
-    score_all,
-    score_by_product,
-    score_singly,
+    begin_all,
+    begin_by_product,
+    begin_singly,
+    finished,
     score_statistics,
 )
 from lpipstore.pipeline.features.extractor import Extractor, extract_rows
@@ -29,7 +30,7 @@ from lpipstore.pipeline.features.rowcache import RowCache, SingleRows
 from lpipstore.pipeline.images.data import content_of
 from lpipstore.pipeline.images.loader import decode_batch, decode_images
 from lpipstore.pipeline.images.preparation import Preparation
-from lpipstore.pipeline.pairlists.parts import parts_of, score_part
+from lpipstore.pipeline.pairlists.parts import begin_part, parts_of
 from lpipstore.pipeline.pairlists.plan import plan_list
 from lpipstore.pipeline.pairlists.schedule import room_for, steps
 from lpipstore.pipeline.search.blocks import BLOCK
@@ -145,17 +146,18 @@ def test_weights_that_are_tensors_stay_in_their_process():
 def test_score_a_piece_of_a_matrix(elsewhere, shelf, fast):
     scoring = Scoring(shelf.scoring.columns, shelf.scoring.centre, 256, fast)
     one, other = shelf.rows[:256], shelf.rows[90:300]
-    same(elsewhere(score_all, one, other, scoring), score_all(one, other, scoring))
-    same(elsewhere(score_all, one, None, scoring), score_all(one, None, scoring))
-    placed = score_all(torch.from_numpy(one), torch.from_numpy(other), scoring)
-    same(score_all(one, other, scoring), placed)
+    for right in (other, None):
+        args = begin_all, one, right, scoring
+        same(elsewhere(finished, *args), finished(*args))
+    placed = finished(begin_all, torch.from_numpy(one), torch.from_numpy(other), scoring)
+    same(finished(begin_all, one, other, scoring), placed)
 
 
 def test_score_pairs_of_rows(elsewhere, shelf):
     pairs = np.random.default_rng(2).integers(0, COUNT, (500, 2))
-    for step in (score_by_product, score_singly):
-        args = shelf.rows, None, pairs, shelf.scoring
-        same(elsewhere(step, *args), step(*args))
+    for step in (begin_by_product, begin_singly):
+        args = step, shelf.rows, None, pairs, shelf.scoring
+        same(elsewhere(finished, *args), finished(*args))
 
 
 def test_score_the_passes_of_a_list(elsewhere, shelf):
@@ -170,8 +172,8 @@ def test_score_the_passes_of_a_list(elsewhere, shelf):
         left = shelf.rows[plan.rows[step.left.rows]]
         right = None if step.right is None else shelf.rows[plan.rows[step.right.rows]]
         for part in parts_of(plan, step, room):
-            args = left, right, part, shelf.scoring
-            same(elsewhere(score_part, *args), score_part(*args))
+            args = begin_part, left, right, part, shelf.scoring
+            same(elsewhere(finished, *args), finished(*args))
             kinds.add((part.top is None, part.across is None))
     assert len(kinds) > 1  # products and single pairs
 
@@ -244,7 +246,7 @@ def test_take_the_steps_to_the_nearest_neighbours(elsewhere, shelf, search):
 
 def test_decide_which_pairs_are_close(elsewhere, shelf, search):
     pairs = np.argwhere(np.triu(np.ones((60, 60)), 1)) + 100
-    distances = score_singly(shelf.rows, None, pairs, shelf.scoring)
+    distances = finished(begin_singly, shelf.rows, None, pairs, shelf.scoring)
     below = float(np.median(distances))  # where the rounding of the matrix decides
     args = shelf.rows, pairs, below, search._exact._scoring, search._exact.dense
     here, there = decide(*args), elsewhere(decide, *args)

@@ -27,7 +27,6 @@ from .neighbours import NEIGHBOURS_EXAMPLES, neighbours
 from .options import (
     LIST,
     WHAT_HOLDS_IMAGES,
-    KeepStatistics,
     Out,
     Quiet,
     Store,
@@ -41,6 +40,7 @@ from .runner import make_run as _make_run
 from .runner import show as _show
 from .runner import watched as _watched
 from .runs import COPY_EXAMPLES, DistancesUnlessNamed, export, export_run, rescore
+from .shared import KeepStatistics, OfBackbone
 from .stores import PULL_EXAMPLES, PUSH_EXAMPLES, store_pull, store_push
 from .viewing import DUPLICATES_EXAMPLES, REPORT_EXAMPLES, duplicates, report
 
@@ -139,7 +139,7 @@ def score(
 
 
 @app.command(epilog="Example: lpipstore extract photos samples.npz --backbone vgg")
-@takes_settings("heads", "memory", "dry_run")
+@takes_settings("heads", "memory", "device_memory", "dry_run")
 def extract(
     sources: Sources, settings: Settings, strict: Strict = False, as_json: Json = False
 ) -> None:
@@ -200,9 +200,7 @@ def store_evict(
 @store_app.command("clear", epilog="Example: lpipstore store clear --backbone vgg")
 def store_clear(
     store: Store = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Only the rows of this backbone.", show_default="all")
-    ] = None,
+    backbone: OfBackbone = None,
     as_json: Json = False,
 ) -> None:
     """Remove rows; they are computed again when they are needed."""

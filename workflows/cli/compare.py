@@ -6,8 +6,9 @@ import typer
 
 from ...cache.errors import UsageError
 from ..session.settings import Settings
-from .options import LIST, NEAREST, KeepStatistics, Out, place_of, takes_settings
+from .options import LIST, NEAREST, Out, place_of, takes_settings
 from .runner import Json, Strict, make_run
+from .shared import KeepStatistics
 
 COMPARE_EXAMPLES = """Examples:
 

@@ -19,6 +19,7 @@ _WITHOUT = (
     "rehash",
     "trunk_dtype",
     "memory",
+    "device_memory",
     "precision",
     "device",
     "workers",

@@ -16,7 +16,7 @@ lpipstore map photo.png photo.jpg --backbone squeeze --out map.png
 lpipstore map 'shard.tar#cat.jpg' cat.png --out map.pdf --overlay"""
 
 
-@takes_settings("dry_run", "precision", "memory")
+@takes_settings("dry_run", "precision", "memory", "device_memory")
 def spatial_map(
     first: Annotated[
         str,

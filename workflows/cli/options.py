@@ -73,15 +73,6 @@ Store = Annotated[
     ),
 ]
 
-KeepStatistics = Annotated[
-    bool,
-    typer.Option(
-        "--keep-statistics",
-        rich_help_panel=LIST,
-        help="Keep each pair's statistics: other heads then need no rows.",
-    ),
-]
-
 Quiet = Annotated[
     bool,
     typer.Option(
@@ -228,6 +219,14 @@ _OPTIONS: dict[str, Any] = {
     "memory": Annotated[
         str, typer.Option(rich_help_panel=MACHINE, metavar="4GB", help="Memory for rows and tiles.")
     ],
+    "device_memory": Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MACHINE,
+            metavar="16GB|auto",
+            help="Memory of a GPU for rows and products; auto takes most of what is free.",
+        ),
+    ],
     "precision": Annotated[
         str,
         typer.Option(
@@ -238,7 +237,11 @@ _OPTIONS: dict[str, Any] = {
     ],
     "device": Annotated[
         str,
-        typer.Option(rich_help_panel=MACHINE, metavar="auto|cpu|cuda", help="Where to compute."),
+        typer.Option(
+            rich_help_panel=MACHINE,
+            metavar="auto|cpu|cuda",
+            help="Where to compute; cuda:0,1 or cuda:all share the work among GPUs.",
+        ),
     ],
     "workers": Annotated[
         int | None,

@@ -9,10 +9,8 @@ from typer.core import TyperGroup
 from ..session.settings import Settings
 from .options import LIST, MODEL, Quiet, path_of, place_of, takes_settings
 from .runner import Json, carry_out, make_run, show, watched
+from .shared import Run
 
-Run = Annotated[
-    Path, typer.Argument(parser=path_of, metavar="RUN", help="The folder of a finished run.")
-]
 # Settings that the run determines or that do not apply
 _DECIDED = (
     "backbone",

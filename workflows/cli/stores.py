@@ -8,6 +8,7 @@ import typer
 from ..session.settings import Settings, store_path
 from .options import WHAT_HOLDS_IMAGES, Quiet, Store, place_of, takes_settings
 from .runner import Json, Strict, carry_out
+from .shared import OfBackbone
 
 PUSH_EXAMPLES = "Example: lpipstore store push s3://bucket/rows --backbone squeeze"
 PULL_EXAMPLES = """Examples:
@@ -27,9 +28,7 @@ Url = Annotated[
 def store_push(
     url: Url,
     store: Store = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Only the rows of this backbone.", show_default="all")
-    ] = None,
+    backbone: OfBackbone = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Read every object there; send those again that changed."),
@@ -50,7 +49,7 @@ def store_push(
     )
 
 
-@takes_settings("heads", "memory", "precision", "dry_run", "remote")
+@takes_settings("heads", "memory", "device_memory", "precision", "dry_run", "remote")
 def store_pull(
     url: Url,
     settings: Settings,

@@ -8,6 +8,7 @@ import typer
 from ..session.settings import Settings
 from .options import OUTPUT, Quiet, path_of, takes_settings
 from .runner import Json, Strict, carry_out
+from .shared import Run
 
 REPORT_EXAMPLES = "Example: lpipstore report run --out report.html"
 DUPLICATES_EXAMPLES = "Example: lpipstore duplicates photos --backbone squeeze --link alike"
@@ -90,9 +91,7 @@ def duplicates(
 
 
 def report(
-    run: Annotated[
-        Path, typer.Argument(parser=path_of, metavar="RUN", help="The folder of a finished run.")
-    ],
+    run: Run,
     out: Annotated[
         Path | None,
         typer.Option(

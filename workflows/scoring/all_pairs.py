@@ -101,7 +101,8 @@ class MatrixResults(Results):
 
 def plan_pairs(collection: Collection, settings: Settings) -> MatrixPlan:
     """Plan the matrix of all pairs; raises `UsageError` where memory is too small."""
-    return plan_matrix(len(collection.good), collection.row_bytes(), parse_bytes(settings.memory))
+    count, memory = len(collection.good), parse_bytes(settings.memory)
+    return collection.need_room(plan_matrix(count, collection.row_bytes(), memory))
 
 
 def score_matrices_of(

@@ -22,7 +22,8 @@ from ...pipeline.matrix.summary import Figures
 from ...pipeline.runs.files import MANIFEST, PAIRS
 from ...pipeline.runs.run import FinishedRun
 from ...pipeline.search.results import SearchParts, finished_pairs, write_pairs
-from ...pipeline.search.search import Search, rows_that_fit
+from ...pipeline.search.room import SearchRoom
+from ...pipeline.search.search import Search
 from ...pipeline.sources.sources import Given
 from ..session.collection import STAGES, Collection
 from ..session.dryrun import Forecast, width_of
@@ -141,7 +142,7 @@ class ClosePairs(Job):
     def check_memory(self, collection: Collection, settings: Settings) -> None:
         """Raise `UsageError` if the memory is too small for a few rows."""
         collection.head(settings)
-        rows_that_fit(collection.row_bytes(), parse_bytes(settings.memory))
+        SearchRoom(collection.features, parse_bytes(settings.memory))
 
     def work(self, collection: Collection, out: Path, settings: Settings) -> Work:
         """Return the work of all distances, which a search takes at most."""

@@ -135,7 +135,8 @@ class CrossPairs(Job):
         records = collection.records
         down, across = (_usable(side) for side in (records[: self.first], records[self.first :]))
         memory = parse_bytes(settings.memory)
-        return down, plan_matrix(down, collection.row_bytes(), memory, columns=across)
+        plan = plan_matrix(down, collection.row_bytes(), memory, columns=across)
+        return down, collection.need_room(plan)
 
 
 def _usable(records: Sequence[ImageRecord]) -> int:

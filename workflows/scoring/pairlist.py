@@ -19,7 +19,7 @@ from ...pipeline.features.pooled import PooledRows
 from ...pipeline.images.survey import ImageRecord
 from ...pipeline.pairlists.file import DistanceFile
 from ...pipeline.pairlists.plan import UNUSABLE, ListPlan, plan_list
-from ...pipeline.pairlists.schedule import room_for
+from ...pipeline.pairlists.schedule import room_for, room_on_device
 from ...pipeline.pairlists.score import ListTarget, fast_list_error, score_lists
 from ...pipeline.pairlists.statistics import distances_of_statistics, keep_statistics
 from ...pipeline.pairlists.table import PairList
@@ -84,6 +84,9 @@ class ListJob(Job):
         row_bytes = collection.row_bytes()
         block = block_of(len(set(collection.contents())), row_bytes)
         room_for(self.memory(settings), row_bytes, block)
+        room = collection.features.room()
+        if room is not None:
+            room_on_device(room, row_bytes, block)
 
     def work(self, collection: Collection, out: Path, settings: Settings) -> Work:
         """Return the pairs that are left."""

@@ -10,6 +10,7 @@ from ...cache.errors import LpipstoreError, UsageError, setting
 from ...cache.pins import Pin
 from ...cache.store import FeatureStore
 from ...pipeline.backbones.load import check_backbone, load_backbone
+from ...pipeline.common.device import device_of, devices_of
 from ...pipeline.common.text import printable
 from ...pipeline.distances.heads import Head, load_head
 from ...pipeline.features.extractor import TRUNK_DTYPES, Extractor, choose_device
@@ -18,6 +19,7 @@ from ...pipeline.features.pooled import PooledRows
 from ...pipeline.features.rows import ROW_DTYPES
 from ...pipeline.images.preparation import FITS, ICC, Preparation
 from ...pipeline.images.survey import ImageRecord
+from ...pipeline.matrix.placing import placed
 from ...pipeline.matrix.plan import MatrixPlan
 from ...pipeline.sources.names import member_name
 from .remote import check_url
@@ -47,10 +49,35 @@ def check_settings(settings: Settings) -> None:
     check_choice("precision", settings.precision, PRECISIONS)
     if settings.dask is not None:
         parse_dask(settings.dask)
+        if len(devices_of(settings.device)) > 1:
+            raise UsageError(
+                f"{setting('dask')} shares work among its workers, and "
+                f"{setting('device', settings.device)} among GPUs of this machine: choose one"
+            )
     check_backbone(settings.backbone, settings.lpips_version, settings.tap_names)
-    choose_device(settings.device)
+    device_memory_of(settings)
     if settings.remote is not None:
         check_url(settings.remote)
+
+
+def device_memory_of(settings: Settings) -> int | None:
+    """Return the bytes of the device for scoring that the settings name; None for ``auto``.
+
+    Raises
+    ------
+    UsageError
+        A setting is written wrong, or the device is the CPU, whose memory is ``memory``.
+    """
+    where = choose_device(settings.device)
+    if settings.device_memory == "auto":
+        return None
+    chosen = parse_bytes(settings.device_memory)
+    if device_of(where).local:
+        raise UsageError(
+            f"{setting('device_memory', settings.device_memory)} is for a GPU, and this command "
+            f"computes on the CPU: leave it out; {setting('memory')} is for the CPU"
+        )
+    return chosen
 
 
 def open_store(settings: Settings) -> FeatureStore:
@@ -276,6 +303,11 @@ class Collection:
                 f"{show_bytes(need)}, and its limit is {show_bytes(limit)}; raise "
                 f"{setting('store_limit')}, or leave out {setting('dask')}"
             )
+
+    def need_room(self, plan: MatrixPlan) -> MatrixPlan:
+        """Return a plan; raises `UsageError` if the device has too little memory for it."""
+        placed(plan, self.row_bytes(), self.features.room())
+        return plan
 
     def warn_if_reading_is_slow(self, screen: Screen) -> None:
         """Say so if it would have been quicker to compute rows than to read them."""

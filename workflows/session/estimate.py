@@ -13,7 +13,7 @@ from ...pipeline.distances.panels import Columns, live
 from ...pipeline.features.features import Features
 from ...pipeline.matrix.plan import MatrixPlan
 from ...pipeline.pairlists.plan import ListPlan
-from ...pipeline.pairlists.schedule import Room, steps
+from ...pipeline.pairlists.schedule import Room, loads
 from .shares import rows_for_workers
 
 _SAMPLE = 8  # images to decode, or rows to read
@@ -118,14 +118,10 @@ def list_work(plan: ListPlan, todo: NDArray[np.int64], room: Room, width: int) -
 
     `todo` are places in the plan's `pairs`, ascending.
     """
-    rows, left = 0, None
-    for step in steps(plan, todo, room):
-        rows += len(step.left.rows) if step.left is not left else 0
-        rows += len(step.right.rows) if step.right is not None else 0
-        left = step.left
     cells = np.unique(plan.cell_of[todo])
     single = int((~plan.dense[plan.cell_of[todo]]).sum())
     products = int(plan.dense[cells].sum()) * plan.block**2
+    rows = sum(len(part.rows) for part in loads(plan, todo, room))
     return Work(
         pairs=len(plan.place),
         tiles=len(cells),
@@ -227,7 +223,7 @@ def _seconds_of_product(features: Features, count: int, weights: NDArray[np.floa
     noise, shape = np.random.default_rng(0), (few, spec.length)
     whole = np.issubdtype(spec.dtype, np.integer)
     made = noise.integers(0, 1 << 14, shape, np.int16) if whole else noise.random(shape)
-    rows = torch.from_numpy(made.astype(spec.dtype)).to(device)
+    rows = features.device.upload(made.astype(spec.dtype))
     centre = torch.zeros(spec.length, device=device)
     seconds = _timed(lambda: gram_distances(rows, None, columns, centre, block).cpu())
     return seconds / (few * (few - 1) / 2 * max(1, live(columns)))

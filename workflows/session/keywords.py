@@ -59,10 +59,12 @@ class OptionsWithoutHead(TypedDict, total=False):
         "float32", "float16" or "bfloat16".
     memory
         For rows and tiles, such as "4GB".
+    device_memory
+        Of a GPU for rows and products, such as "16GB"; "auto" takes most of what is free.
     precision
         "exact" or "fast".
     device
-        "auto", "cpu", "cuda" or "cuda:N".
+        "auto", "cpu", "cuda" or "cuda:N"; "cuda:0,1" or "cuda:all" share the work among GPUs.
     workers
         Threads that decode; None is one for each core, 8 at most.
     dask
@@ -91,6 +93,7 @@ class OptionsWithoutHead(TypedDict, total=False):
     rehash: bool
     trunk_dtype: str
     memory: str | int
+    device_memory: str | int
     precision: str
     device: str
     workers: int | None
@@ -164,7 +167,7 @@ def settings_of(options: OptionsWithoutHead) -> Settings:
         chosen["value_range"] = f"{low!r},{high!r}"
     if isinstance(chosen.get("size"), tuple | list):
         chosen["size"] = "x".join(map(str, chosen["size"]))
-    for name in ("heads", "weights", "size", "store_limit", "memory", "dask"):
+    for name in ("heads", "weights", "size", "store_limit", "memory", "device_memory", "dask"):
         if name in chosen:
             chosen[name] = str(chosen[name])
     if "store" in chosen:

@@ -51,10 +51,14 @@ def set_up(client: Any, gpus: tuple[str, ...]) -> None:  # noqa: ANN401
     client.register_worker_callbacks(setup=partial(_begin, gpus=gpus))
 
 
-def _begin(dask_worker: Any, gpus: tuple[str, ...]) -> None:  # noqa: ANN401
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C, which every process of a terminal gets, to the one that started the workers."""
     with suppress(ValueError):  # not in the main thread: a terminal does not reach this one
-        # Every process of a terminal gets Ctrl-C; it is for the one that started the workers
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _begin(dask_worker: Any, gpus: tuple[str, ...]) -> None:  # noqa: ANN401
+    ignore_interrupts()
     if gpus:  # CUDA looks at it when the first task needs a GPU
         os.environ[_GPUS] = gpus[int(dask_worker.name) % len(gpus)]
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from ...cache.exchange.fetch import Fetcher
 from ...cache.keys import PoolSpec
 from ...cache.store import FeatureStore, LimitChange
 from ...pipeline.common.atomic import check_writable
+from ...pipeline.common.device import devices_of
 from ...pipeline.common.progress import Stopwatch
 from ...pipeline.common.tasks import HERE, Crew
 from ...pipeline.common.text import printable
@@ -24,7 +25,15 @@ from ...pipeline.images.survey import ImageRecord, survey
 from ...pipeline.sources.names import IMAGE_SUFFIXES
 from ...pipeline.sources.sources import Given, Sources, name_of
 from .cluster import open_crew
-from .collection import STAGES, Collection, make_extractor, need_images, open_store
+from .collection import (
+    STAGES,
+    Collection,
+    device_memory_of,
+    make_extractor,
+    need_images,
+    open_store,
+)
+from .gpus import open_gpus
 from .remote import open_remote
 from .screen import Screen
 from .settings import (
@@ -58,7 +67,7 @@ class Session:
     remote
         Where rows are fetched from that the store lacks; None computes them.
     crew
-        Who carries out what takes long: this process, or a Dask cluster.
+        Who carries out what takes long: this process, one for each GPU, or a Dask cluster.
     check
         Raises `LpipstoreError` for a collection that the command refuses; None takes any.
     """
@@ -112,11 +121,19 @@ def open_session(
         open_store(chosen) as store,
         closing(sources or Sources(source_options(settings))) as opened,
         open_remote(settings.remote, screen) as remote,
-        open_crew(settings, store.path, screen) as crew,
+        _crew(settings, store.path, screen) as crew,
     ):
         if store.limit_change is not None:
             tell_limit_change(store.limit_change, screen)
         yield Session(store, settings, clock, screen, opened, remote, crew, check)
+
+
+def _crew(settings: Settings, store: Path, screen: Screen) -> AbstractContextManager[Crew]:
+    """Return who carries out what takes long: this process, one for each GPU, or a cluster."""
+    devices = devices_of(settings.device)
+    if len(devices) > 1 and not settings.dry_run:
+        return open_gpus(devices, parse_bytes(settings.memory))
+    return open_crew(settings, store, screen)
 
 
 def tell_limit_change(change: LimitChange, screen: Screen) -> None:
@@ -269,5 +286,6 @@ def bind(records: list[ImageRecord], extractor: Extractor, session: Session) -> 
         names,
         remote=session.remote,
         crew=session.crew,
+        device_memory=device_memory_of(session.settings),
     )
     return Collection(records, features)

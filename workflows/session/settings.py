@@ -52,6 +52,7 @@ class Settings:
     every: str | None = None
     trunk_dtype: str = "float32"
     memory: str = "4GB"
+    device_memory: str = "auto"
     precision: str = "exact"
     device: str = "auto"
     workers: int | None = None

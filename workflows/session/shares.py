@@ -81,7 +81,7 @@ def rows_for_workers(
     cut = shared(plan, row_bytes, crew)
     slabs, asked = set[Slab](), 0
     for step in cut.steps():
-        if not todo.isdisjoint(cut.tiles_of(step)):
+        if cut.has(step, todo):
             slabs |= {step.down, step.across}
             asked += _rows(step)
     whole = sum(slab.stop - slab.start for slab in slabs)

@@ -18,7 +18,8 @@ from lpipstore.pipeline.matrix.score import score_matrix
 from lpipstore.pipeline.search import blocks as cells
 from lpipstore.pipeline.search.candidates import CandidateTiles
 from lpipstore.pipeline.search.cascade import Tally
-from lpipstore.pipeline.search.search import Search, rows_that_fit
+from lpipstore.pipeline.search.room import rows_that_fit
+from lpipstore.pipeline.search.search import Search
 from lpipstore.pipeline.search.topk import Neighbours
 from lpipstore.workflows.scoring.in_memory import MatrixInMemory
 

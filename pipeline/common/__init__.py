@@ -2,6 +2,6 @@
 
 Read first: `atomic` (files are replaced whole or not at all), `precision` (float32 that stays
 float32), `budget` (how many rows fit in memory), `by_value` (tensors on their way to another
-process), `tasks` (the seam between the stages and the executor that runs them), `plane` (what
-brings workers the files that they do not see).
+process), `optional` (packages that may not be installed), `tasks` (the seam between the stages and
+the executor that runs them), `plane` (what brings workers the files that they do not see).
 """

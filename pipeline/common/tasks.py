@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from threading import local
 from typing import Any, Generic, TypeVar
 
@@ -63,6 +64,9 @@ class Crew:
         Errors that mean that workers died under a task: it is submitted again.
     look
         Called now and then while no task ends; may raise `LpipstoreError`.
+    moved
+        Called with the bytes of each task that has ended elsewhere: of rows that it read or
+        wrote, and of what it returned.
     plane
         How bytes reach workers that do not see the files of this process; None: all do.
     """
@@ -74,6 +78,7 @@ class Crew:
     memory: int | None = None
     deaths: tuple[type[BaseException], ...] = ()
     look: Callable[[], None] = lambda: None
+    moved: Callable[[int], None] = lambda count: None
     plane: Plane | None = None
 
     def within(self, room: int | None) -> "Crew":
@@ -169,6 +174,8 @@ def completed(
                     "the same command, which goes on from what is finished"
                 ) from error
             else:
+                if crew.elsewhere:
+                    crew.moved(_bytes_of([*task.args, result]))
                 del task, future  # and with them the rows, before the next ones are loaded
                 yield label, result
 
@@ -194,6 +201,12 @@ def _wait(crew: Crew, waiting: Iterable[Future[Any]]) -> list[Future[Any]]:
         if done:
             return list(done)
         crew.look()
+
+
+def _bytes_of(values: Iterable[Any]) -> int:
+    """Return the bytes of what a task took or returned, as far as its parts tell."""
+    parts = chain.from_iterable(v if isinstance(v, list) else [v] for v in values)
+    return sum(getattr(part, "nbytes", 0) for part in parts)
 
 
 def _mended(task: Task[Label], lost: RowsLost, mend: Mend) -> Task[Label]:

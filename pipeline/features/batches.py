@@ -77,6 +77,11 @@ class Made:
     forwards: int = 0
     again: int = 0
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows."""
+        return sum(int(written.sizes.sum()) for written in self.written)
+
 
 @lru_cache(maxsize=2)
 def _sources_of(options: SourceOptions) -> Sources:

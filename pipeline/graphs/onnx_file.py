@@ -10,6 +10,7 @@ from torch import nn
 
 from ...cache.errors import LpipstoreError, UsageError, setting
 from ..backbones.taps import first_line
+from ..common.optional import optional
 from .card import ModelCard
 from .tracing import axis_names, input_names, output_names, quietly, trace
 
@@ -29,17 +30,11 @@ def need_onnx() -> None:
 
     Raises
     ------
-    LpipstoreError
+    UsageError
         One is not; the message names the extra that installs them.
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            __import__(name)
-        except ImportError as error:
-            raise LpipstoreError(
-                f"ONNX files need the package {name}, which cannot be imported ({error}): "
-                "pip install 'lpipstore[onnx]'"
-            ) from error
+        optional(name, f"ONNX files need the package {name}", "lpipstore[onnx]")
 
 
 def check_opset(opset: int) -> None:
@@ -138,9 +133,7 @@ class OnnxModel:
     Raises
     ------
     UsageError
-        The file is no ONNX model, or is damaged.
-    LpipstoreError
-        onnxruntime is not installed.
+        The file is no ONNX model, or is damaged, or onnxruntime is not installed.
     """
 
     def __init__(self, content: bytes, shown: str, threads: int | None = None) -> None:

@@ -73,8 +73,10 @@ def quantise(
 
     Raises
     ------
+    UsageError
+        onnx or onnxruntime is not installed.
     LpipstoreError
-        onnx or onnxruntime is not installed, or cannot quantise this model.
+        onnxruntime cannot quantise this model.
     """
     need_onnx()
     import onnx

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...cache.errors import LpipstoreError, UsageError
+from ..common.optional import optional
 from ..common.text import printable
 from ..sources.names import is_url, without_password
 
@@ -155,13 +156,10 @@ class FinishedRun:
 
         Raises
         ------
-        LpipstoreError
+        UsageError
             pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise LpipstoreError("to_pandas needs pandas: pip install pandas") from error
+        pd = optional("pandas", "to_pandas needs pandas", "pandas")
         if (self.path / PAIRS).exists():
             return self.pairs.to_pandas()
         table = self.images

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -32,6 +32,7 @@ from PIL import Image
 
 from lpipstore.workflows.scoring.all_pairs import score_pairs
 from lpipstore.workflows.session import cluster
+from lpipstore.workflows.session.own_workers import started
 from lpipstore.workflows.session.screen import Screen
 from lpipstore.workflows.session.settings import Settings
 
@@ -79,17 +80,12 @@ def apart(wanted: bool) -> Iterator[None]:
 
 def against_cluster(options: argparse.Namespace, scratch: Path) -> None:
     """Compare runs in this process and on two workers."""
-    from distributed import LocalCluster
+    import distributed
 
     torch.set_num_threads(THREADS)
     begin = time.perf_counter()
-    workers = LocalCluster(
-        n_workers=THREADS,
-        threads_per_worker=1,
-        memory_limit=0,
-        dashboard_address=None,
-        silence_logs=50,
-    )
+    stack = ExitStack()
+    workers = stack.enter_context(started(distributed, THREADS))
     print(f"a cluster of {THREADS} starts in {time.perf_counter() - begin:.2f} s")
     names = ("here", "cluster", "apart") if options.apart else ("here", "cluster")
     seconds: dict[tuple[str, str], list[float]] = {}
@@ -118,7 +114,7 @@ def against_cluster(options: argparse.Namespace, scratch: Path) -> None:
                     seconds.setdefault((name, state), []).append(taken)
                 files = sorted((out / "distances.zarr" / "c").rglob("*"))
                 tiles.add(b"".join(path.read_bytes() for path in files if path.is_file()))
-    workers.close()
+    stack.close()
     for state, name in product(("cold", "warm"), names[1:]):
         told(f"{state}, here and on the {name}", seconds["here", state], seconds[name, state])
     print("same bytes" if len(tiles) == 1 else "THE BYTES DIFFER")

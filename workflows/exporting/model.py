@@ -167,9 +167,9 @@ def export_model(
     Raises
     ------
     UsageError
-        Choices are unknown or contradict each other.
+        Choices are unknown or contradict each other, or a package is missing.
     LpipstoreError
-        A package is missing, the file cannot be written, or it deviates too much.
+        The file cannot be written, or it deviates too much.
     """
     choices = checked_choices(choices, out, settings)
     if choices.to == "onnx":

@@ -70,7 +70,8 @@ class AllPairs(Job):
         """Return the tiles that are left."""
         plan = plan_pairs(collection, settings)
         todo = tiles_to_do(collection, None, plan, out, settings)
-        return matrix_work(plan, todo, width_of(collection, settings))
+        width = width_of(collection, settings)
+        return matrix_work(plan, todo, width, collection.features)
 
     def warn(self, collection: Collection, out: Path, settings: Settings, screen: Screen) -> None:
         """Warn of a large matrix."""

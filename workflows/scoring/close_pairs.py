@@ -148,7 +148,8 @@ class ClosePairs(Job):
         """Return the work of all distances, which a search takes at most."""
         plan = self.plan(collection, settings)
         todo = set() if finished_pairs(out, collection.good) else set(plan.tiles())
-        return matrix_work(plan, todo, width_of(collection, settings), at_most=True)
+        width = width_of(collection, settings)
+        return matrix_work(plan, todo, width, collection.features, at_most=True)
 
     def plan(self, collection: Collection, settings: Settings) -> MatrixPlan:
         """Plan the matrix of all distances; raises `UsageError` where memory is too small."""

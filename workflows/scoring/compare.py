@@ -104,7 +104,8 @@ class CrossPairs(Job):
         """Return the tiles that are left."""
         down, plan = self.plan(collection, settings)
         todo = tiles_to_do(collection, down, plan, out, settings)
-        return matrix_work(plan, todo, width_of(collection, settings))
+        width = width_of(collection, settings)
+        return matrix_work(plan, todo, width, collection.features)
 
     def warn(self, collection: Collection, out: Path, settings: Settings, screen: Screen) -> None:
         """Warn of a large matrix."""

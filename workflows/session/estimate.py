@@ -14,6 +14,7 @@ from ...pipeline.features.features import Features
 from ...pipeline.matrix.plan import MatrixPlan
 from ...pipeline.pairlists.plan import ListPlan
 from ...pipeline.pairlists.schedule import Room, loads
+from .shares import rows_for_workers
 
 _SAMPLE = 8  # images to decode, or rows to read
 _LONG = 1.0  # seconds after which nothing is measured twice
@@ -41,6 +42,8 @@ class Work:
         A search may get by with less.
     tiles_done
         Those that an earlier run has left.
+    rows_sent, bytes_returned
+        Rows that the workers of a cluster read, and bytes of distances that they return.
     """
 
     pairs: int
@@ -50,6 +53,8 @@ class Work:
     result_bytes: int
     at_most: bool = False
     tiles_done: int = 0
+    rows_sent: int = 0
+    bytes_returned: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,17 +91,25 @@ class Estimate:
 
 
 def matrix_work(
-    plan: MatrixPlan, todo: Set[tuple[int, int]], width: int, *, at_most: bool = False
+    plan: MatrixPlan,
+    todo: Set[tuple[int, int]],
+    width: int,
+    features: Features,
+    *,
+    at_most: bool = False,
 ) -> Work:
     """Count what the tiles `todo` of a matrix take whose head has weights on `width` columns."""
+    pairs = sum(plan.pairs_in(*tile) for tile in todo)
     return Work(
         pairs=plan.pairs,
         tiles=len(todo),
         rows_read=sum(slab.stop - slab.start for slab in plan.loads(todo)),
-        multiply_adds=sum(plan.pairs_in(*tile) for tile in todo) * width,
+        multiply_adds=pairs * width,
         result_bytes=4 * plan.area,
         at_most=at_most,
         tiles_done=len(plan.tiles()) - len(todo),
+        rows_sent=rows_for_workers(plan, todo, features.extractor.spec.row_bytes, features.crew),
+        bytes_returned=4 * pairs,
     )
 
 
@@ -108,13 +121,16 @@ def list_work(plan: ListPlan, todo: NDArray[np.int64], room: Room, width: int) -
     cells = np.unique(plan.cell_of[todo])
     single = int((~plan.dense[plan.cell_of[todo]]).sum())
     products = int(plan.dense[cells].sum()) * plan.block**2
+    rows = sum(len(part.rows) for part in loads(plan, todo, room))
     return Work(
         pairs=len(plan.place),
         tiles=len(cells),
-        rows_read=sum(len(rows.rows) for rows in loads(plan, todo, room)),
+        rows_read=rows,
         multiply_adds=(products + 2 * single) * width,
         result_bytes=4 * len(plan.place),
         tiles_done=len(plan.cells) - len(cells),
+        rows_sent=rows,
+        bytes_returned=4 * len(todo),
     )
 
 

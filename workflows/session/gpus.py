@@ -10,7 +10,7 @@ from multiprocessing.queues import SimpleQueue
 from ...cache.errors import LpipstoreError
 from ...pipeline.common.device import stand_in
 from ...pipeline.common.tasks import Crew
-from .cluster import ignore_interrupts
+from .own_workers import ignore_interrupts
 
 _AHEAD = 2  # tasks in flight for each process: one runs, one waits
 

@@ -65,8 +65,8 @@ class _Lines:
         self._began: dict[str, tuple[float, int]] = {}
         self._next: dict[str, float] = {}
 
-    def report(self, stage: str, done: int, total: int, note: str | None) -> None:
-        """Print where a stage is and what its note says, if it is time to."""
+    def report(self, stage: str, done: int, total: int, beside: str) -> None:
+        """Print where a stage is, if it is time to, and what stands beside it."""
         now = time.monotonic()
         if stage not in self._began or (stage not in self._next and done < total):
             self._began[stage] = now, done
@@ -80,8 +80,8 @@ class _Lines:
             left = ""
             if done > before:
                 left = f", {show_seconds((now - began) * (total - done) / (done - before))} left"
-            end = f"); {note}" if note else ")"
-            self._print(f"{stage} {done:,} of {total:,} ({done / total:.0%}{left}{end}")
+            more = f"; {beside}" if beside else ""
+            self._print(f"{stage} {done:,} of {total:,} ({done / total:.0%}{left}{more})")
 
 
 def show_seconds(seconds: float) -> str:
@@ -115,13 +115,14 @@ class Screen:
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}", markup=False),
+            TextColumn("{task.fields[beside]}", markup=False),
             console=self._console,
             disable=quiet or not bars,
         )
         self._tasks: dict[str, TaskID] = {}
         self._reached: dict[str, tuple[int, int]] = {}
         self._warned: set[str] = set()
+        self._beside: Callable[[], str] | None = None
         self.stopped_by: int | None = None
         self.notes: dict[str, Callable[[], str | None]] = {}
 
@@ -145,14 +146,27 @@ class Screen:
         self._reached[stage] = done, total
         if self.stopped_by is not None:
             raise KeyboardInterrupt
-        note = self.notes[stage]() if stage in self.notes else None
+        beside = spelled(self._told_beside(stage), self._spell) if done < total else ""
         if self._lines is not None:
-            self._lines.report(stage, done, total, note)
+            self._lines.report(stage, done, total, beside)
             return
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total, note="")
-        shown = spelled(note or "", self._spell)
-        self._progress.update(self._tasks[stage], completed=done, total=total, note=shown)
+            self._tasks[stage] = self._progress.add_task(stage, total=total, beside="")
+        self._progress.update(self._tasks[stage], completed=done, total=total, beside=beside)
+
+    def _told_beside(self, stage: str) -> str:
+        if self._beside is not None:
+            return self._beside()
+        return (self.notes[stage]() or "") if stage in self.notes else ""
+
+    @contextmanager
+    def beside(self, line: Callable[[], str]) -> Iterator[None]:
+        """Show what `line` returns beside the progress of stages, as long as the block runs."""
+        self._beside = line
+        try:
+            yield
+        finally:
+            self._beside = None
 
     def reached(self) -> str:
         """Say how far the stages have come whose results stay."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from ....cache.errors import LpipstoreError, UsageError
+from ...common.optional import not_installed
 from ...common.text import printable
 from ..names import has_password, is_web, without_password
 from .object_identity import Info, identity_of
@@ -29,7 +30,6 @@ _GIVE_UP = 8  # objects that fail one after another before a server is taken for
 
 _LIKELY_BYTES = 2_000_000
 
-_EXTRA = "pip install 'lpipstore[remote]'"
 _WITH_EXTRA = frozenset(("http", "https", "s3", "s3a"))
 _DISKS = frozenset(("file", "local"))
 
@@ -225,9 +225,10 @@ def _kind_of(url: str) -> "type[AbstractFileSystem]":
 
         kind: type[AbstractFileSystem] = fsspec.get_filesystem_class(protocol)
     except ImportError as error:
+        if protocol in _WITH_EXTRA or error.name == "fsspec":
+            raise not_installed(f"{shown} needs a package", "lpipstore[remote]", error) from error
         # fsspec says what it needs for other protocols
-        how = _EXTRA if protocol in _WITH_EXTRA or error.name == "fsspec" else str(error)
-        raise UsageError(f"{shown} needs packages that are not installed: {how}") from error
+        raise UsageError(f"{shown} needs a package, which is not installed: {error}") from error
     except ValueError as error:
         raise UsageError(f"{shown}: fsspec opens no URLs of the kind {protocol}://") from error
     return kind

@@ -1,6 +1,5 @@
 """Decode frames of a video by number, with PyAV: forwards, and after a search the same pixels."""
 
-import importlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ....cache.errors import UsageError
+from ...common.optional import optional
 from ..source import ImageError
 from .video_index import FrameIndex, short_of
 
@@ -24,12 +23,7 @@ def pyav() -> Any:  # noqa: ANN401
     UsageError
         It is not installed; the message says how to get it.
     """
-    try:
-        return importlib.import_module("av")
-    except ImportError as error:
-        raise UsageError(
-            "videos need PyAV, which is not installed: pip install 'lpipstore[video]'"
-        ) from error
+    return optional("av", "videos need PyAV", "lpipstore[video]")
 
 
 def damage() -> tuple[type[Exception], ...]:

@@ -1,6 +1,8 @@
 """Runs on a Dask cluster: the bytes of a run in this process; and what is wrong is said."""
 
 import json
+import os
+import re
 import socket
 import sys
 from dataclasses import replace
@@ -21,11 +23,11 @@ def same_runs(files_of, one, other):
     assert [name for name in here if here[name] != there[name]] == []
 
 
-def test_every_kind_of_run_has_the_same_bytes(cli, jobs, files_of, scheduler, tmp_path):
-    """In one test, because a cluster takes seconds to start."""
+def compare_runs(cli, jobs, files_of, tmp_path, dask):
+    """Make every kind of run here and on a cluster, and some again with another head."""
     for kind, command in jobs.items():
         folder = tmp_path / kind
-        for name, more in (("here", ()), ("there", ("--dask", scheduler))):
+        for name, more in (("here", ()), ("there", ("--dask", dask))):
             where = ("--store", folder / name / "store", "--out", folder / name / "run")
             outcome = cli(*command, *MODEL, *where, *more, "--json")
             assert outcome.code == 0, (kind, outcome.err)
@@ -37,14 +39,35 @@ def test_every_kind_of_run_has_the_same_bytes(cli, jobs, files_of, scheduler, tm
         for name in ("images", "unique", "failed", "forwards", "hits", "pairs", "mean"):
             assert here.get(name) == there.get(name), (kind, name)
     for kind in ("pairs", "score"):
-        for name, more in (("here", ()), ("there", ("--dask", scheduler))):
+        for name, more in (("here", ()), ("there", ("--dask", dask))):
             folder = tmp_path / kind / name
             again = ("--heads", "none", "--store", folder / "store", "--out", folder / "again")
             assert cli("rescore", folder / "run", *again, *more).code == 0
         same_runs(files_of, tmp_path / kind / "here/again", tmp_path / kind / "there/again")
 
 
-def test_processes_of_its_own_score_many_tiles(cli, draw, files_of, tmp_path):
+def test_every_kind_of_run_has_the_same_bytes(cli, jobs, files_of, scheduler, tmp_path):
+    """In one test, because a cluster takes seconds to start."""
+    compare_runs(cli, jobs, files_of, tmp_path, scheduler)
+
+
+@pytest.mark.slow
+def test_four_workers_give_the_same_bytes(cli, jobs, draw, files_of, four_workers, tmp_path):
+    draw(tmp_path / "many", 1100)  # three tiles on each side
+    draw(tmp_path / "few", 40)
+    many, few = tmp_path / "many", tmp_path / "few"
+    wide = {
+        "pairs": ("pairs", many),
+        "below": ("pairs", many, "--below", "0.2"),
+        "compare": ("compare", many, few),
+        "score": jobs["score"],
+    }
+    compare_runs(cli, wide, files_of, tmp_path, four_workers)
+
+
+def test_processes_of_its_own_score_many_tiles(cli, draw, files_of, tmp_path, monkeypatch):
+    for name in ("_FIRST_LINE_SECONDS", "_LINE_SECONDS"):  # each step of the progress is told
+        monkeypatch.setattr(f"lpipstore.workflows.session.screen.{name}", 0.0)
     draw(tmp_path / "pictures", 560)  # two tiles on each side, eighteen batches
     command = ("pairs", tmp_path / "pictures", *MODEL)
     for name, more in (("here", ()), ("there", ("--dask", "local:2"))):
@@ -53,6 +76,10 @@ def test_processes_of_its_own_score_many_tiles(cli, draw, files_of, tmp_path):
         assert outcome.code == 0, outcome.err
     assert "starting 2 workers on this machine" in outcome.err
     assert "Dask's dashboard is at http://127.0.0.1:" in outcome.err
+    assert re.search(
+        r"^images \d+ of 560 \(.*; 2 workers, [\d.]+ .?B/s\)$", outcome.err, re.MULTILINE
+    )
+    assert re.search(r"^tiles \d of 3 \(.*; 2 workers, [\d.]+ .?B/s\)$", outcome.err, re.MULTILINE)
     same_runs(files_of, tmp_path / "here" / "run", tmp_path / "there" / "run")
     assert cli("store", "verify", "--store", tmp_path / "there" / "store").code == 0
 
@@ -129,7 +156,6 @@ def test_a_scheduler_without_workers(cli, pictures, monkeypatch):
 
 def test_without_the_extra_the_option_says_how_to_get_it(cli, pictures, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    monkeypatch.setattr("lpipstore.workflows.session.cluster.find_spec", lambda name: None)
     outcome = cli("extract", pictures, *MODEL, "--dask", "local:2")
     assert outcome.code == 2
     assert "--dask needs Dask's scheduler, which is not installed" in outcome.err
@@ -138,7 +164,31 @@ def test_without_the_extra_the_option_says_how_to_get_it(cli, pictures, monkeypa
         lpipstore.distance_matrix(pictures, weights="random", dask="local:2")
 
 
-def test_a_dry_run_starts_no_cluster(cli, pictures, tmp_path, monkeypatch):
+def test_a_dry_run_counts_for_workers_and_starts_none(cli, draw, tmp_path, monkeypatch):
     monkeypatch.setattr("lpipstore.workflows.session.cluster._installed", None)
-    command = ("pairs", pictures, *MODEL, "--out", tmp_path / "run", "--dry-run")
-    assert cli(*command, "--dask", "local:2").code == 0
+    draw(tmp_path / "pictures", 600)  # two tiles on each side
+    command = ("pairs", tmp_path / "pictures", *MODEL, "--out", tmp_path / "run", "--dry-run")
+    outcome = cli(*command, "--dask", "local:3", "--json")
+    assert outcome.code == 0, outcome.err
+    told = json.loads(outcome.out)
+    cluster, row = told["cluster"], told["bytes_kept"] // told["forwards"]
+    assert (cluster["workers"], cluster["local"]) == (3, True)
+    sizes = [path.stat().st_size for path in (tmp_path / "pictures").iterdir()]
+    assert cluster["bytes_images"] == sum(sizes)
+    assert cluster["bytes_written"] == 600 * row
+    assert cluster["bytes_read"] == 2 * 600 * row  # two pieces on the diagonal, one off it
+    assert cluster["bytes_returned"] == 4 * 600 * 599 // 2
+    side_by_side = min(3, len(os.sched_getaffinity(0)))
+    for stage, seconds in cluster["seconds_of_one"].items():
+        assert told["seconds"][stage] == seconds / side_by_side
+    for_people = cli(*command, "--dask", "local:3").out
+    assert "workers     3 on this machine\n" in for_people
+    assert "and that of the workers, if work is shared evenly" in for_people
+
+
+def test_a_dry_run_asks_the_scheduler_how_many_workers_it_has(cli, pictures, scheduler, tmp_path):
+    command = ("pairs", pictures, *MODEL, "--out", tmp_path / "run", "--dry-run", "--json")
+    told = json.loads(cli(*command, "--dask", scheduler).out)
+    assert (told["cluster"]["workers"], told["cluster"]["local"]) == (2, False)
+    assert told["seconds"]["total"] == told["cluster"]["seconds_of_one"]["total"] / 2
+    assert not (tmp_path / "run").exists()

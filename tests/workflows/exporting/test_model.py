@@ -179,7 +179,8 @@ def test_bad_input_ends_with_one_message(cli, tmp_path, monkeypatch, options, co
 def test_without_onnx_the_extra_is_named_before_anything_is_computed(cli, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     outcome = cli("export", "model", *MODEL, "--out", tmp_path / "m.onnx")
-    assert (outcome.code, outcome.out) == (1, "")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "need the package onnxruntime, which is not installed" in outcome.err
     assert "pip install 'lpipstore[onnx]'" in outcome.err
 
 

@@ -185,7 +185,7 @@ def test_messages(cli, s3, photos, tmp_path):
         ("s3://no-such-bucket-at-all/", 2, "is not there: no such bucket"),
         (f"{photos}shard.tar", 2, "download it first"),
         ("s3://key:secret@bucket/", 2, "s3://***@bucket/ has a password in it"),
-        ("gs://bucket/", 2, "needs packages that are not installed"),
+        ("gs://bucket/", 2, "needs a package, which is not installed"),
         (f"{photos}none.png", 1, "cannot be read: no such file"),
     ):
         outcome = cli("pairs", place, *MODEL, "--out", tmp_path / "run")

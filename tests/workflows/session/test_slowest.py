@@ -51,7 +51,7 @@ def test_it_stands_beside_the_progress_of_its_stage_alone(capsys, monkeypatch):
                 screen.report(stage, done, 100)
     assert capsys.readouterr().err.splitlines() == [
         "images 10 of 100 (10%, 90 s left)",
-        "images 50 of 100 (50%, 50 s left); decoding is the slowest part",
+        "images 50 of 100 (50%, 50 s left; decoding is the slowest part)",
         "tiles 10 of 100 (10%, 90 s left)",
         "tiles 50 of 100 (50%, 50 s left)",
     ]

@@ -18,10 +18,9 @@ import torch
 
 from ..backbones.layout import RowLayout
 from ..common.memory import fresh_zeros
-from ..common.precision import exact_arithmetic, fast_products
 from ..features.rows import row_taps
 from .direct import direct_distances
-from .gram import inner_products
+from .kernels import kernel_of
 from .near import near_distances
 from .panels import Columns
 
@@ -83,7 +82,7 @@ def gram_distances(
         From `block_of`, for the size of the whole matrix.
     fast
         Let products use shorter formats if the hardware is faster with them (bfloat16 on CPUs that
-        have it, TF32 on GPUs); sums stay as they are.
+        have it, float16 on GPUs); sums stay as they are.
 
     Returns
     -------
@@ -94,8 +93,8 @@ def gram_distances(
     """
     known = [] if fast else _foreseen(left, right, columns, block)
     spared = {blocks for square in known if square.surely_near for blocks in square.blocks(block)}
-    with fast_products() if fast else exact_arithmetic():
-        sums, norms, other_norms = inner_products(left, right, columns, centre, block, spared)
+    multiply = kernel_of(left.device)
+    sums, norms, other_norms = multiply(left, right, columns, centre, block, spared, fast=fast)
     distances = sums.mul_(-2).add_(norms[:, None]).add_(other_norms[None, :])
     distances = distances[: len(left), : len(left if right is None else right)]
     close = distances < DIRECT_BELOW

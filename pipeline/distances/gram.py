@@ -14,6 +14,7 @@ from itertools import groupby
 import torch
 
 from ..common.memory import fresh_zeros
+from ..common.precision import exact_arithmetic, fast_products
 from .panels import WHOLE, Columns, take
 from .threads import THREADS, in_threads, spread
 
@@ -29,12 +30,14 @@ def inner_products(
     centre: torch.Tensor,
     block: int,
     spared: Collection[tuple[int, int]] = (),
+    *,
+    fast: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute x·(v∘y) for all pairs of centred rows, and the norms of the rows.
 
     Parameters
     ----------
-    left, right, columns, centre, block
+    left, right, columns, centre, block, fast
         As for `lpipstore.pipeline.distances.distances.gram_distances`.
     spared
         Blocks (row, column) whose products are not needed.
@@ -50,7 +53,8 @@ def inner_products(
         _ThreadSum(left, right, batches[thread::THREADS], block, spared)
         for thread in range(THREADS)
     ]
-    in_threads(lambda thread: threads[thread].add(), left.device)
+    with fast_products() if fast else exact_arithmetic():
+        in_threads(lambda thread: threads[thread].add(), left.device)
     first, *others = threads
     for thread in others:
         first.products.add_(thread.products)

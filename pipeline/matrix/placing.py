@@ -8,9 +8,14 @@ a matrix, once more inside each step. No bit depends on it: tile and block stay.
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
+import torch
+
 from ..common.budget import Budget
 from ..common.device import rows_at_once
+from ..distances.kernels import bytes_of_kernel
 from .plan import SIDES, MatrixPlan, MatrixStep, Slab, fitted, in_order, loaded, work_of
+
+CPU = torch.device("cpu")
 
 RESULTS = 2
 """Pieces whose distances may be on their way from a device while the next one is computed."""
@@ -84,8 +89,12 @@ def placed_here(plan: MatrixPlan, row_bytes: int) -> Placing:
     return Placing(plan, plan.slab, plan.slab, plan.ahead, need)
 
 
-def placed(plan: MatrixPlan, row_bytes: int, room: int | None) -> Placing:
+def placed(
+    plan: MatrixPlan, row_bytes: int, room: int | None, where: torch.device = CPU
+) -> Placing:
     """Return the placing for a device with `room` bytes; None is this machine's memory.
+
+    `where` is the device as torch names it: its kernel says what products take.
 
     Raises
     ------
@@ -94,10 +103,12 @@ def placed(plan: MatrixPlan, row_bytes: int, room: int | None) -> Placing:
     """
     if room is None:
         return placed_here(plan, row_bytes)
-    return placed_on_device(plan, row_bytes, room)
+    return placed_on_device(plan, row_bytes, room, where)
 
 
-def placed_on_device(plan: MatrixPlan, row_bytes: int, room: int) -> Placing:
+def placed_on_device(
+    plan: MatrixPlan, row_bytes: int, room: int, where: torch.device = CPU
+) -> Placing:
     """Plan for a device with `room` bytes; `plan` is that of this machine's memory.
 
     Raises
@@ -105,7 +116,11 @@ def placed_on_device(plan: MatrixPlan, row_bytes: int, room: int) -> Placing:
     TooLittle
         `room` is too small; the message gives the minimum.
     """
-    work = work_of(plan.block, row_bytes)
+    beside = work_of(plan.block, row_bytes)
+
+    def work(piece: int) -> int:
+        return beside(piece) + bytes_of_kernel(where, piece)
+
     # The distances of large pieces arrive in the memory that the plan leaves for arithmetic
     sides = [side for side in _LARGE_SIDES if _RESULT_BYTES * side**2 <= work(plan.piece)]
     budget = Budget(room, row_bytes, name="device_memory")

@@ -132,7 +132,7 @@ class _Work:
         if crew.elsewhere:
             placing = placed(shared(self.plan, row_bytes, crew.within(room)), row_bytes, None)
         else:
-            placing = placed(self.plan, row_bytes, room)
+            placing = placed(self.plan, row_bytes, room, self.features.extractor.device)
         return placing, placing.need
 
     def score(self, placing: Placing) -> None:

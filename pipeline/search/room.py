@@ -38,6 +38,7 @@ class SearchRoom:
     def __init__(self, features: Features, memory: int) -> None:
         self._device, self._row_bytes = features.device, features.extractor.spec.row_bytes
         self._memory, self._own = memory, features.room()
+        self._where = features.extractor.device
         self.at_once = rows_at_once(rows_that_fit(self._row_bytes, memory), self._row_bytes)
         self._for_matrix = self._own
         self._rows_in(self._own)
@@ -62,7 +63,7 @@ class SearchRoom:
 
     def check(self, plan: MatrixPlan) -> None:
         """Raise `TooLittle` if the device has too little memory for a matrix."""
-        placed(plan, self._row_bytes, self._for_matrix)
+        placed(plan, self._row_bytes, self._for_matrix, self._where)
 
     def fit(self, work: Callable[[], T], release: Callable[[], None]) -> T:
         """Return what work gives that can be repeated; hold fewer rows if the device has no memory.

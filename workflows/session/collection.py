@@ -306,7 +306,8 @@ class Collection:
 
     def need_room(self, plan: MatrixPlan) -> MatrixPlan:
         """Return a plan; raises `UsageError` if the device has too little memory for it."""
-        placed(plan, self.row_bytes(), self.features.room())
+        features = self.features
+        placed(plan, self.row_bytes(), features.room(), features.extractor.device)
         return plan
 
     def warn_if_reading_is_slow(self, screen: Screen) -> None:

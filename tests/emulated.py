@@ -94,6 +94,12 @@ class Emulated:
         self.forgotten += 1
 
 
+def multiply_halves(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Multiply halves as tensor cores do: products are exact, sums are float32."""
+    assert a.dtype == b.dtype == torch.float16
+    return torch.bmm(a.float(), b.float())
+
+
 def fail_products(monkeypatch: pytest.MonkeyPatch, failing: Collection[int]) -> None:
     """Let those products find no memory whose numbers, counted from 0, are in `failing`."""
     numbers, products = count(), scoring.gram_distances

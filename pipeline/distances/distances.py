@@ -19,8 +19,8 @@ import torch
 from ..backbones.layout import RowLayout
 from ..common.memory import fresh_zeros
 from ..features.rows import row_taps
+from . import kernels
 from .direct import direct_distances
-from .kernels import kernel_of
 from .near import near_distances
 from .panels import Columns
 
@@ -93,8 +93,8 @@ def gram_distances(
     """
     known = [] if fast else _foreseen(left, right, columns, block)
     spared = {blocks for square in known if square.surely_near for blocks in square.blocks(block)}
-    multiply = kernel_of(left.device)
-    sums, norms, other_norms = multiply(left, right, columns, centre, block, spared, fast=fast)
+    products = kernels.kernel_of(left.device).products
+    sums, norms, other_norms = products(left, right, columns, centre, block, spared, fast=fast)
     distances = sums.mul_(-2).add_(norms[:, None]).add_(other_norms[None, :])
     distances = distances[: len(left), : len(left if right is None else right)]
     close = distances < DIRECT_BELOW

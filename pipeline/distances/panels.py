@@ -44,6 +44,11 @@ class Columns(ByValue):
     signs: tuple[torch.Tensor, ...] | None
     heaviest_first: tuple[int, ...]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are; of a head without weights, the CPU."""
+        return self.roots[0].device if self.roots else torch.device("cpu")
+
     @classmethod
     def of(cls, weights: NDArray[np.float32], dtype: str, device: torch.device) -> "Columns":
         """Prepare the column weights of a head (see `column_weights`) for rows of `dtype`."""

@@ -12,7 +12,7 @@ import torch
 
 from ..common.budget import Budget
 from ..common.device import rows_at_once
-from ..distances.kernels import bytes_of_kernel
+from ..distances import kernels
 from .plan import SIDES, MatrixPlan, MatrixStep, Slab, fitted, in_order, loaded, work_of
 
 CPU = torch.device("cpu")
@@ -116,10 +116,10 @@ def placed_on_device(
     TooLittle
         `room` is too small; the message gives the minimum.
     """
-    beside = work_of(plan.block, row_bytes)
+    beside, kernel = work_of(plan.block, row_bytes), kernels.kernel_of(where)
 
     def work(piece: int) -> int:
-        return beside(piece) + bytes_of_kernel(where, piece)
+        return beside(piece) + kernel.bytes(piece)
 
     # The distances of large pieces arrive in the memory that the plan leaves for arithmetic
     sides = [side for side in _LARGE_SIDES if _RESULT_BYTES * side**2 <= work(plan.piece)]

@@ -26,6 +26,7 @@ from ..backbones.layout import RowLayout
 from ..common.by_value import ByValue
 from ..common.memory import fresh
 from ..common.precision import exact_arithmetic
+from ..distances import kernels
 from ..distances.direct import PAIRS_AT_ONCE, direct_distances
 from ..distances.distances import DIRECT_BELOW
 from ..distances.panels import Columns, widest
@@ -161,7 +162,10 @@ class DenseError:
         cls, weights: NDArray[np.float32], layout: RowLayout, dtype: str, columns: Columns
     ) -> "DenseError":
         """Derive the errors for a head; its weights may have any sign."""
-        share = 2 * likely_error(widest(columns) + _AROUND)
+        error = kernels.kernel_of(columns.device).error
+        if error is None:
+            error = likely_error(widest(columns) + _AROUND)
+        share = 2 * error  # of the product, which is taken twice, and of the norms
         norm = sum(
             float(np.abs(weights[tap]).max()) * height * width
             for tap, (_, height, width) in zip(layout.slices, layout.taps, strict=True)

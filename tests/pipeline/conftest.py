@@ -1,6 +1,7 @@
 """Rows without images: what the stages after extraction are tested with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +11,11 @@ import torch
 from lpipstore.cache.keys import PoolSpec
 from lpipstore.cache.store import FeatureStore
 from lpipstore.pipeline.backbones.layout import RowLayout
+from lpipstore.pipeline.distances import halves, kernels
 from lpipstore.pipeline.distances.heads import Head, column_weights, make_head
 from lpipstore.pipeline.features.features import Features
+
+from ..emulated import multiply_halves
 
 LAYOUT = RowLayout(((24, 6, 6), (32, 3, 3)))
 
@@ -83,6 +87,16 @@ def shelve(tmp_path):
     yield fill
     for store in stores:
         store.close()
+
+
+@pytest.fixture(params=["float32", "halves"])
+def kernel(request, monkeypatch):
+    """The kernel of the CPU, and that of tensor cores, emulated: products of 16 rows a side."""
+    if request.param == "halves":
+        products = partial(halves.products_of_halves, multiply=multiply_halves)
+        emulated = replace(kernels.HALVES, products=products, bytes=kernels.FLOAT32.bytes)
+        monkeypatch.setattr(halves, "SIDE", 16)
+        monkeypatch.setattr(kernels, "kernel_of", lambda device: emulated)
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpipstore.pipeline.backbones.load import load_backbone
-from lpipstore.pipeline.distances import distances as of_distances
 from lpipstore.pipeline.distances import halves as of_halves
+from lpipstore.pipeline.distances import kernels
 from lpipstore.pipeline.distances.distances import gram_distances
-from lpipstore.pipeline.distances.gram import inner_products
 from lpipstore.pipeline.distances.halves import (
     BOUND,
     FAST_BOUND,
@@ -21,12 +20,14 @@ from lpipstore.pipeline.distances.halves import (
     products_of_halves,
 )
 from lpipstore.pipeline.distances.heads import column_weights, load_head
-from lpipstore.pipeline.distances.kernels import kernel_of
+from lpipstore.pipeline.distances.kernels import FLOAT32, Kernel
 from lpipstore.pipeline.distances.panels import Columns
 from lpipstore.pipeline.features.extractor import Extractor
 from lpipstore.pipeline.features.rows import centre_of
 from lpipstore.pipeline.images.decode import decode
 from lpipstore.pipeline.images.preparation import Preparation
+
+from ...emulated import multiply_halves
 
 CPU = torch.device("cpu")
 SIDE = 16  # in place of a GPU's, which takes a CPU seconds
@@ -39,12 +40,6 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_halves, "SIDE", SIDE)
         yield
-
-
-def nearest(a, b):
-    """Halves multiplied exactly, sums rounded to nearest float32 in the order of a library."""
-    assert a.dtype == b.dtype == torch.float16
-    return torch.bmm(a.float(), b.float())
 
 
 def truncated(a, b, at_once=16):
@@ -61,7 +56,7 @@ def truncated(a, b, at_once=16):
 
 def backwards(a, b):
     """One product after another from the last on, rounded each time."""
-    return nearest(a.flip(2), b.flip(1))
+    return multiply_halves(a.flip(2), b.flip(1))
 
 
 def exact(rows, others, weights, centre, steps):
@@ -90,7 +85,7 @@ def some_weights(length, seed, *, signed):
     return weights * random.choice([-1, 1], length).astype(np.float32) if signed else weights
 
 
-@pytest.mark.parametrize("multiply", [nearest, truncated, backwards])
+@pytest.mark.parametrize("multiply", [multiply_halves, truncated, backwards])
 @settings(max_examples=30)
 @given(
     st.sampled_from(["uint16", "int16", "float32"]),
@@ -119,7 +114,7 @@ def test_every_product_has_the_same_shape_whatever_is_asked(monkeypatch):
 
     def watched(a, b):
         shapes.add((*a.shape[:2], b.shape[2]))
-        return nearest(a, b)
+        return multiply_halves(a, b)
 
     rows = some_rows(SIDE + 40, 3000, "uint16", 0)
     columns = Columns.of(some_weights(3000, 0, signed=False), "uint16", CPU)
@@ -143,7 +138,7 @@ def test_products_that_are_known_already_are_left_out():
 
     def counted(a, b):
         asked.append(a)
-        return nearest(a, b)
+        return multiply_halves(a, b)
 
     spared = {(row, column) for row in (0, 1) for column in (2, 3)}
     for known, count in ((spared, 2), (set(list(spared)[:3]), 3), ((), 3)):
@@ -158,7 +153,7 @@ def test_a_head_of_zeros_gives_zeros():
     rows = some_rows(3, 100, "uint16", 0)
     columns = Columns.of(np.zeros(100, np.float32), "uint16", CPU)
     products, norms, _ = products_of_halves(
-        rows, None, columns, centre_of(rows), 16, multiply=nearest
+        rows, None, columns, centre_of(rows), 16, multiply=multiply_halves
     )
     assert not products.any()
     assert not norms.any()
@@ -169,14 +164,14 @@ def halves(monkeypatch):
     """Put the kernel of tensor cores, emulated, in the CPU's place."""
 
     def put(multiply):
-        kernel = partial(products_of_halves, multiply=multiply)
-        monkeypatch.setattr(of_distances, "kernel_of", lambda device: kernel)
+        kernel = Kernel(partial(products_of_halves, multiply=multiply), BOUND)
+        monkeypatch.setattr(kernels, "kernel_of", lambda device: kernel)
 
     return put
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
-@pytest.mark.parametrize("multiply", [nearest, truncated])
+@pytest.mark.parametrize("multiply", [multiply_halves, truncated])
 def test_distances_are_the_cpus_to_rounding_near_pairs_to_the_bit(halves, dtype, multiply):
     rows = some_rows(60, 2000, dtype, 3)
     rows = torch.cat([rows, rows[:5], rows[:5]])
@@ -221,7 +216,7 @@ def test_photographs_keep_to_the_accuracy_of_the_cpu(data, real_weights, halves)
 
 
 def test_the_cpu_keeps_its_own_kernel():
-    assert kernel_of(CPU) is inner_products
+    assert kernels.kernel_of(CPU) is FLOAT32
 
 
 def test_memory_of_products_is_bounded_and_grows_with_the_rows():
@@ -239,7 +234,7 @@ def test_halves_are_multiplied_under_the_guards(monkeypatch):
     def watched(a, b):
         seen.append([getattr(switches, name) for name in names])
         assert not torch.is_autocast_enabled("cpu")
-        return nearest(a, b)
+        return multiply_halves(a, b)
 
     rows = some_rows(3, 100, "uint16", 0)
     columns = Columns.of(some_weights(100, 0, signed=False), "uint16", CPU)

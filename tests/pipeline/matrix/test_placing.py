@@ -101,7 +101,7 @@ def test_walking_to_and_fro_spares_uploads(columns):
 @pytest.mark.parametrize("host", ["some", "plenty"])
 @pytest.mark.parametrize("on_device", ["least", "some", "plenty"])
 def test_bytes_are_the_same_and_uploads_are_those_planned(
-    shelve, small_tiles, columns, host, on_device
+    shelve, small_tiles, kernel, columns, host, on_device
 ):
     shelf = shelve(COUNT)
     down, _ = sides_of(shelf, columns)
@@ -153,7 +153,7 @@ def test_pieces_are_as_large_as_memory_allows_and_bits_are_decided_elsewhere(row
 @pytest.mark.parametrize("place", ["upload", "product", "download"])
 @pytest.mark.parametrize("columns", [None, 70])
 def test_out_of_memory_at_any_step_goes_on_with_less(
-    shelve, small_tiles, monkeypatch, columns, place, number
+    shelve, small_tiles, kernel, monkeypatch, columns, place, number
 ):
     shelf = shelve(COUNT)
     expected = score(shelf, PLENTY, columns)

@@ -44,7 +44,7 @@ def room_of(shelf, plan, rows=0):
 
 @pytest.mark.parametrize("rows", [0, 16, 50, 100, 10_000])
 @pytest.mark.parametrize("host", ["least", "plenty"])
-def test_bytes_are_the_same_and_uploads_are_those_planned(shelf, plan, rows, host):
+def test_bytes_are_the_same_and_uploads_are_those_planned(shelf, kernel, plan, rows, host):
     smallest = least(lambda memory: room_for(memory, shelf.row_bytes, plan.block))
     memory = {"least": smallest, "plenty": PLENTY}[host]
     expected = score(shelf, plan)
@@ -66,7 +66,9 @@ def test_bytes_are_the_same_and_uploads_are_those_planned(shelf, plan, rows, hos
 
 @pytest.mark.parametrize("number", [0, 2, 5])
 @pytest.mark.parametrize("place", ["upload", "product", "download"])
-def test_out_of_memory_at_any_step_goes_on_with_less(shelf, plan, monkeypatch, place, number):
+def test_out_of_memory_at_any_step_goes_on_with_less(
+    shelf, kernel, plan, monkeypatch, place, number
+):
     expected = score(shelf, plan)
     shelf.features.device_memory = room_of(shelf, plan, 70)
     device = Emulated(memory=shelf.features.device_memory)

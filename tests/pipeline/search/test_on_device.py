@@ -9,10 +9,13 @@ from lpipstore.cache.errors import LpipstoreError, UsageError
 from lpipstore.pipeline.common.device import installed
 from lpipstore.pipeline.common.progress import silent
 from lpipstore.pipeline.features.pooled import PooledRows
+from lpipstore.pipeline.matrix.plan import plan_matrix
+from lpipstore.pipeline.matrix.score import score_matrix
 from lpipstore.pipeline.search.cascade import Tally
 from lpipstore.pipeline.search.room import SearchRoom
 from lpipstore.pipeline.search.search import Search
 from lpipstore.pipeline.search.topk import Neighbours
+from lpipstore.workflows.scoring.in_memory import MatrixInMemory
 
 from ...emulated import PLENTY, Emulated, fail_products, least
 
@@ -75,13 +78,27 @@ def room_of(shelf, rows):
 
 @pytest.mark.parametrize(("first", "rows"), [(None, 250), (110, 250), (None, COUNT * 60)])
 @pytest.mark.parametrize("search", [close, nearest])
-def test_a_search_finds_the_same(shelf, search, first, rows):
+def test_a_search_finds_the_same(shelf, kernel, search, first, rows):
     expected = search(shelf, first)
     shelf.features.device_memory = room_of(shelf, rows)
     with installed(Emulated(memory=shelf.features.device_memory)) as device:
         assert search(shelf, first) == expected
     assert device.most <= shelf.features.device_memory
     assert device.forgotten == 0
+
+
+def test_bounds_find_what_the_matrix_of_the_kernel_has(shelf, kernel):
+    plan = plan_matrix(COUNT, shelf.row_bytes, PLENTY)
+    tiles = MatrixInMemory(COUNT, plan.tile)
+    score_matrix(shelf.features, shelf.contents, None, shelf.weights, plan, tiles)
+    upper = tiles.array[np.triu_indices(COUNT, 1)]
+    for below in (1e-4, float(np.sort(upper)[2000:2002].mean())):
+        found = search_in(shelf).try_below(0, below, Tally())
+        i, j = np.nonzero(np.triu(tiles.array < below, 1))
+        assert sorted(zip(found.i, found.j, strict=True)) == sorted(zip(i, j, strict=True))
+        assert np.abs(tiles.array[found.i, found.j] - found.distance).max() <= 1e-6
+    (codes, tiled) = nearest(shelf)
+    assert codes == tiled
 
 
 def test_rows_and_bounds_that_fit_are_uploaded_once(shelf):
@@ -98,7 +115,9 @@ def test_rows_and_bounds_that_fit_are_uploaded_once(shelf):
 
 @pytest.mark.parametrize(("place", "number"), [("upload", 3), ("product", 0)])
 @pytest.mark.parametrize("search", [close, nearest])
-def test_out_of_memory_at_any_step_goes_on_with_less(shelf, monkeypatch, search, place, number):
+def test_out_of_memory_at_any_step_goes_on_with_less(
+    shelf, kernel, monkeypatch, search, place, number
+):
     expected = search(shelf)
     device = Emulated(memory=PLENTY)
     if place == "product":

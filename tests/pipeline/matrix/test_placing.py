@@ -153,7 +153,7 @@ def test_pieces_are_as_large_as_memory_allows_and_bits_are_decided_elsewhere(row
 @pytest.mark.parametrize("place", ["upload", "product", "download"])
 @pytest.mark.parametrize("columns", [None, 70])
 def test_out_of_memory_at_any_step_goes_on_with_less(
-    shelve, small_tiles, kernel, monkeypatch, columns, place, number
+    shelve, small_tiles, monkeypatch, columns, place, number
 ):
     shelf = shelve(COUNT)
     expected = score(shelf, PLENTY, columns)

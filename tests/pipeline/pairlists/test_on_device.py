@@ -66,9 +66,7 @@ def test_bytes_are_the_same_and_uploads_are_those_planned(shelf, kernel, plan, r
 
 @pytest.mark.parametrize("number", [0, 2, 5])
 @pytest.mark.parametrize("place", ["upload", "product", "download"])
-def test_out_of_memory_at_any_step_goes_on_with_less(
-    shelf, kernel, plan, monkeypatch, place, number
-):
+def test_out_of_memory_at_any_step_goes_on_with_less(shelf, plan, monkeypatch, place, number):
     expected = score(shelf, plan)
     shelf.features.device_memory = room_of(shelf, plan, 70)
     device = Emulated(memory=shelf.features.device_memory)

@@ -78,7 +78,7 @@ def room_of(shelf, rows):
 
 @pytest.mark.parametrize(("first", "rows"), [(None, 250), (110, 250), (None, COUNT * 60)])
 @pytest.mark.parametrize("search", [close, nearest])
-def test_a_search_finds_the_same(shelf, kernel, search, first, rows):
+def test_a_search_finds_the_same(shelf, search, first, rows):
     expected = search(shelf, first)
     shelf.features.device_memory = room_of(shelf, rows)
     with installed(Emulated(memory=shelf.features.device_memory)) as device:
@@ -115,9 +115,7 @@ def test_rows_and_bounds_that_fit_are_uploaded_once(shelf):
 
 @pytest.mark.parametrize(("place", "number"), [("upload", 3), ("product", 0)])
 @pytest.mark.parametrize("search", [close, nearest])
-def test_out_of_memory_at_any_step_goes_on_with_less(
-    shelf, kernel, monkeypatch, search, place, number
-):
+def test_out_of_memory_at_any_step_goes_on_with_less(shelf, monkeypatch, search, place, number):
     expected = search(shelf)
     device = Emulated(memory=PLENTY)
     if place == "product":

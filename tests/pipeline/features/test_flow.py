@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -469,10 +470,11 @@ def test_an_interrupt_leaves_what_is_committed(make, expected):
     assert np.array_equal(stored(features), expected)
 
 
+ROOT = str(Path(__file__).resolve().parents[3])  # in which the tests are, installed or not
 ENDLESS = """
 import sys
 sys.path[:0] = {path!r}
-from lpipstore.tests.pipeline.features import test_flow as flow
+from tests.pipeline.features import test_flow as flow
 with flow.installed(flow.Emulated()), flow.FeatureStore({store!r}) as store:
     extractor = flow.Extractor(flow.BACKBONE, (flow.SIDE, flow.SIDE), batch=flow.BATCH)
     def decode(contents, batch):
@@ -491,7 +493,7 @@ def test_a_process_that_gets_a_signal_leaves_what_is_committed(make, tmp_path, e
     """It waits for an image that never comes: what was begun is stored nevertheless."""
     path = str(tmp_path / "store0")
     child = subprocess.Popen(
-        [sys.executable, "-c", ENDLESS.format(path=sys.path, store=path)],
+        [sys.executable, "-c", ENDLESS.format(path=[ROOT, *sys.path], store=path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

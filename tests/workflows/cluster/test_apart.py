@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 import torch
@@ -79,10 +79,12 @@ class Cluster:
         words = ["--scheduler-file", self.file, "--host", host, "--port", "0", "--no-dashboard"]
         self.scheduler = subprocess.Popen([*DASK, "scheduler", *words], **QUIET)
         until = time.monotonic() + 120
-        while not self.file.exists():
+        self.address = None
+        while self.address is None:
             assert time.monotonic() < until
             time.sleep(0.05)
-        self.address = json.loads(self.file.read_text())["address"]
+            with suppress(FileNotFoundError, json.JSONDecodeError):  # it is being written
+                self.address = json.loads(self.file.read_text())["address"]
 
     def work(self, hidden=(), space=None, host="127.0.0.1"):
         """Start a worker, with one task at a time, whose death is not made good by a nanny."""

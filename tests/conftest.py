@@ -226,6 +226,25 @@ class S3:
         return sum(asked == method for asked, _ in self.requests)
 
 
+@pytest.fixture
+def memory():
+    """The file system behind memory://, empty."""
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    yield system
+    system.store.clear()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Attempts to reach a storage follow one another at once."""
+    from lpipstore.pipeline.sources.formats import objects
+
+    monkeypatch.setattr(objects, "_PAUSES", (0.01, 0.01, 0.01))
+
+
 @pytest.fixture(scope="session")
 def s3_server():
     """A server of moto that says what it is asked for; returns (endpoint, list of watchers)."""

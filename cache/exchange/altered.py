@@ -26,8 +26,7 @@ def find_altered(
     Returns
     -------
     (set, set)
-        Names of the objects whose content has changed; and of those that are as they were pushed
-        and have another tag.
+        The names of objects whose content has changed, and of unchanged ones with another tag.
 
     Raises
     ------

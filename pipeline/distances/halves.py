@@ -21,9 +21,11 @@ The error of ``Σ p q``. Points are scaled by a power of two to at most 2**12, s
    (Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores"). The sum of ``h l' + l h'`` has
    2K terms, which are 2**-11 as large.
 
-Together, with K ≤ `WIDTH`: ``|error| ≤ BOUND · Σ |p q|``, which is 1.84e-4. That is the worst
-case; errors of single sums differ in sign, and of photographs' rows they are a few 1e-7 of the mean
-distance. With `fast` there is only ``h h'``: at most `FAST_BOUND`, 1.2e-3.
+Together, with K ≤ `WIDTH`: ``|error| ≤ BOUND · Σ |p q|``, which is 1.86e-4. That is the worst
+case; errors of single sums differ in sign. Emulated on rows of 16 photographs at 64 pixels,
+distances were off by at most 6e-8 of their mean with sums rounded to nearest, and 7e-7 with
+truncated ones.
+With `fast` there is only ``h h'``: at most `FAST_BOUND`, 1.2e-3, and 1.6e-5 on those rows.
 
 All products have the same shape, [PANELS, SIDE, width] by [PANELS, width, SIDE], whatever is to be
 scored: rows are padded with zeros. So a distance has the same bits on the same device wherever its

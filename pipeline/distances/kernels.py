@@ -72,10 +72,7 @@ def kernel_of(device: torch.device) -> Kernel:
 
 @cache
 def _has_units(device: torch.device) -> bool:
-    if torch.cuda.get_device_capability(device) < (7, 0):
-        return False
-    one = torch.ones(1, 16, 16, dtype=torch.float16, device=device)
-    try:
-        return torch.bmm(one, one, out_dtype=torch.float32).dtype == torch.float32
-    except (TypeError, NotImplementedError, RuntimeError):  # torch 2.8 on some builds
-        return False
+    with_out_dtype = hasattr(torch.ops.aten.bmm, "dtype")  # sums of halves as float32
+    # AMD's torch calls its devices cuda, too, and does not have that product
+    on_nvidia = torch.version.cuda is not None
+    return with_out_dtype and on_nvidia and torch.cuda.get_device_capability(device) >= (7, 0)

@@ -183,7 +183,7 @@ class _UnderWay:
         self._batches.append((indices, arrived, submit(self._thread, keep, arrived)))
 
     def down_to(self, most: int) -> Iterator[tuple[Sequence[int], Rows]]:
-        """Wait until `most` batches are left; yield those that are stored, the oldest first."""
+        """Wait until at most `most` batches are under way; yield the stored ones, oldest first."""
         while self._batches and (len(self._batches) > most or self._batches[0][2].done()):
             indices, arrived, kept = self._batches.popleft()
             with self._clock("forward"):

@@ -16,7 +16,6 @@ from lpipstore.pipeline.images.decode import content_hash
 from lpipstore.pipeline.images.loader import decode_images
 from lpipstore.pipeline.images.preparation import Preparation
 from lpipstore.pipeline.images.survey import survey
-from lpipstore.pipeline.sources.formats import objects
 from lpipstore.pipeline.sources.formats.object_identity import identity_of
 from lpipstore.pipeline.sources.formats.remote_errors import cause_of
 from lpipstore.pipeline.sources.kinds.remote import is_folder, is_one_object, pattern_in
@@ -29,21 +28,6 @@ from lpipstore.pipeline.sources.sources import Sources
 def picture(draw, tmp_path):
     """The bytes of a picture."""
     return draw(tmp_path / "one", 1)[0].read_bytes()
-
-
-@pytest.fixture
-def memory():
-    """The file system behind memory://, empty."""
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    yield system
-    system.store.clear()
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """Attempts follow one another at once."""
-    monkeypatch.setattr(objects, "_PAUSES", (0.01, 0.01, 0.01))
 
 
 @pytest.fixture

@@ -70,7 +70,8 @@ def test_nobody_answers_any_more(client, tmp_path, monkeypatch):
         client.submit(size_of, plane.ask, 3, pure=False).result(30)
 
 
-def test_a_run_that_ends_lets_its_tasks_go(client, tmp_path):
+def unanswered():
+    """What answers a question once `over` is set; `asked` is set when it is asked."""
     asked, over = threading.Event(), threading.Event()
 
     def never(count):
@@ -78,6 +79,11 @@ def test_a_run_that_ends_lets_its_tasks_go(client, tmp_path):
         over.wait(30)
         return b""
 
+    return never, asked, over
+
+
+def test_a_run_that_ends_lets_its_tasks_go(client, tmp_path):
+    never, asked, over = unanswered()
     with open_plane(client, tmp_path, rows=True, tell=pytest.fail) as plane:
         plane.offer("ones", never)
         future = client.submit(size_of, plane.ask, 3, pure=False)
@@ -88,13 +94,7 @@ def test_a_run_that_ends_lets_its_tasks_go(client, tmp_path):
 
 
 def test_a_task_that_nobody_wants_any_more_stops_asking(client, tmp_path):
-    asked, over = threading.Event(), threading.Event()
-
-    def never(count):
-        asked.set()
-        over.wait(30)
-        return b""
-
+    never, asked, over = unanswered()
     with open_plane(client, tmp_path, rows=True, tell=pytest.fail) as plane:
         plane.offer("ones", never)
         future = client.submit(size_of, plane.ask, 3, pure=False)

@@ -7,13 +7,11 @@ import subprocess
 import sys
 import time
 
-import fsspec
 import pytest
 
 import lpipstore
 from lpipstore.cache.errors import LpipstoreError, UsageError
 from lpipstore.cache.exchange.folder import RemoteError
-from lpipstore.pipeline.sources.formats import objects
 from lpipstore.workflows.session import runcopy
 from lpipstore.workflows.session.screen import Screen
 from lpipstore.workflows.session.staging import staged_run
@@ -51,20 +49,6 @@ class Place:
 @pytest.fixture
 def place(s3):
     return Place(s3)
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """Attempts follow one another at once."""
-    monkeypatch.setattr(objects, "_PAUSES", (0.01,))
-
-
-@pytest.fixture
-def memory():
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    yield system
-    system.store.clear()
 
 
 @pytest.fixture

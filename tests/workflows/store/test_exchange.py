@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import fsspec
 import numpy as np
 import pytest
 
@@ -16,7 +15,6 @@ from lpipstore.cache.errors import LpipstoreError, UsageError
 from lpipstore.cache.exchange import fetch as fetching
 from lpipstore.cache.keys import PoolSpec
 from lpipstore.cache.store import FeatureStore
-from lpipstore.pipeline.sources.formats import objects
 
 MODEL = ("--backbone", "squeeze", "--weights", "random", "--workers", "0")
 KEYWORDS = {"backbone": "squeeze", "weights": "random", "workers": 0}
@@ -58,20 +56,6 @@ class Bucket:
 @pytest.fixture
 def bucket(s3):
     return Bucket(s3)
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """Attempts follow one another at once."""
-    monkeypatch.setattr(objects, "_PAUSES", (0.01,))
-
-
-@pytest.fixture
-def memory():
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    yield system
-    system.store.clear()
 
 
 @pytest.fixture
